@@ -1,0 +1,1 @@
+"""From an `IRModule` to a callable on torch tensors: targets, build, runtime, files."""

@@ -1,0 +1,80 @@
+"""Every exception that fxpasses raises on purpose.
+
+Each message names what was wrong (argument, node, operator), where it came
+from in the user's source when that is known, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from torch import fx
+
+__all__ = [
+    "ArtifactError",
+    "CaptureError",
+    "EquivalenceError",
+    "FxpassesError",
+    "InputError",
+    "LoweringError",
+    "PassError",
+    "UnsupportedOperatorError",
+    "VerificationError",
+    "source_line",
+]
+
+
+class FxpassesError(Exception):
+    """Base class of all errors that fxpasses raises on purpose."""
+
+
+class CaptureError(FxpassesError):
+    """A source could not be turned into a `Program`."""
+
+
+class InputError(FxpassesError, ValueError):
+    """An argument of a call does not fit the program's signature."""
+
+
+class VerificationError(FxpassesError):
+    """A program breaks rules of `fxpasses.verify`; the message lists all of them."""
+
+
+class PassError(FxpassesError):
+    """A pass of a `Pipeline` failed; the message names pass, node and reproducer."""
+
+
+class UnsupportedOperatorError(FxpassesError):
+    """Operators without a lowering; the message lists all of them with counts."""
+
+
+class LoweringError(FxpassesError):
+    """A lowering gave a value whose type differs from the node's."""
+
+
+class ArtifactError(FxpassesError):
+    """A saved program is corrupt, foreign, or from an incompatible version."""
+
+
+class EquivalenceError(FxpassesError, AssertionError):
+    """Two programs that should agree do not."""
+
+
+def source_line(node: fx.Node) -> str | None:
+    """The innermost user frame of *node*, as ``"file.py:12 in forward, code: ..."``.
+
+    Frames of torch itself are skipped where a frame outside it is known.
+    """
+    trace = node.stack_trace
+    if not trace:
+        return None
+    frames: list[str] = []
+    lines = trace.strip().splitlines()
+    for index, line in enumerate(lines):
+        if line.strip().startswith('File "'):
+            path, _, rest = line.strip()[len('File "') :].partition('", line ')
+            number, _, function = rest.partition(", in ")
+            code = lines[index + 1].strip() if index + 1 < len(lines) else ""
+            frames.append(f"{path}:{number} in {function}, code: {code}")
+    if not frames:
+        return None
+    outside = [frame for frame in frames if "/torch/" not in frame.split(":", 1)[0]]
+    return (outside or frames)[-1]

@@ -1,0 +1,379 @@
+"""Programs to and from `ExportedProgram`, `nn.Module` and plain `GraphModule`."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ConstantArgument,
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    SymBoolArgument,
+    SymFloatArgument,
+    SymIntArgument,
+    TensorArgument,
+)
+from torch.utils import _pytree as pytree
+
+from fxpasses.errors import CaptureError, FxpassesError
+from fxpasses.program import Input, Output, Program, make_graph_module
+from fxpasses.rewrite import copy_graph_module, fake_tensor, fake_value
+from fxpasses.schema import is_functional
+
+__all__ = [
+    "from_exported_program",
+    "graph_module_pass",
+    "to_exported_program",
+    "to_graph_module",
+    "to_module",
+]
+
+_INPUT_KINDS = {
+    InputKind.USER_INPUT: "user",
+    InputKind.PARAMETER: "param",
+    InputKind.BUFFER: "buffer",
+    InputKind.CONSTANT_TENSOR: "constant",
+}
+_OUTPUT_KINDS = {
+    OutputKind.USER_OUTPUT: "user",
+    OutputKind.BUFFER_MUTATION: "buffer_mutation",
+    OutputKind.USER_INPUT_MUTATION: "input_mutation",
+}
+
+
+def from_exported_program(exported: ExportedProgram) -> Program:
+    """The program of an `ExportedProgram`, made functional where it is not.
+
+    Tensors are shared with *exported*, except the buffers that the program
+    changes: those are copied, so that running one never disturbs the other.
+
+    Raises:
+        CaptureError: a kind of input or output that a program cannot hold
+            (tokens, custom class objects, gradients).
+    """
+    if not _is_functional_graph(exported.graph_module):
+        exported = exported.run_decompositions({})
+    signature = exported.graph_signature
+    module, _ = copy_graph_module(exported.graph_module)
+    graph = module.graph
+    tensors: dict[str, torch.Tensor] = {}
+    names: dict[str, str] = {}
+    args_spec, kwargs_spec = exported.call_spec.in_spec.children()
+    argument_names = _argument_names(exported, args_spec, kwargs_spec)
+    user = 0
+    for spec, node in zip(signature.input_specs, graph.find_nodes(op="placeholder"), strict=True):
+        if spec.kind not in _INPUT_KINDS:
+            raise CaptureError(
+                f"input {node.name!r} is a {spec.kind.name.lower()}, which a Program cannot hold; "
+                "pass its tensors as arguments"
+            )
+        kind = _INPUT_KINDS[spec.kind]
+        if kind == "user":
+            target = argument_names[user]
+            user += 1
+            if isinstance(spec.arg, ConstantArgument):
+                node.meta["val"] = spec.arg.value
+        else:
+            assert spec.target is not None
+            target = spec.target
+            tensors[target] = _tensor_of(exported, target)
+        names[spec.arg.name] = target
+        node.meta["role"] = Input(kind, target, persistent=spec.persistent is not False)  # type: ignore[arg-type]
+    roles = []
+    for spec in signature.output_specs:
+        if spec.kind not in _OUTPUT_KINDS:
+            raise CaptureError(
+                f"output {getattr(spec.arg, 'name', spec.arg)!r} is a {spec.kind.name.lower()}, which a Program "
+                "cannot hold; capture the forward pass of the model in eval mode"
+            )
+        kind = _OUTPUT_KINDS[spec.kind]
+        target_ = names.get(spec.target, spec.target) if kind == "input_mutation" else spec.target
+        roles.append(Output(kind, None if kind == "user" else target_))  # type: ignore[arg-type]
+        if kind == "buffer_mutation":
+            tensors[target_] = tensors[target_].detach().clone()
+    output = graph.output_node()
+    output.args = (tuple(output.args[0]),)  # type: ignore[arg-type]
+    output.meta["roles"] = tuple(roles)
+    return Program(
+        graph_module=module,
+        tensors=tensors,
+        in_spec=exported.call_spec.in_spec,
+        out_spec=exported.call_spec.out_spec,
+        ranges=dict(exported.range_constraints),
+    )
+
+
+def to_exported_program(program: Program) -> ExportedProgram:
+    """The `ExportedProgram` of *program*; `torch.export.save` takes it."""
+    from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
+
+    module, _ = copy_graph_module(program.graph_module)
+    graph = module.graph
+    state, constants = {}, {}
+    input_specs, by_target = [], {}
+    for node in graph.find_nodes(op="placeholder"):
+        role: Input = node.meta["role"]
+        by_target[role.target] = node.name
+        kind = next(k for k, v in _INPUT_KINDS.items() if v == role.kind)
+        persistent = role.persistent if role.kind == "buffer" else None
+        target = None if role.kind == "user" else role.target
+        input_specs.append(InputSpec(kind, _argument(node), target, persistent))
+        if role.kind == "user":
+            continue
+        tensor = program.tensors[role.target]
+        if role.kind == "constant" or not role.persistent:
+            constants[role.target] = tensor
+        elif role.kind == "param" and not isinstance(tensor, torch.nn.Parameter):
+            state[role.target] = torch.nn.Parameter(tensor, requires_grad=tensor.requires_grad)
+        else:
+            state[role.target] = tensor
+    output_specs = []
+    for role_, value in zip(graph.output_node().meta["roles"], graph.output_node().args[0], strict=True):  # type: ignore[arg-type]
+        kind_ = next(k for k, v in _OUTPUT_KINDS.items() if v == role_.kind)
+        target = by_target[role_.target] if role_.kind == "input_mutation" else role_.target
+        output_specs.append(OutputSpec(kind_, _argument(value), target))
+    entry = ModuleCallEntry(
+        fqn="",
+        signature=ModuleCallSignature(
+            inputs=[],
+            outputs=[],
+            in_spec=program.in_spec,
+            out_spec=program.out_spec,
+            forward_arg_names=_forward_arg_names(program),
+        ),
+    )
+    return ExportedProgram(
+        root=module,
+        graph=graph,
+        graph_signature=ExportGraphSignature(input_specs, output_specs),
+        state_dict=state,
+        range_constraints=dict(program.ranges),
+        module_call_graph=[entry],
+        constants=constants,
+    )
+
+
+def to_module(program: Program) -> torch.nn.Module:
+    """An ordinary `nn.Module` with the program's parameters and buffers.
+
+    Its tensors are copies: training it or running it leaves *program* as it is.
+    """
+    return copy.deepcopy(program.to_exported_program().module())
+
+
+def to_graph_module(program: Program) -> fx.GraphModule:
+    """A plain `GraphModule` with ``get_attr`` parameters, for other FX tools.
+
+    Its inputs are the flat user inputs and its outputs the flat outputs,
+    mutations included; the roles stay on the nodes, so that
+    `graph_module_pass` finds them again.
+    """
+    module, _ = copy_graph_module(program.graph_module)
+    graph = module.graph
+    root = torch.nn.Module()
+    for name, body in module.named_children():
+        root.add_module(name, body)
+    first = next(node for node in graph.nodes if node.op != "placeholder")
+    for node in graph.find_nodes(op="placeholder"):
+        role: Input = node.meta["role"]
+        if role.kind == "user":
+            continue
+        _set_tensor(root, role, program.tensors[role.target])
+        with graph.inserting_before(first):
+            getter = graph.create_node("get_attr", role.target, name=node.name + "_attr")
+        getter.meta.update(node.meta)
+        node.replace_all_uses_with(getter)
+        graph.erase_node(node)
+    return fx.GraphModule(root, graph)
+
+
+def graph_module_pass(function: Callable[[fx.GraphModule], Any]) -> Callable[[Program], Program]:
+    """Adapter: lets a ``GraphModule -> GraphModule`` pass take part in a `Pipeline`.
+
+    The pass gets the form of `to_graph_module` (it may also change it in place
+    and return None, or return a `PassResult`). Afterwards parameters are lifted
+    again, and fake values are computed where a node has none.
+
+    Raises:
+        FxpassesError: the pass changed the number of inputs or outputs, or left
+            a call that a program cannot hold.
+    """
+
+    def run(program: Program) -> Program:
+        module = to_graph_module(program)
+        result = function(module)
+        result = getattr(result, "graph_module", result)
+        return _from_graph_module(result if isinstance(result, fx.GraphModule) else module, program)
+
+    run.__name__ = getattr(function, "__name__", type(function).__name__)
+    run.__doc__ = getattr(function, "__doc__", None)
+    return run
+
+
+def _from_graph_module(module: fx.GraphModule, program: Program) -> Program:
+    from fxpasses.program import body_of
+
+    graph, bodies = fx.Graph(), {}
+    mapping: dict[fx.Node, fx.Node] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    by_target: dict[str, fx.Node] = {}
+    fake_mode = program.fake_mode
+    kinds = dict(module.named_parameters(remove_duplicate=False))
+    known = {node.meta["role"].target: node.meta["role"] for node in program.placeholders}
+    for node in module.graph.find_nodes(op="get_attr"):
+        if body_of(node) is not None:
+            continue
+        target = str(node.target)
+        if target not in by_target:
+            try:
+                tensor = operator.attrgetter(target)(module)
+            except AttributeError as error:
+                raise FxpassesError(f"get_attr node {node.name!r} names {target!r}, which the module lacks") from error
+            role = known.get(target) or Input("param" if target in kinds else "constant", target)
+            lifted = graph.placeholder(target.replace(".", "_"))
+            same = node.meta.get("val") if target in known else None
+            lifted.meta = dict(node.meta)
+            lifted.meta.update(role=role, val=same if same is not None else fake_tensor(fake_mode, tensor))
+            tensors[target] = program.tensors[target] if tensor is program.tensors.get(target) else tensor
+            by_target[target] = lifted
+        mapping[node] = by_target[target]
+    user = module.graph.find_nodes(op="placeholder")
+    if len(user) != len(program.inputs):
+        raise FxpassesError(
+            f"the pass left {len(user)} inputs of {len(program.inputs)}; inputs may not be added or removed"
+        )
+    for node, before in zip(user, program.inputs, strict=True):
+        mapping[node] = graph.node_copy(node, mapping.__getitem__)
+        mapping[node].meta = dict(before.meta)
+    for node in module.graph.nodes:
+        if node in mapping:
+            continue
+        if node.op in ("call_module", "call_method"):
+            raise FxpassesError(
+                f"the pass left the {node.op} {node.format_node()}; a Program holds call_function nodes only"
+            )
+        mapping[node] = new = graph.node_copy(node, mapping.__getitem__)
+        if node.op == "get_attr":
+            bodies[str(node.target)] = body_of(node)
+        elif node.op == "call_function":
+            new.meta["val"] = fake_value(fake_mode, new)
+    output, before = graph.output_node(), program.output
+    if not isinstance(output.args[0], tuple | list) or len(output.args[0]) != len(before.args[0]):  # type: ignore[arg-type]
+        raise FxpassesError("the pass changed the number of outputs")
+    output.args = (tuple(output.args[0]),)
+    output.meta["roles"] = before.meta["roles"]
+    return program.replace(graph_module=make_graph_module(graph, bodies), tensors=tensors)  # type: ignore[arg-type]
+
+
+# -- helpers -------------------------------------------------------------------------
+
+# Operators that change a running statistic although their schema does not say so.
+_HIDDEN_MUTATION = {
+    "aten::batch_norm": "training",
+    "aten::_batch_norm_impl_index": "training",
+    "aten::native_batch_norm": "training",
+    "aten::cudnn_batch_norm": "training",
+    "aten::instance_norm": "use_input_stats",
+}
+
+
+def _is_functional_graph(module: fx.GraphModule) -> bool:
+    """Whether every call leaves its arguments alone, bodies included."""
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            body = getattr(module, str(node.target), None)
+            if isinstance(body, fx.GraphModule) and not _is_functional_graph(body):
+                return False
+        if node.op != "call_function":
+            continue
+        if isinstance(node.target, OpOverload):
+            name = node.target._schema.name
+            if not is_functional(node.target) or name.endswith("_") and not name.endswith("__"):
+                return False
+            if name in _HIDDEN_MUTATION:
+                flag = _HIDDEN_MUTATION[name]
+                names = [argument.name for argument in node.target._schema.arguments]
+                value = node.kwargs.get(flag, node.args[names.index(flag)] if len(node.args) > names.index(flag) else True)
+                if value:
+                    return False
+        elif isinstance(node.target, HigherOrderOperator) and node.target.__name__.startswith("wrap_with"):
+            return False
+    return True
+
+
+def _tensor_of(exported: ExportedProgram, target: str) -> torch.Tensor:
+    if target in exported.state_dict:
+        return exported.state_dict[target]
+    return exported.constants[target]  # type: ignore[return-value]
+
+
+def _argument_names(exported: ExportedProgram, args_spec: Any, kwargs_spec: Any) -> list[str]:
+    """A unique name for each flat user input: ``x``, ``xs[0]``, ``batch['mask']``."""
+    entry = exported.module_call_graph[0].signature if exported.module_call_graph else None
+    given = list(entry.forward_arg_names or []) if entry is not None else []
+    placeholders = [s.arg.name for s in exported.graph_signature.input_specs if s.kind == InputKind.USER_INPUT]
+    tops: list[tuple[str | None, Any]] = [
+        (given[i] if i < len(given) else None, child) for i, child in enumerate(args_spec.children())
+    ]
+    tops += list(zip(kwargs_spec.context, kwargs_spec.children(), strict=True))
+    names: list[str] = []
+    for name, spec in tops:
+        tree = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+        for path, _ in pytree.tree_flatten_with_path(tree)[0]:
+            base = name if name is not None else placeholders[len(names)]
+            names.append(base + (pytree.keystr(path) if name is not None else ""))
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            names[index] = placeholders[index]
+    return names
+
+
+def _forward_arg_names(program: Program) -> list[str]:
+    args_spec, kwargs_spec = program.in_spec.children()
+    flat = [node.meta["role"].target for node in program.inputs]
+    names, position = [], 0
+    for index, child in enumerate(args_spec.children()):
+        base = flat[position].split("[")[0].split(".")[0] if child.num_leaves else f"arg{index}"
+        names.append(base if base.isidentifier() and base not in names else f"arg{index}")
+        position += child.num_leaves
+    return names + list(kwargs_spec.context)
+
+
+def _argument(value: Any) -> Any:
+    if not isinstance(value, fx.Node):
+        return ConstantArgument(name="", value=value)
+    val = value.meta.get("val")
+    if isinstance(val, torch.SymInt):
+        return SymIntArgument(name=value.name)
+    if isinstance(val, torch.SymFloat):
+        return SymFloatArgument(name=value.name)
+    if isinstance(val, torch.SymBool):
+        return SymBoolArgument(name=value.name)
+    if isinstance(val, torch.Tensor):
+        return TensorArgument(name=value.name)
+    return ConstantArgument(name=value.name, value=val)
+
+
+def _set_tensor(root: torch.nn.Module, role: Input, tensor: torch.Tensor) -> None:
+    owner = root
+    *path, name = role.target.split(".")
+    for part in path:
+        if not hasattr(owner, part):
+            owner.add_module(part, torch.nn.Module())
+        owner = getattr(owner, part)
+    if role.kind == "param":
+        if not isinstance(tensor, torch.nn.Parameter):
+            tensor = torch.nn.Parameter(tensor, requires_grad=tensor.requires_grad)
+        owner.register_parameter(name, tensor)
+    else:
+        owner.register_buffer(name, tensor, persistent=role.persistent)

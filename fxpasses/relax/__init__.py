@@ -1,0 +1,1 @@
+"""From a canonical `Program` to a TVM `IRModule`: a table of lowerings and an emitter."""

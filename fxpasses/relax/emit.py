@@ -1,0 +1,243 @@
+"""`lower`: a `Program` becomes a TVM `IRModule`, one row of the table for each call.
+
+The function ``main`` takes the user's tensors first, then the tensors of the
+program in placeholder order (``num_input`` says how many come first), and
+returns a tuple of the computed outputs; `returned_nodes` lists them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import map_aggregate
+
+from fxpasses.errors import FxpassesError, LoweringError, UnsupportedOperatorError, source_line
+from fxpasses.fingerprint import target_name
+from fxpasses.program import Program
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.symbols import SymbolTable
+from fxpasses.relax.table import lowerings
+from fxpasses.schema import SYMBOLIC_BUILTINS, bind
+from fxpasses.signature import dtype_name
+
+__all__ = ["Builder", "lower", "unsupported"]
+
+
+def lower(program: Program) -> Any:
+    """Emit *program* as a `tvm.IRModule` with the function ``main``.
+
+    The program must be canonical (see `fxpasses.canonicalize`).
+
+    Raises:
+        UnsupportedOperatorError: lists every operator without a lowering, with
+            its count and the source lines, before anything is emitted.
+        LoweringError: a lowering gave a dtype or shape that differs from the
+            node's ``meta["val"]``.
+    """
+    missing = unsupported(program)
+    if missing:
+        raise UnsupportedOperatorError(_missing_text(missing))
+    return Builder(program).build()
+
+
+def unsupported(program: Program) -> dict[Any, list[fx.Node]]:
+    """The nodes that no row of the table covers, by operator."""
+    table = lowerings()
+    missing: dict[Any, list[fx.Node]] = {}
+    for node in program.nodes():
+        if node.op == "call_function" and not (
+            node.target in table
+            or node.target is operator.getitem
+            or node.target is torch.ops.aten.sym_size.int
+            or node.target in SYMBOLIC_BUILTINS
+        ):
+            missing.setdefault(node.target, []).append(node)
+    return missing
+
+
+def _missing_text(missing: dict[Any, list[fx.Node]]) -> str:
+    lines = [f"{len(missing)} operator(s) have no lowering:"]
+    for target, nodes in sorted(missing.items(), key=lambda item: -len(item[1])):
+        places = Counter(source_line(node) or f"node {node.name}" for node in nodes)
+        lines.append(f"  {target_name(target)} ({len(nodes)} call{'s' if len(nodes) > 1 else ''})")
+        lines += [f"    {place}" for place, _ in places.most_common(3)]
+    lines.append(
+        "Run fxpasses.canonicalize first if the program is fresh from capture; else write a lowering "
+        "(fxpasses.relax.table.lowering), or a @fxpasses.rewrite that spells it with other operators."
+    )
+    return "\n".join(lines)
+
+
+class Builder:
+    """Emits one program; a lowering gets it as its first argument ``b``.
+
+    Attributes:
+        node: the call that is being lowered.
+        val: its ``meta["val"]``: the dtype and shape that the result must have.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.block = T.relax.BlockBuilder()
+        self.symbols = SymbolTable()
+        self.analyzer = T.Analyzer()
+        self.env: dict[fx.Node, Any] = {}
+        self.node: fx.Node
+        self.val: Any
+
+    # -- for lowerings -------------------------------------------------------------
+
+    def emit(self, expr: Any) -> Any:
+        """Bind a Relax expression to a variable."""
+        return self.block.emit(expr)
+
+    def te(self, function: Callable[..., Any], *args: Any, name: str | None = None, **attrs: Any) -> Any:
+        """Call a kernel given as a tensor expression: ``function(*te_tensors, **attrs)``."""
+        hint = name or self.node.target._schema.name.split("::")[-1]  # type: ignore[union-attr]
+        return self.block.emit_te(function, *args, primfunc_name_hint=hint, **attrs)
+
+    def match_cast(self, value: Any, val: Any = None) -> Any:
+        """State the type of a value that Relax cannot infer, checked when it runs."""
+        return self.block.match_cast(value, self.type(self.val if val is None else val))
+
+    def type(self, val: torch.Tensor) -> Any:
+        """The Relax type of a fake tensor."""
+        return T.TensorType(self.shape(val), dtype_name(val.dtype))
+
+    def shape(self, val: torch.Tensor | Sequence[Any]) -> list[Any]:
+        """The sizes of a fake tensor (or a list of sizes) as TIR expressions."""
+        sizes = val.shape if isinstance(val, torch.Tensor) else val
+        return [self.size(size) for size in sizes]
+
+    def size(self, size: Any) -> Any:
+        """An int, SymInt or TIR expression as an int64 TIR expression."""
+        if isinstance(size, torch.SymInt):
+            return self.symbols.prim(size.node.expr)
+        if isinstance(size, int):
+            return T.tirx.IntImm("int64", size)
+        return size
+
+    def dtype(self, dtype: torch.dtype) -> str:
+        """``torch.float32`` to ``"float32"``."""
+        return dtype_name(dtype)
+
+    def cast(self, value: Any, dtype: torch.dtype | str) -> Any:
+        """*value* in another dtype; nothing is emitted where it has it already."""
+        name = dtype if isinstance(dtype, str) else dtype_name(dtype)
+        if self.dtype_of(value) == name:
+            return value
+        return self.emit(T.relax.op.astype(value, name))
+
+    def dtype_of(self, value: Any) -> str:
+        """The dtype name of an emitted value."""
+        return str(value.ty.dtype)
+
+    def shape_of(self, value: Any) -> list[Any]:
+        """The sizes of an emitted value as TIR expressions."""
+        return list(value.ty.shape.values)
+
+    # -- the walk --------------------------------------------------------------------
+
+    def build(self) -> Any:
+        program, relax = self.program, T.relax
+        user, tensors, symbolic = [], [], []
+        for node in program.placeholders:
+            val = node.meta["val"]
+            if isinstance(val, torch.Tensor):
+                var = relax.Var(node.name, self.type(val))
+                self.env[node] = var
+                (user if node.meta["role"].kind == "user" else tensors).append(var)
+            else:
+                if isinstance(val, torch.SymInt):
+                    symbolic.append(self.size(val))
+                self.env[node] = self.size(val) if isinstance(val, torch.SymInt) else val
+        if symbolic:
+            user.append(relax.Var("sizes", relax.ShapeType(symbolic)))
+        parameters = user + tensors
+        with self.block.function("main", parameters, attrs={"num_input": len(user)}):
+            with self.block.dataflow():
+                for node in program.graph.nodes:
+                    if node.op == "call_function":
+                        self._lower(node)
+                results = [self.env[value] for value in returned_nodes(program)]
+                output = self.block.emit_output(relax.Tuple(results))
+            self.block.emit_func_output(output)
+        return self.block.finalize()
+
+    def _lower(self, node: fx.Node) -> None:
+        self.node, self.val = node, node.meta["val"]
+        if isinstance(self.val, torch.SymInt):
+            self.env[node] = self.size(self.val)
+            return
+        if isinstance(self.val, torch.SymFloat | torch.SymBool | bool | int | float):
+            self.env[node] = self.val
+            return
+        if node.target is operator.getitem:
+            self.env[node] = self.env[node.args[0]][node.args[1]]  # type: ignore[index]
+            return
+        row = lowerings()[node.target]  # type: ignore[index]
+        args, kwargs = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+        args, kwargs = map_aggregate((args, kwargs), self._operand)  # type: ignore[misc]
+        try:
+            value = row(self, *args, **kwargs)
+        except FxpassesError:
+            raise
+        except Exception as error:
+            raise LoweringError(self._where(f"the lowering of {node.target} failed: {error}")) from error
+        values = value if isinstance(value, tuple | list) else (value,)
+        vals = self.val if isinstance(self.val, tuple | list) else (self.val,)
+        if len(values) != len(vals):
+            raise LoweringError(self._where(f"{len(vals)} results expected, the lowering gave {len(values)}"))
+        checked = tuple(
+            self._checked(v, val) if isinstance(val, torch.Tensor) else v
+            for v, val in zip(values, vals, strict=True)
+        )
+        self.env[node] = checked if isinstance(self.val, tuple | list) else checked[0]
+
+    def _operand(self, arg: Any) -> Any:
+        return self.env[arg] if isinstance(arg, fx.Node) else arg
+
+    def _checked(self, value: Any, val: torch.Tensor) -> Any:
+        """*value* as a variable, after its Relax type was held against *val*."""
+        if value is None:
+            return None  # a result that nobody uses and the lowering does not compute
+        if not isinstance(value, T.relax.Var):
+            value = self.emit(value)
+        expected, got = self.type(val), value.ty
+        problem = None
+        if not isinstance(got, T.TensorType) or str(got.dtype) != dtype_name(val.dtype):
+            problem = "dtype"
+        elif got.shape is None or len(got.shape.values) != val.dim():
+            problem = "rank"
+        elif not all(
+            self.analyzer.can_prove_equal(a, b)
+            for a, b in zip(got.shape.values, expected.shape.values, strict=True)
+        ):
+            problem = "shape"
+        if problem is not None:
+            raise LoweringError(
+                self._where(f"the lowering of {self.node.target} gave another {problem}: {got}, expected {expected}")
+            )
+        return value
+
+    def _where(self, message: str) -> str:
+        return f"node {self.node.name!r}: {message} ({source_line(self.node) or 'no source line'})"
+
+
+def returned_nodes(program: Program) -> list[fx.Node]:
+    """The computed tensors that ``main`` returns: each once, no placeholders, no sizes."""
+    found: dict[fx.Node, None] = {}
+    for _, value in program.outputs:
+        if (
+            isinstance(value, fx.Node)
+            and value.op != "placeholder"
+            and isinstance(value.meta["val"], torch.Tensor)
+        ):
+            found[value] = None
+    return list(found)

@@ -1,0 +1,49 @@
+"""The one door to TVM: every Python name of TVM that moves between releases.
+
+Attributes are imported at first use, so that importing this module, and with
+it the lowering table, does not import TVM.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_MODULES = {
+    "tvm": "tvm",
+    "relax": "tvm.relax",
+    "te": "tvm.te",
+    "tirx": "tvm.tirx",
+    "topi": "tvm.topi",
+    "s_tir": "tvm.s_tir",
+    "ir": "tvm.ir",
+    "tvm_ffi": "tvm_ffi",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TensorType":
+        value = importlib.import_module("tvm.relax").TensorType
+    elif name == "Analyzer":
+        value = _analyzer()
+    elif name in _MODULES:
+        try:
+            value = importlib.import_module(_MODULES[name])
+        except ImportError as error:
+            raise ImportError(
+                f"{_MODULES[name]} cannot be imported ({error}); lowering needs TVM: "
+                "pip install apache-tvm"
+            ) from error
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def _analyzer() -> Any:
+    tvm = importlib.import_module("tvm")
+    for home in ("arith", "sym"):
+        module = getattr(tvm, home, None)
+        if module is not None and hasattr(module, "Analyzer"):
+            return module.Analyzer
+    raise ImportError("this TVM has no arithmetic Analyzer that fxpasses knows")

@@ -1,0 +1,200 @@
+"""Operator schemas: bind a call to its full form, and the canonical operator set.
+
+The *full form* of a call has every positional argument of the operator's
+schema present, with defaults filled in, and every keyword-only argument in
+kwargs. Passes, rules and lowerings read arguments by position or name without
+asking whether they were given.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import HigherOrderOperator, OpOverload
+
+from fxpasses.errors import FxpassesError
+
+__all__ = [
+    "SYMBOLIC_BUILTINS",
+    "bind",
+    "is_canonical_target",
+    "is_functional",
+    "is_pure",
+    "is_random",
+    "opset",
+]
+
+aten = torch.ops.aten
+
+SYMBOLIC_BUILTINS: frozenset[Callable[..., Any]] = frozenset(
+    {
+        operator.add,
+        operator.sub,
+        operator.mul,
+        operator.floordiv,
+        operator.truediv,
+        operator.mod,
+        operator.pow,
+        operator.neg,
+        operator.eq,
+        operator.ne,
+        operator.lt,
+        operator.le,
+        operator.gt,
+        operator.ge,
+        operator.and_,
+        operator.or_,
+        operator.not_,
+        torch.sym_max,
+        torch.sym_min,
+        torch.sym_int,
+        torch.sym_float,
+        torch.sym_ite,
+        torch.sym_not,
+        torch.sym_sum,
+    }
+)
+"""Python and torch functions on sizes that a graph may call."""
+
+# Core-ATen overloads that say something about layout or aliasing, or have an
+# equal in the set; the canonical form spells them otherwise.
+_RESPELLED = frozenset(
+    {
+        aten.view.default,
+        aten.alias.default,
+        aten.as_strided.default,
+        aten.clone.default,
+        aten.copy.default,
+        aten.empty.memory_format,
+        aten.empty_strided.default,
+        aten.fill.Scalar,
+        aten.full_like.default,
+        aten.sym_numel.default,
+        aten.sym_stride.int,
+        aten.sym_storage_offset.default,
+        aten.sym_is_contiguous.default,
+        aten.native_dropout.default,
+        aten.scalar_tensor.default,
+    }
+)
+
+
+def bind(
+    op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The call ``op(*args, **kwargs)`` in full form.
+
+    Raises:
+        FxpassesError: too many arguments, an unknown or a missing one.
+    """
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    arguments = op._schema.arguments
+    names = {argument.name for argument in arguments}
+    for name in kwargs:
+        if name not in names:
+            raise FxpassesError(f"{op} has no argument {name!r}; its schema is {op._schema}")
+    for index, argument in enumerate(arguments):
+        if argument.kwarg_only:
+            value = kwargs.get(argument.name, _MISSING)
+        elif index < len(args):
+            if argument.name in kwargs:
+                raise FxpassesError(f"{op} got argument {argument.name!r} twice; its schema is {op._schema}")
+            value = args[index]
+        else:
+            value = kwargs.get(argument.name, _MISSING)
+        if value is _MISSING:
+            if not argument.has_default_value():
+                raise FxpassesError(f"{op} lacks argument {argument.name!r}; its schema is {op._schema}")
+            value = argument.default_value
+        if argument.kwarg_only:
+            keywords[argument.name] = value
+        else:
+            positional.append(value)
+    if len(args) > len(positional):
+        raise FxpassesError(
+            f"{op} takes {len(positional)} positional arguments, got {len(args)}; its schema is {op._schema}"
+        )
+    return tuple(positional), keywords
+
+
+_MISSING = object()
+
+
+def is_functional(op: Any) -> bool:
+    """Whether calling *op* changes no argument, by its schema."""
+    return not (isinstance(op, OpOverload) and op._schema.is_mutable)
+
+
+def is_random(op: Any) -> bool:
+    """Whether *op* draws from the random number generator."""
+    return isinstance(op, OpOverload) and torch.Tag.nondeterministic_seeded in op.tags
+
+
+def is_pure(node: fx.Node) -> bool:
+    """Whether *node* may be removed when unused and merged with an equal twin."""
+    if node.op != "call_function":
+        return False
+    target = node.target
+    if isinstance(target, OpOverload):
+        return is_functional(target) and not is_random(target) and not _is_assertion(target)
+    return target is operator.getitem or target in SYMBOLIC_BUILTINS or isinstance(target, HigherOrderOperator)
+
+
+def _is_assertion(op: OpOverload) -> bool:
+    return op._schema.name in (
+        "aten::_assert_async",
+        "aten::_assert_scalar",
+        "aten::_assert_tensor_metadata",
+        "aten::sym_constrain_range",
+        "aten::sym_constrain_range_for_size",
+    )
+
+
+@cache
+def core_overloads() -> frozenset[OpOverload]:
+    """Functional forward core-ATen overloads of the installed torch, minus the respelled."""
+    found = set()
+    for qualified in torch._C._dispatch_get_all_op_names():
+        namespace, _, rest = qualified.partition("::")
+        name, _, overload = rest.partition(".")
+        if namespace != "aten" or not hasattr(torch.ops.aten, name):
+            continue
+        packet = getattr(torch.ops.aten, name)
+        if (overload or "default") not in packet.overloads():
+            continue
+        op = getattr(packet, overload or "default")
+        if torch.Tag.core in op.tags and is_functional(op) and not name.endswith("_backward"):
+            found.add(op)
+    return frozenset(found - _RESPELLED)
+
+
+@cache
+def opset() -> frozenset[Any]:
+    """The canonical operator set.
+
+    The functional core-ATen inference overloads, without those that speak of
+    layout, plus every operator that has a lowering of its own (composites such
+    as ``scaled_dot_product_attention``).
+    """
+    from fxpasses.relax.table import lowerings
+
+    return core_overloads() | frozenset(lowerings())
+
+
+def is_canonical_target(target: Any) -> bool:
+    """Whether a call of *target* may stand in a canonical program.
+
+    Operators outside the ``aten`` namespace (custom ``torch.library`` ones) are
+    opaque and stay as they are.
+    """
+    if target is operator.getitem or target in SYMBOLIC_BUILTINS:
+        return True
+    if isinstance(target, OpOverload):
+        return target in opset() or target.namespace not in ("aten", "prims", "prim")
+    return isinstance(target, HigherOrderOperator)

@@ -1,0 +1,334 @@
+"""`Signature`: how a program is called, and the check of each call.
+
+The signature is plain data (names, dtypes, shapes, pytree structure), so that
+an eager `Program` and a compiled one that was loaded from a file refuse a bad
+call in the same words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from fxpasses.errors import ArtifactError, InputError
+
+if TYPE_CHECKING:
+    import sympy
+
+    from fxpasses.program import Program
+
+__all__ = ["Signature", "Value", "dtype_name"]
+
+Dim = int | str
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``torch.float32`` to ``"float32"``."""
+    return str(dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class Value:
+    """One flat input or output.
+
+    A tensor has `dtype` and `shape`; each dim is an int or an expression of
+    symbols such as ``"2*s0"``. A number that depends on the shapes has
+    `symbol`. Anything else is a constant (None included) that is part of the
+    program: an input must equal it.
+    """
+
+    name: str
+    dtype: str | None = None
+    shape: tuple[Dim, ...] | None = None
+    symbol: str | None = None
+    constant: Any = None
+
+    @property
+    def is_tensor(self) -> bool:
+        return self.dtype is not None
+
+    def __str__(self) -> str:
+        if self.is_tensor:
+            assert self.shape is not None
+            return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        return self.symbol if self.symbol is not None else repr(self.constant)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs, outputs and structure of a program.
+
+    Attributes:
+        inputs: the flat user inputs, in the order of `in_spec`.
+        outputs: the flat user outputs, in the order of `out_spec`.
+        in_spec, out_spec: pytree structures of ``(args, kwargs)`` and of the result.
+        ranges: inclusive bounds of each symbol; None where there is none.
+    """
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    in_spec: pytree.TreeSpec
+    out_spec: pytree.TreeSpec
+    ranges: dict[str, tuple[int | None, int | None]]
+
+    @staticmethod
+    def of(program: Program) -> Signature:
+        """Read the signature off the placeholders and the output of *program*."""
+        outputs = [value for role, value in program.outputs if role.kind == "user"]
+        return Signature(
+            inputs=tuple(_value(n.meta["role"].target, n.meta.get("val")) for n in program.inputs),
+            outputs=tuple(
+                _value(f"output {i}", v.meta.get("val") if isinstance(v, torch.fx.Node) else v)
+                for i, v in enumerate(outputs)
+            ),
+            in_spec=program.in_spec,
+            out_spec=program.out_spec,
+            ranges={
+                str(symbol): (_finite(bounds.lower), _finite(bounds.upper))
+                for symbol, bounds in program.ranges.items()
+            },
+        )
+
+    # -- a call ------------------------------------------------------------------
+
+    def flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        """The flat leaves of a call.
+
+        Raises:
+            InputError: missing, unexpected or differently nested arguments.
+        """
+        args_spec, kwargs_spec = self.in_spec.children()
+        names = list(kwargs_spec.context)
+        if set(kwargs) != set(names):
+            missing = [name for name in names if name not in kwargs]
+            extra = [name for name in kwargs if name not in names]
+            problem = f"missing argument {missing[0]!r}" if missing else f"unexpected argument {extra[0]!r}"
+            raise InputError(f"{problem}; {self.describe()}")
+        if len(args) != args_spec.num_children:
+            expected = args_spec.num_children
+            if len(args) < expected:
+                first = sum(child.num_leaves for child in args_spec.children()[: len(args)])
+                name = self.inputs[first].name if first < len(self.inputs) else f"#{len(args)}"
+                raise InputError(f"missing argument {name!r}; {self.describe()}")
+            raise InputError(
+                f"{len(args)} positional arguments given, {expected} expected; {self.describe()}"
+            )
+        leaves, spec = pytree.tree_flatten((args, {name: kwargs[name] for name in names}))
+        if spec != self.in_spec:
+            raise InputError(
+                "the arguments are nested differently from those of the capture:\n"
+                f"  given:    {_spec_text(spec)}\n  expected: {_spec_text(self.in_spec)}"
+            )
+        return leaves
+
+    def check(self, leaves: Sequence[Any]) -> dict[str, int]:
+        """Check dtype, rank and shape of each leaf; the value of each symbol.
+
+        Raises:
+            InputError: names the argument, what was given and what was expected.
+        """
+        symbols: dict[str, int] = {}
+        for value, leaf in zip(self.inputs, leaves, strict=True):
+            if value.is_tensor:
+                self._check_tensor(value, leaf, symbols)
+            elif value.symbol is not None:
+                if isinstance(leaf, bool) or not isinstance(leaf, int):
+                    raise InputError(
+                        f"argument {value.name!r}: an int expected, got {_describe(leaf)}"
+                    )
+                self._bind(value, value.symbol, leaf, symbols, "value")
+            elif type(leaf) is not type(value.constant) or leaf != value.constant:
+                raise InputError(
+                    f"argument {value.name!r}: the program was captured with the constant "
+                    f"{value.constant!r}, got {_describe(leaf)}; capture again with the new value"
+                )
+        for value, dim, size, text in self._derived(leaves):
+            expected = _evaluate(dim, symbols)
+            if expected is not None and expected != size:
+                raise InputError(
+                    f"argument {value.name!r}: {text} is {size}, expected {dim} = {expected} "
+                    f"with {', '.join(f'{k}={v}' for k, v in symbols.items())}"
+                )
+        return symbols
+
+    def _check_tensor(self, value: Value, leaf: Any, symbols: dict[str, int]) -> None:
+        assert value.shape is not None
+        if not isinstance(leaf, torch.Tensor):
+            raise InputError(f"argument {value.name!r}: a tensor {value} expected, got {_describe(leaf)}")
+        if leaf.device.type != "cpu":
+            raise InputError(
+                f"argument {value.name!r}: a CPU tensor expected, got one on {leaf.device}; "
+                f"call .cpu() on it"
+            )
+        if leaf.layout != torch.strided:
+            raise InputError(
+                f"argument {value.name!r}: a dense tensor expected, got layout {leaf.layout}; "
+                "call .to_dense() on it"
+            )
+        if dtype_name(leaf.dtype) != value.dtype:
+            raise InputError(
+                f"argument {value.name!r}: expected {value}, got {_describe(leaf)}; "
+                f"convert it with .to(torch.{value.dtype})"
+            )
+        if leaf.dim() != len(value.shape):
+            raise InputError(
+                f"argument {value.name!r}: expected {len(value.shape)} dims {value}, got {_describe(leaf)}"
+            )
+        for index, (dim, size) in enumerate(zip(value.shape, leaf.shape, strict=True)):
+            if isinstance(dim, int):
+                if dim != size:
+                    raise InputError(
+                        f"argument {value.name!r}: dim {index} is {size}, expected {dim} "
+                        f"(expected {value}, got {_describe(leaf)}); a size that varies must be "
+                        "named in dynamic_shapes"
+                    )
+            elif dim.isidentifier():
+                self._bind(value, dim, size, symbols, f"dim {index}")
+
+    def _bind(self, value: Value, symbol: str, size: int, symbols: dict[str, int], what: str) -> None:
+        known = symbols.setdefault(symbol, size)
+        if known != size:
+            raise InputError(
+                f"argument {value.name!r}: {what} is {size}, but {symbol} is {known} by an earlier "
+                f"argument (expected {value})"
+            )
+        low, high = self.ranges.get(symbol, (None, None))
+        if (low is not None and size < low) or (high is not None and size > high):
+            raise InputError(
+                f"argument {value.name!r}: {what} is {size}, outside the range "
+                f"[{low if low is not None else '-inf'}, {high if high is not None else 'inf'}] "
+                f"of {symbol} that was captured"
+            )
+
+    def _derived(self, leaves: Sequence[Any]) -> Any:
+        for position, dims in self._derived_dims:
+            for index, dim in dims:
+                yield self.inputs[position], dim, leaves[position].shape[index], f"dim {index}"
+
+    @cached_property
+    def _derived_dims(self) -> list[tuple[int, list[tuple[int, str]]]]:
+        rows = []
+        for position, value in enumerate(self.inputs):
+            dims = [
+                (index, dim)
+                for index, dim in enumerate(value.shape or ())
+                if isinstance(dim, str) and not dim.isidentifier()
+            ]
+            if dims:
+                rows.append((position, dims))
+        return rows
+
+    def unflatten(self, leaves: Sequence[Any]) -> Any:
+        """The flat user outputs in the model's own structure."""
+        return pytree.tree_unflatten(list(leaves), self.out_spec)
+
+    def describe(self) -> str:
+        """The expected call in a line, for messages."""
+        return "expected (" + ", ".join(f"{v.name}: {v}" for v in self.inputs) + ")"
+
+    # -- as data -----------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """Text that `from_json` reads back.
+
+        Raises:
+            ArtifactError: a container type in the structure cannot be serialised.
+        """
+        try:
+            specs = [pytree.treespec_dumps(spec) for spec in (self.in_spec, self.out_spec)]
+        except NotImplementedError as error:
+            raise ArtifactError(
+                f"the structure of inputs or outputs cannot be saved: {error}; register the "
+                "container with torch.export.register_dataclass and a serialized_type_name"
+            ) from error
+        return json.dumps(
+            {
+                "inputs": [asdict(v) for v in self.inputs],
+                "outputs": [asdict(v) for v in self.outputs],
+                "in_spec": specs[0],
+                "out_spec": specs[1],
+                "ranges": self.ranges,
+            }
+        )
+
+    @staticmethod
+    def from_json(text: str) -> Signature:
+        """Inverse of `to_json`."""
+        data = json.loads(text)
+
+        def value(row: dict[str, Any]) -> Value:
+            shape = row.pop("shape")
+            return Value(**row, shape=None if shape is None else tuple(shape))
+
+        return Signature(
+            inputs=tuple(value(row) for row in data["inputs"]),
+            outputs=tuple(value(row) for row in data["outputs"]),
+            in_spec=pytree.treespec_loads(data["in_spec"]),
+            out_spec=pytree.treespec_loads(data["out_spec"]),
+            ranges={name: (low, high) for name, (low, high) in data["ranges"].items()},
+        )
+
+
+def evaluate_symbol(expression: str, symbols: dict[str, int]) -> int:
+    """The value of a dim or a symbolic output such as ``"2*s0"``."""
+    result = _evaluate(expression, symbols)
+    if result is None:
+        raise InputError(f"{expression} has no value: a symbol in it is bound by no input")
+    return result
+
+
+def _evaluate(expression: str, symbols: dict[str, int]) -> int | None:
+    from torch.utils._sympy import functions
+
+    names = {name: getattr(functions, name) for name in functions.__all__}
+    import sympy
+
+    value = sympy.sympify(expression, locals={**names, **{k: sympy.Integer(v) for k, v in symbols.items()}})
+    return int(value) if value.is_number else None
+
+
+def _value(name: str, val: Any) -> Value:
+    if isinstance(val, torch.Tensor):
+        shape = tuple(_dim(size) for size in val.shape)
+        return Value(name, dtype=dtype_name(val.dtype), shape=shape)
+    if isinstance(val, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return Value(name, symbol=_expression(val.node.expr))
+    return Value(name, constant=val)
+
+
+def _dim(size: int | torch.SymInt) -> Dim:
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr
+    return int(expression) if expression.is_number else _expression(expression)
+
+
+def _expression(expression: sympy.Expr) -> str:
+    import sympy
+
+    return sympy.sstr(expression)
+
+
+def _finite(bound: Any) -> int | None:
+    from torch.utils._sympy.numbers import int_oo
+
+    try:
+        return None if bound in (int_oo, -int_oo) else int(bound)
+    except (TypeError, OverflowError, ValueError):
+        return None
+
+
+def _describe(leaf: Any) -> str:
+    if isinstance(leaf, torch.Tensor):
+        return f"{dtype_name(leaf.dtype)}{list(leaf.shape)}"
+    return f"{leaf!r} of type {type(leaf).__name__}"
+
+
+def _spec_text(spec: pytree.TreeSpec) -> str:
+    return " ".join(str(spec).split())

@@ -1,0 +1,103 @@
+"""Programs as text that a person reads and diffs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from fxpasses.errors import source_line
+from fxpasses.fingerprint import SymbolNames, target_name
+
+if TYPE_CHECKING:
+    from fxpasses.program import Program
+
+__all__ = ["call_text", "program_text"]
+
+
+def program_text(program: Program, *, provenance: bool) -> str:
+    """The program as Python-like code, a line a node.
+
+    With *provenance*, placeholders show the tensor or argument that they stand
+    for, and nodes the source line that they came from.
+    """
+    symbols = SymbolNames()
+    lines = ["def forward("]
+    for node in program.placeholders:
+        role = node.meta["role"]
+        kind = "user" if role.kind == "user" else "tensor"
+        line = f"    {node.name}: {symbols.type_text(node.meta.get('val'))},"
+        if provenance:
+            label = role.kind + ("" if role.persistent else " (not persistent)")
+            lines.append(f"{line}  # {label} {role.target}")
+        else:
+            lines.append(f"{line}  # {kind}")
+    lines.append("):")
+    lines += _body_lines(program.graph_module, symbols, provenance, "    ")
+    parts = []
+    names = {node.meta["role"].target: node.name for node in program.placeholders}
+    for role, value in program.outputs:
+        text = _argument(value, symbols)
+        parts.append(text if role.kind == "user" else f"{names.get(role.target, role.target)} := {text}")
+    lines.append(f"    return ({', '.join(parts)}{',' if len(parts) == 1 else ''})")
+    if provenance:
+        for symbol, bounds in program.ranges.items():
+            lines.append(f"# {symbols.text(symbol)} in [{bounds.lower}, {bounds.upper}]")
+    return "\n".join(lines)
+
+
+def call_text(node: fx.Node, symbols: SymbolNames | None = None) -> str:
+    """One node as ``name: type = op(args)``."""
+    symbols = symbols or SymbolNames()
+    arguments = [_argument(arg, symbols) for arg in node.args]
+    arguments += [f"{name}={_argument(arg, symbols)}" for name, arg in node.kwargs.items()]
+    kind = symbols.type_text(node.meta.get("val"))
+    return f"{node.name}: {kind} = {target_name(node.target)}({', '.join(arguments)})"
+
+
+def _body_lines(module: fx.GraphModule, symbols: SymbolNames, provenance: bool, indent: str) -> list[str]:
+    from fxpasses.program import body_of
+
+    lines = []
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            line = indent + call_text(node, symbols)
+            source = source_line(node) if provenance else None
+            lines.append(f"{line}  # {_short(source)}" if source else line)
+        elif node.op == "get_attr":
+            body = body_of(node)
+            parameters = (
+                ", ".join(
+                    f"{n.name}: {symbols.type_text(n.meta.get('val'))}"
+                    for n in body.graph.find_nodes(op="placeholder")
+                )
+                if body is not None
+                else ""
+            )
+            lines.append(f"{indent}def {node.name}({parameters}):")
+            if body is not None:
+                lines += _body_lines(body, symbols, provenance, indent + "    ")
+                values = _argument(body.graph.output_node().args[0], symbols)
+                lines.append(f"{indent}    return {values}")
+    return lines
+
+
+def _argument(arg: Any, symbols: SymbolNames) -> str:
+    if isinstance(arg, fx.Node):
+        return arg.name
+    if isinstance(arg, tuple | list):
+        return f"[{', '.join(_argument(item, symbols) for item in arg)}]"
+    if isinstance(arg, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return symbols.text(arg)
+    if isinstance(arg, torch.dtype | torch.memory_format | torch.layout):
+        return str(arg)
+    if isinstance(arg, torch.device):
+        return repr(str(arg))
+    return repr(arg)
+
+
+def _short(source: str) -> str:
+    place, _, _ = source.partition(", code:")
+    path, _, rest = place.partition(":")
+    return f"{path.rsplit('/', 1)[-1]}:{rest}"
