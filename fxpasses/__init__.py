@@ -1,5 +1,87 @@
-"""fxpasses: any PyTorch graph in one canonical form, through small passes, to TVM."""
+"""fxpasses: any PyTorch graph in one canonical form, through small passes, to TVM.
+
+::
+
+    import fxpasses as fxp
+
+    program = fxp.canonicalize(fxp.capture(model, args))
+    compiled = fxp.compile(program, args)
+    compiled(*args)
+
+The public names are those of ``__all__``. What needs TVM or hypothesis is
+imported at first use.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Four public functions are called like the module that holds them. Importing that module here, and
+# the function out of it, leaves the function as the package's attribute for good: Python binds a
+# submodule to its package only when it loads it.
+from fxpasses import errors as errors
+from fxpasses.fingerprint import fingerprint as fingerprint
+from fxpasses.interop import graph_module_pass as graph_module_pass
+from fxpasses.pipeline import Pipeline as Pipeline
+from fxpasses.program import Program as Program
+from fxpasses.rewrite import rewrite as rewrite
+
+if TYPE_CHECKING:
+    from fxpasses import passes as passes
+    from fxpasses import testing as testing
+    from fxpasses.capture import capture as capture
+    from fxpasses.codegen.compile import compile as compile
+    from fxpasses.codegen.compile import explain as explain
+    from fxpasses.codegen.compile import load as load
+    from fxpasses.passes import canonicalize as canonicalize
+    from fxpasses.relax.emit import lower as lower
+    from fxpasses.verify import verify as verify
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Pipeline",
+    "Program",
+    "canonicalize",
+    "capture",
+    "compile",
+    "errors",
+    "explain",
+    "fingerprint",
+    "graph_module_pass",
+    "load",
+    "lower",
+    "passes",
+    "rewrite",
+    "testing",
+    "verify",
+]
+
+# Public name to the module that holds it; None where the name is a submodule itself.
+_LAZY: dict[str, str | None] = {
+    "canonicalize": "fxpasses.passes",
+    "capture": "fxpasses.capture",
+    "compile": "fxpasses.codegen.compile",
+    "explain": "fxpasses.codegen.compile",
+    "load": "fxpasses.codegen.compile",
+    "lower": "fxpasses.relax.emit",
+    "passes": None,
+    "testing": None,
+    "verify": "fxpasses.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _LAZY[name]
+    if home is None:
+        return importlib.import_module(f"{__name__}.{name}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

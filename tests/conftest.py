@@ -1,0 +1,30 @@
+"""Set-up that all tests share: one thread for each worker, hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+
+# Workers run side by side (pytest -n); thread pools inside them only get in each other's way.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_COMMON = {
+    "deadline": None,  # the first example of a process pays for imports
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("default", max_examples=50, derandomize=True, **_COMMON)
+settings.register_profile("sweep", max_examples=300, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    """Tests that draw random tensors draw the same ones in any order and worker."""
+    import torch
+
+    torch.manual_seed(0)
