@@ -134,7 +134,7 @@ class Program:
 
     def graph_modules(self) -> Iterator[fx.GraphModule]:
         """The top-level graph module and, after it, every control-flow body."""
-        yield from _graph_modules(self.graph_module)
+        yield from graph_modules(self.graph_module)
 
     def nodes(self) -> Iterator[fx.Node]:
         """All nodes, those of control-flow bodies included."""
@@ -289,7 +289,8 @@ def body_of(node: fx.Node) -> fx.GraphModule | None:
     return target if isinstance(target, fx.GraphModule) else None
 
 
-def _graph_modules(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
+def graph_modules(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
+    """A graph module and, after it, every control-flow body."""
     yield module
     seen = set()
     for node in module.graph.find_nodes(op="get_attr"):
@@ -301,4 +302,4 @@ def _graph_modules(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
             )
         if id(body) not in seen:
             seen.add(id(body))
-            yield from _graph_modules(body)
+            yield from graph_modules(body)

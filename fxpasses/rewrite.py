@@ -12,7 +12,7 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import fx
@@ -20,7 +20,7 @@ from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 
 from fxpasses.errors import FxpassesError, source_line
-from fxpasses.program import Input, Program, body_of, make_graph_module
+from fxpasses.program import Input, Program, body_of, graph_modules, make_graph_module
 from fxpasses.schema import bind, is_pure
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Editor:
     def nodes(self, *targets: Any) -> list[fx.Node]:
         """The nodes that call one of *targets* (all nodes without any), bodies included."""
         found = []
-        for module in _modules(self.graph_module):
+        for module in graph_modules(self.graph_module):
             found += [n for n in module.graph.nodes if not targets or n.target in targets]
         return found
 
@@ -174,8 +174,10 @@ class Editor:
             pending += dead.all_input_nodes
             dead.graph.erase_node(dead)
 
-    def constant(self, tensor: torch.Tensor, name: str = "constant") -> fx.Node:
-        """A new constant of the program, as a placeholder.
+    def constant(
+        self, tensor: torch.Tensor, name: str = "constant", kind: Literal["param", "constant"] = "constant"
+    ) -> fx.Node:
+        """A new constant (or parameter) of the program, as a placeholder.
 
         *name* is made unique among the names of the program's tensors.
         """
@@ -188,7 +190,7 @@ class Editor:
         first = next(n for n in self.graph.nodes if n.op != "placeholder" or n.meta["role"].kind == "user")
         with self.graph.inserting_before(first):
             node = self.graph.placeholder(unique.replace(".", "_"))
-        node.meta["role"] = Input("constant", unique)
+        node.meta["role"] = Input(kind, unique)
         node.meta["val"] = fake_tensor(self.fake_mode, tensor)
         return node
 
@@ -402,11 +404,3 @@ def same_size(a: Any, b: Any) -> bool:
     if isinstance(a, sympy.Basic) or isinstance(b, sympy.Basic):
         return bool(sympy.expand(a - b) == 0)
     return False
-
-
-def _modules(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
-    yield module
-    for node in module.graph.find_nodes(op="get_attr"):
-        body = body_of(node)
-        if body is not None:
-            yield from _modules(body)

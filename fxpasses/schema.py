@@ -22,6 +22,7 @@ from fxpasses.errors import FxpassesError
 __all__ = [
     "SYMBOLIC_BUILTINS",
     "bind",
+    "is_assertion",
     "is_canonical_target",
     "is_functional",
     "is_pure",
@@ -142,12 +143,13 @@ def is_pure(node: fx.Node) -> bool:
         return False
     target = node.target
     if isinstance(target, OpOverload):
-        return is_functional(target) and not is_random(target) and not _is_assertion(target)
+        return is_functional(target) and not is_random(target) and not is_assertion(target)
     return target is operator.getitem or target in SYMBOLIC_BUILTINS or isinstance(target, HigherOrderOperator)
 
 
-def _is_assertion(op: OpOverload) -> bool:
-    return op._schema.name in (
+def is_assertion(op: Any) -> bool:
+    """Whether *op* checks something and gives no value."""
+    return isinstance(op, OpOverload) and op._schema.name in (
         "aten::_assert_async",
         "aten::_assert_scalar",
         "aten::_assert_tensor_metadata",

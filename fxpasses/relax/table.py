@@ -46,7 +46,7 @@ def lowering(*ops: OpOverload) -> Callable[[Lowering], Lowering]:
 
     def enter(function: Lowering) -> Lowering:
         for op in ops:
-            _check_signature(op, function)
+            check_signature(op, function)
             if op in _TABLE:
                 raise FxpassesError(f"{op} has two lowerings: {_TABLE[op].__name__} and {function.__name__}")
             _TABLE[op] = function
@@ -69,7 +69,7 @@ def _load() -> None:
         importlib.import_module(f"{ops.__name__}.{module.name}")
 
 
-def _check_signature(op: OpOverload, function: Lowering) -> None:
+def check_signature(op: OpOverload, function: Lowering) -> None:
     parameters = list(inspect.signature(function).parameters.values())[1:]
     given = [(p.name, p.kind is p.KEYWORD_ONLY) for p in parameters]
     wanted = [(argument.name, argument.kwarg_only) for argument in op._schema.arguments]

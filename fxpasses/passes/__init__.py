@@ -1,0 +1,73 @@
+"""The catalogue of passes. Each is a callable ``Program -> Program``, usable alone.
+
+`canonicalize` is the default `Pipeline`; `CATALOGUE` lists its passes by name.
+"""
+
+from __future__ import annotations
+
+from fxpasses.passes.check_inference import CheckInference, check_inference
+from fxpasses.passes.decompose import decompose_to_core_aten
+from fxpasses.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
+from fxpasses.passes.eliminate_dead_code import eliminate_dead_code
+from fxpasses.passes.explicit_promotion import explicit_promotion
+from fxpasses.passes.fold_constants import FoldConstants, fold_constants
+from fxpasses.passes.fuse_conv_bn import fuse_conv_bn
+from fxpasses.passes.normalize_dims import normalize_dims
+from fxpasses.passes.normalize_kwargs import normalize_kwargs
+from fxpasses.passes.normalize_params import normalize_params
+from fxpasses.passes.normalize_sizes import normalize_sizes
+from fxpasses.passes.order_nodes import order_nodes
+from fxpasses.passes.propagate_shapes import propagate_shapes
+from fxpasses.passes.raise_attention import raise_attention
+from fxpasses.passes.remove_assertions import remove_assertions
+from fxpasses.passes.remove_noops import remove_noops
+from fxpasses.pipeline import Pass, Pipeline, pass_name
+
+__all__ = [
+    "CATALOGUE",
+    "CheckInference",
+    "FoldConstants",
+    "canonicalize",
+    "check_inference",
+    "decompose_to_core_aten",
+    "eliminate_common_subexpressions",
+    "eliminate_dead_code",
+    "explicit_promotion",
+    "fold_constants",
+    "fuse_conv_bn",
+    "normalize_dims",
+    "normalize_kwargs",
+    "normalize_params",
+    "normalize_sizes",
+    "order_nodes",
+    "propagate_shapes",
+    "raise_attention",
+    "remove_assertions",
+    "remove_noops",
+]
+
+canonicalize = Pipeline(
+    check_inference,
+    remove_assertions,
+    normalize_params,
+    decompose_to_core_aten,
+    normalize_kwargs,
+    normalize_dims,
+    explicit_promotion,
+    raise_attention,
+    remove_noops,
+    fuse_conv_bn,
+    eliminate_common_subexpressions,
+    fold_constants,
+    normalize_sizes,
+    eliminate_common_subexpressions,
+    eliminate_dead_code,
+    order_nodes,
+    name="canonicalize",
+)
+"""The default pipeline: any captured program to the canonical form."""
+
+CATALOGUE: dict[str, Pass] = {
+    pass_name(pass_): pass_ for pass_ in (*canonicalize, propagate_shapes)
+}
+"""Every pass by name."""

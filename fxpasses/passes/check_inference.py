@@ -1,0 +1,75 @@
+"""`check_inference`: refuse what only training does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from fxpasses.errors import FxpassesError, source_line
+from fxpasses.program import Program
+from fxpasses.schema import bind, is_random
+
+__all__ = ["CheckInference", "check_inference"]
+
+aten = torch.ops.aten
+
+# Operators with a flag that asks for the behaviour of training.
+_FLAGS = {
+    aten.dropout.default: "train",
+    aten.feature_dropout.default: "train",
+    aten.alpha_dropout.default: "train",
+    aten.feature_alpha_dropout.default: "train",
+    aten.native_dropout.default: "train",
+    aten.batch_norm.default: "training",
+    aten.native_batch_norm.default: "training",
+    aten._native_batch_norm_legit.default: "training",
+    aten._native_batch_norm_legit_functional.default: "training",
+    aten.rrelu.default: "training",
+    aten.rrelu_with_noise.default: "training",
+    aten.rrelu_with_noise_functional.default: "training",
+}
+
+
+@dataclass(frozen=True)
+class CheckInference:
+    """Refuse dropout, batch norm of training, and random operators.
+
+    Args:
+        allow_random: let random operators pass (those of training are still refused).
+    """
+
+    allow_random: bool = False
+    __name__ = "check_inference"
+
+    def __call__(self, program: Program) -> Program:
+        problems = [problem for node in program.nodes() for problem in self._problems(node)]
+        if problems:
+            raise FxpassesError(
+                "the program does what inference does not:\n  "
+                + "\n  ".join(problems)
+                + "\nCall model.eval() before capture"
+                + ("" if self.allow_random else "; for intended randomness see fxpasses.passes.CheckInference")
+            )
+        return program
+
+    def _problems(self, node: fx.Node) -> list[str]:
+        op = node.target
+        if node.op != "call_function" or not isinstance(op, OpOverload):
+            return []
+        where = f"{op} (node {node.name!r}, {source_line(node) or 'no source line'})"
+        flag = _FLAGS.get(op)
+        if flag is not None:
+            names = [argument.name for argument in op._schema.arguments]
+            args, kwargs = bind(op, node.args, node.kwargs)
+            value = args[names.index(flag)] if names.index(flag) < len(args) else kwargs[flag]
+            dropped = "dropout" not in op._schema.name or args[1] != 0
+            return [f"{where} is in training mode"] if value and dropped else []
+        if is_random(op) and not self.allow_random:
+            return [f"{where} draws random numbers"]
+        return []
+
+
+check_inference = CheckInference()

@@ -1,0 +1,180 @@
+"""`decompose_to_core_aten`: every call becomes operators of the canonical set.
+
+What has a row in the lowering table stays whole. The rest is spelled out, by
+our own rows (`fxpasses.passes.decompositions`) where the form must not depend
+on strides or is asked for often, else by torch's decomposition, traced for
+this one call on fake tensors and remembered for calls of the same types.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import cache
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+from torch.fx.node import map_aggregate
+
+from fxpasses.errors import FxpassesError, UnsupportedOperatorError, source_line
+from fxpasses.passes.decompositions import DECOMPOSITIONS
+from fxpasses.program import Program
+from fxpasses.rewrite import Editor
+from fxpasses.schema import bind, is_canonical_target
+
+__all__ = ["decompose_to_core_aten"]
+
+
+def decompose_to_core_aten(program: Program) -> Program:
+    """Replace calls outside the canonical operator set by what they are made of.
+
+    An operator that has neither a lowering nor a decomposition stays; lowering
+    reports it.
+    """
+    if not any(_needs_work(node) for node in program.nodes()):
+        return program
+    g = program.edit()
+    cache_: dict[Any, fx.GraphModule | None] = {}
+    pending = deque(node for node in g.nodes() if _needs_work(node))
+    while pending:
+        node = pending.popleft()
+        if node._erased:
+            continue
+        g._new.clear()
+        with g.at(node):
+            value = _decompose(g, node, cache_)
+        if value is None:
+            continue
+        pending.extend(new for new in g._new if not new._erased and _needs_work(new))
+        g.replace(node, value)
+    return g.finish()
+
+
+def _needs_work(node: fx.Node) -> bool:
+    if node.op != "call_function":
+        return False
+    target = node.target
+    if not isinstance(target, OpOverload):
+        return False
+    return target in DECOMPOSITIONS or not is_canonical_target(target)
+
+
+def _decompose(g: Editor, node: fx.Node, known: dict[Any, fx.GraphModule | None]) -> Any:
+    op: OpOverload = node.target  # type: ignore[assignment]
+    args, kwargs = bind(op, node.args, node.kwargs)
+    row = DECOMPOSITIONS.get(op)
+    if row is not None:
+        value = row(g, *args, **kwargs)
+        if value is not None or is_canonical_target(op):
+            return value
+    return _by_trace(g, node, op, args, kwargs, known)
+
+
+# -- torch's own decompositions ------------------------------------------------------
+
+
+@cache
+def _table() -> dict[OpOverload, Any]:
+    """Torch's decompositions of everything that is not canonical."""
+    from torch._decomp import core_aten_decompositions, decomposition_table
+
+    table = {**decomposition_table, **core_aten_decompositions()}
+    return {op: rule for op, rule in table.items() if not is_canonical_target(op)}
+
+
+def _by_trace(
+    g: Editor,
+    node: fx.Node,
+    op: OpOverload,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    known: dict[Any, fx.GraphModule | None],
+) -> Any:
+    operands: list[fx.Node] = []
+
+    def number(arg: Any) -> Any:
+        if isinstance(arg, fx.Node):
+            if arg not in operands:
+                operands.append(arg)
+            return _Operand(operands.index(arg))
+        return arg
+
+    args, kwargs = map_aggregate((args, kwargs), number)  # type: ignore[misc]
+    vals = [operand.meta["val"] for operand in operands]
+    key = (op, repr(args), repr(kwargs), tuple(_type_key(val) for val in vals))
+    if key not in known:
+        known[key] = _trace(g, node, op, args, kwargs, vals)
+    traced = known[key]
+    return None if traced is None else _inline(g, traced, operands)
+
+
+def _trace(
+    g: Editor, node: fx.Node, op: OpOverload, args: Any, kwargs: Any, vals: list[Any]
+) -> fx.GraphModule | None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def call(*values: Any) -> Any:
+        def value(arg: Any) -> Any:
+            return values[arg.index] if isinstance(arg, _Operand) else arg
+
+        full_args, full_kwargs = map_aggregate((args, kwargs), value)  # type: ignore[misc]
+        return op(*full_args, **full_kwargs)
+
+    shape_env = g.fake_mode.shape_env
+    try:
+        with torch.no_grad():
+            traced = make_fx(call, decomposition_table=_table(), tracing_mode="symbolic")(*vals)
+            if any(_mutates(n) for n in traced.graph.nodes):
+                functional = torch.func.functionalize(call, remove="mutations")
+                traced = make_fx(functional, decomposition_table=_table(), tracing_mode="symbolic")(*vals)
+    except FxpassesError:
+        raise
+    except Exception as error:
+        raise UnsupportedOperatorError(
+            f"{op} (node {node.name!r}, {source_line(node) or 'no source line'}) could not be decomposed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    finally:
+        del shape_env
+    calls = [n for n in traced.graph.nodes if n.op == "call_function"]
+    if any(n.target is op for n in calls):
+        return None
+    return traced
+
+
+def _mutates(node: fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
+
+
+def _inline(g: Editor, traced: fx.GraphModule, operands: list[fx.Node]) -> Any:
+    mapping: dict[fx.Node, Any] = dict(zip(traced.graph.find_nodes(op="placeholder"), operands, strict=True))
+    for inner in traced.graph.nodes:
+        if inner.op == "get_attr":
+            mapping[inner] = g.constant(getattr(traced, inner.target), "folded")
+        elif inner.op == "call_function":
+            args, kwargs = map_aggregate(
+                (inner.args, inner.kwargs), lambda arg: mapping[arg] if isinstance(arg, fx.Node) else arg
+            )  # type: ignore[misc]
+            mapping[inner] = g.call(inner.target, *args, **kwargs)
+        elif inner.op == "output":
+            return map_aggregate(
+                inner.args[0], lambda arg: mapping[arg] if isinstance(arg, fx.Node) else arg
+            )
+    return None
+
+
+class _Operand:
+    """Stands for the operand of a traced call, so that equal calls share a trace."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def __repr__(self) -> str:
+        return f"%{self.index}"
+
+
+def _type_key(val: Any) -> Any:
+    if isinstance(val, torch.Tensor):
+        return (val.dtype, tuple(map(str, val.shape)), tuple(map(str, val.stride())))
+    return str(val)

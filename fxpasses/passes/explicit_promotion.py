@@ -1,0 +1,202 @@
+"""`explicit_promotion`: no Python number in a Tensor slot, no implicit cast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from fxpasses.program import Program
+from fxpasses.rewrite import Editor
+
+__all__ = ["explicit_promotion"]
+
+aten = torch.ops.aten
+
+# Pointwise operators whose operands have dtypes of their own.
+_UNPROMOTED = frozenset({aten._to_copy.default})
+# Reductions that compute in the dtype of their result.
+_REDUCTIONS = frozenset(
+    {
+        aten.sum.dim_IntList,
+        aten.mean.dim,
+        aten.prod.default,
+        aten.prod.dim_int,
+        aten.cumsum.default,
+        aten.cumprod.default,
+    }
+)
+
+
+def explicit_promotion(program: Program) -> Program:
+    """Spell out what PyTorch's type promotion does.
+
+    Numbers in Tensor slots become the ``.Scalar`` overload or a 0-d `full`,
+    operands of a pointwise call are cast to the dtype that it computes in,
+    ``alpha`` is multiplied out, and reductions are cast on their way in.
+    """
+    g = program.edit()
+    for node in g.nodes():
+        if node.op == "call_function" and isinstance(node.target, OpOverload) and not node._erased:
+            with g.at(node):
+                _explicit(g, node, node.target)
+    return g.finish()
+
+
+def _explicit(g: Editor, node: fx.Node, op: OpOverload) -> None:
+    val = node.meta["val"]
+    if op in _REDUCTIONS:
+        args = list(node.args)
+        args[0] = _cast(g, args[0], val.dtype)
+        kwargs = {**node.kwargs, "dtype": None} if "dtype" in node.kwargs else node.kwargs
+        g.update(node, *args, **kwargs)
+    elif op is aten.cat.default:
+        g.update(node, [_cast(g, item, val.dtype) for item in node.args[0]], node.args[1])  # type: ignore[union-attr]
+    elif op is aten.full.default:
+        g.update(node, node.args[0], _number(node.args[1], val.dtype), **node.kwargs)
+    elif op is aten.masked_fill.Scalar:
+        mask, value = node.args[1], _number(node.args[2], val.dtype)
+        constant = g.call(aten.full.default, [], value, dtype=val.dtype)
+        g.replace(node, g.call(aten.where.self, mask, constant, node.args[0]))
+    elif torch.Tag.pointwise in op.tags and op not in _UNPROMOTED and isinstance(val, torch.Tensor):
+        _pointwise(g, node, op)
+
+
+def _pointwise(g: Editor, node: fx.Node, op: OpOverload) -> None:
+    arguments = op._schema.arguments
+    slots = [
+        i
+        for i, argument in enumerate(arguments[: len(node.args)])
+        if str(argument.type) in ("Tensor", "Optional[Tensor]") and argument.name not in ("condition", "mask")
+    ]
+    scalars = [i for i, argument in enumerate(arguments[: len(node.args)]) if "number" in str(argument.type).lower() or "Scalar" in str(argument.type)]
+    args, kwargs = list(node.args), dict(node.kwargs)
+    operands = [_operand(args[i]) for i in (*slots, *scalars) if args[i] is not None]
+    if not operands or any(isinstance(o, torch.Tensor) and o.dtype.is_complex for o in operands):
+        return
+    dtype = _compute_dtype(op, node.meta["val"].dtype, operands)
+    alpha_at = next((i for i, a in enumerate(arguments) if a.name == "alpha"), None)
+    if alpha_at is not None:
+        args, kwargs = _without_alpha(g, args, kwargs, arguments, dtype)
+    target = op
+    for i in slots:
+        if isinstance(args[i], fx.Node) and isinstance(args[i].meta["val"], torch.Tensor):
+            args[i] = _cast(g, args[i], dtype)
+    numbers = [i for i in slots if args[i] is not None and not _is_tensor(args[i])]
+    if numbers:
+        scalar = _scalar_overload(op) if numbers == [1] and len(slots) == 2 else None
+        if scalar is not None:
+            target = scalar
+            args[1] = _number(args[1], dtype)
+            if any(a.name == "alpha" for a in scalar._schema.arguments) and "alpha" in kwargs:
+                kwargs = {}
+                args = [*args[:2], 1]
+        else:
+            for i in numbers:
+                args[i] = g.call(aten.full.default, [], _number(args[i], dtype), dtype=dtype)
+    for i in scalars:
+        if arguments[i].name in ("other", "exponent", "min", "max", "self", "value"):
+            args[i] = _number(args[i], dtype)
+    if target is op:
+        g.update(node, *args, **kwargs)
+    else:
+        g.replace(node, g.call(target, *args, **kwargs))
+
+
+def _without_alpha(
+    g: Editor, args: list[Any], kwargs: dict[str, Any], arguments: Any, dtype: torch.dtype
+) -> tuple[list[Any], dict[str, Any]]:
+    """``other * alpha`` in the place of ``other``; alpha is 1."""
+    position = next(i for i, a in enumerate(arguments) if a.name == "alpha")
+    alpha = kwargs["alpha"] if arguments[position].kwarg_only else args[position]
+    if isinstance(alpha, fx.Node) or alpha != 1:
+        if _is_tensor(args[1]):
+            args[1] = g.call(aten.mul.Scalar, _cast(g, args[1], dtype), _number(alpha, dtype))
+        else:
+            args[1] = args[1] * alpha
+    if arguments[position].kwarg_only:
+        kwargs["alpha"] = 1
+    else:
+        args[position] = 1
+    return args, kwargs
+
+
+def _compute_dtype(op: OpOverload, result: torch.dtype, operands: list[Any]) -> torch.dtype:
+    """The dtype that a pointwise call computes in.
+
+    It is that of type promotion over all operands; where that is an integer
+    and the result is floating (``div``, ``sqrt``, ...) it is the result's.
+    """
+    dtype = _promote(operands)
+    if result.is_floating_point and not dtype.is_floating_point:
+        return result
+    return dtype
+
+
+def _promote(operands: list[Any]) -> torch.dtype:
+    """`torch.result_type` over any number of operands, by its three categories."""
+    categories: list[torch.dtype | None] = [None, None, None]
+    for operand in operands:
+        if isinstance(operand, torch.Tensor):
+            level, dtype = (2 if operand.dim() else 1), operand.dtype
+        else:
+            level, dtype = 0, _number_dtype(operand)
+        known = categories[level]
+        categories[level] = dtype if known is None else torch.promote_types(known, dtype)
+    result: torch.dtype | None = None
+    for dtype_ in reversed(categories):
+        if dtype_ is None:
+            continue
+        if result is None or _category(dtype_) > _category(result):
+            result = dtype_ if result is None else torch.promote_types(result, dtype_)
+    assert result is not None
+    return result
+
+
+def _category(dtype: torch.dtype) -> int:
+    if dtype.is_complex:
+        return 3
+    if dtype.is_floating_point:
+        return 2
+    return 0 if dtype == torch.bool else 1
+
+
+def _number_dtype(number: Any) -> torch.dtype:
+    if isinstance(number, bool | torch.SymBool):
+        return torch.bool
+    if isinstance(number, int | torch.SymInt):
+        return torch.int64
+    return torch.get_default_dtype()
+
+
+def _operand(arg: Any) -> Any:
+    return arg.meta["val"] if isinstance(arg, fx.Node) else arg
+
+
+def _is_tensor(arg: Any) -> bool:
+    return isinstance(arg, fx.Node) and isinstance(arg.meta["val"], torch.Tensor)
+
+
+def _cast(g: Editor, node: fx.Node, dtype: torch.dtype) -> fx.Node:
+    if node.meta["val"].dtype == dtype:
+        return node
+    return g.call(aten._to_copy.default, node, dtype=dtype)
+
+
+def _number(value: Any, dtype: torch.dtype) -> Any:
+    """A Python number of the kind of *dtype*; symbolic numbers stay."""
+    if isinstance(value, fx.Node) or value is None or isinstance(value, complex):
+        return value
+    if dtype.is_floating_point:
+        return float(value)
+    if dtype == torch.bool:
+        return bool(value)
+    return int(value) if not isinstance(value, float) or value.is_integer() else value
+
+
+def _scalar_overload(op: OpOverload) -> OpOverload | None:
+    packet = getattr(torch.ops.aten, op._schema.name.split("::")[1])
+    name = {"Tensor": "Scalar", "Tensor_mode": "Scalar_mode", "Tensor_Tensor": "Tensor_Scalar"}.get(op._overloadname)
+    return getattr(packet, name) if name in packet.overloads() else None

@@ -1,0 +1,138 @@
+"""`fold_constants`: what depends on constants alone is computed once."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+from torch.fx.node import map_aggregate
+
+from fxpasses.program import Program
+from fxpasses.schema import is_pure
+
+__all__ = ["FoldConstants", "fold_constants", "foldable"]
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class FoldConstants:
+    """Replace calls whose operands are all constant by their value.
+
+    Constant are: constants and buffers that the program does not change, the
+    results of creation operators, and what is computed from these. Parameters
+    are not: they stay visible to passes and to whoever loads other weights. A
+    lone creation operator (`full`, `arange`) stays as it is, and a result whose
+    elements are all equal becomes a `full`.
+
+    Args:
+        max_bytes: larger results, and larger values on the way, are not computed.
+    """
+
+    max_bytes: int = 1 << 20
+    __name__ = "fold_constants"
+
+    def __call__(self, program: Program) -> Program:
+        constant = foldable(program, self.max_bytes)
+        roots = [
+            node
+            for node in constant
+            if node.op == "call_function"
+            and _has_operands(node)
+            and isinstance(node.meta["val"], torch.Tensor)
+            and any(user not in constant for user in node.users)
+        ]
+        if not roots:
+            return program
+        values = _evaluate(program, constant, roots)
+        g = program.edit()
+        for root in roots:
+            node = g.node_map[root]
+            with g.at(node):
+                g.replace(node, _constant(g, values[root]))
+        return g.finish()
+
+
+def foldable(program: Program, max_bytes: int) -> dict[fx.Node, None]:
+    """The nodes of the top-level graph whose value is constant, in order."""
+    mutated = {role.target for role, _ in program.outputs if role.kind == "buffer_mutation"}
+    found: dict[fx.Node, None] = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            role = node.meta["role"]
+            constant = role.kind in ("buffer", "constant") and role.target not in mutated
+        else:
+            constant = (
+                node.op == "call_function"
+                and is_pure(node)
+                and (isinstance(node.target, OpOverload) or node.target is operator.getitem)
+                and all(operand in found for operand in node.all_input_nodes)
+                and _bytes(node.meta["val"]) <= max_bytes
+            )
+        if constant:
+            found[node] = None
+    return found
+
+
+def _has_operands(node: fx.Node) -> bool:
+    return bool(node.all_input_nodes)
+
+
+def _bytes(val: Any) -> float:
+    """Size in bytes; infinite for what is not of static size."""
+    if isinstance(val, torch.Tensor):
+        if not all(isinstance(size, int) for size in val.shape):
+            return float("inf")
+        return val.numel() * val.element_size()
+    if isinstance(val, tuple | list):
+        return sum(map(_bytes, val))
+    return float("inf")
+
+
+def _evaluate(
+    program: Program, constant: dict[fx.Node, None], roots: list[fx.Node]
+) -> dict[fx.Node, torch.Tensor]:
+    needed: set[fx.Node] = set()
+    pending = list(roots)
+    while pending:
+        node = pending.pop()
+        if node not in needed:
+            needed.add(node)
+            pending += node.all_input_nodes
+    env: dict[fx.Node, Any] = {}
+    with torch.no_grad():
+        for node in constant:
+            if node not in needed:
+                continue
+            if node.op == "placeholder":
+                env[node] = program.tensors[node.meta["role"].target]
+            else:
+                args, kwargs = map_aggregate(
+                    (node.args, node.kwargs), lambda arg: env[arg] if isinstance(arg, fx.Node) else arg
+                )  # type: ignore[misc]
+                env[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+    return {root: env[root] for root in roots}
+
+
+def _constant(g: Any, value: torch.Tensor) -> fx.Node:
+    if value.numel() > 0 and value.dtype.is_complex is False:
+        first = value.reshape(-1)[0]
+        same = bool((value == first).all()) and not bool(_negative_zero(value))
+        if same or bool(value.isnan().all()):
+            return g.call(aten.full.default, list(value.shape), first.item(), dtype=value.dtype)
+    return g.constant(value.contiguous().clone(), "folded")
+
+
+def _negative_zero(value: torch.Tensor) -> Any:
+    """Whether zeros of both signs occur, which compare equal."""
+    if not value.is_floating_point():
+        return False
+    signs = value.signbit()
+    return signs.any() and not signs.all()
+
+
+fold_constants = FoldConstants()

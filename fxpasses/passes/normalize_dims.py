@@ -1,0 +1,147 @@
+"""`normalize_dims`: dims and indices counted from the front, sizes and bounds spelled out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from fxpasses.program import Program
+from fxpasses.rewrite import Editor
+
+__all__ = ["normalize_dims"]
+
+aten = torch.ops.aten
+
+_DIM_NAMES = ("dim", "dims", "dim0", "dim1", "dim2")
+# The dim counts places between dims, so that rank itself is allowed.
+_INSERTING = ("aten::unsqueeze", "aten::stack")
+# Results of a reduction over "no dims" are reductions over all of them.
+_EMPTY_MEANS_ALL = ("aten::sum", "aten::mean", "aten::amax", "aten::amin", "aten::var", "aten::logsumexp")
+_EMPTY_IS_NONE = ("aten::any", "aten::all")
+
+
+def normalize_dims(program: Program) -> Program:
+    """Bring dims into [0, rank), constant indices to non-negative, slices into bounds.
+
+    The sizes of `reshape` and `expand` become those of the result, without -1.
+    """
+    g = program.edit()
+    for node in g.nodes():
+        if node.op != "call_function" or not isinstance(node.target, OpOverload):
+            continue
+        with g.at(node):
+            _normalize(g, node, node.target)
+    return g.finish()
+
+
+def _normalize(g: Editor, node: fx.Node, op: OpOverload) -> None:
+    arguments = op._schema.arguments
+    args = list(node.args)
+    name = op._schema.name
+    rank = _rank(args)
+    if rank is not None:
+        places = rank + 1 if name in _INSERTING else rank
+        for index, argument in enumerate(arguments[: len(args)]):
+            if argument.name in _DIM_NAMES:
+                args[index] = _wrapped(args[index], places)
+                if not args[index] and args[index] != 0:
+                    if name in _EMPTY_MEANS_ALL or name in _EMPTY_IS_NONE and args[index] is None:
+                        if "int[" in str(argument.type) or "List[int]" in str(argument.type):
+                            args[index] = list(range(rank))
+    special = _SPECIAL.get(op)
+    if special is not None:
+        special(g, node, args)
+    if args != list(node.args):
+        g.update(node, *args, **node.kwargs)
+
+
+def _rank(args: list[Any]) -> int | None:
+    first = args[0] if args else None
+    if isinstance(first, tuple | list) and first:
+        ranks = [a.meta["val"].dim() for a in first if isinstance(a, fx.Node)]
+        return max(ranks) if ranks else None
+    if isinstance(first, fx.Node) and isinstance(first.meta.get("val"), torch.Tensor):
+        return first.meta["val"].dim()
+    return None
+
+
+def _wrapped(dim: Any, places: int) -> Any:
+    if isinstance(dim, bool):
+        return dim
+    if isinstance(dim, int):
+        return dim % max(places, 1)
+    if isinstance(dim, tuple | list):
+        return [_wrapped(item, places) for item in dim]
+    return dim
+
+
+def _sizes(g: Editor, node: fx.Node, args: list[Any]) -> None:
+    args[1] = [_static(size) for size in node.meta["val"].shape]
+
+
+def _expand(g: Editor, node: fx.Node, args: list[Any]) -> None:
+    _sizes(g, node, args)
+    args[2] = False
+
+
+def _select(g: Editor, node: fx.Node, args: list[Any]) -> None:
+    size = _static(args[0].meta["val"].shape[args[1]])
+    if isinstance(args[2], int) and args[2] < 0:
+        args[2] = size + args[2]
+
+
+def _slice(g: Editor, node: fx.Node, args: list[Any]) -> None:
+    size = _static(args[0].meta["val"].shape[args[1]])
+    start, end = args[2], args[3]
+    args[2] = _bound(0 if start is None else start, size)
+    args[3] = size if end is None else _bound(end, size)
+    if isinstance(args[2], int) and isinstance(args[3], int):
+        args[3] = max(args[2], args[3])
+
+
+def _bound(bound: Any, size: Any) -> Any:
+    """A slice bound in [0, size] where that is known."""
+    if isinstance(bound, fx.Node) or not isinstance(bound, int):
+        return bound
+    if isinstance(size, int):
+        return min(max(bound + size if bound < 0 else bound, 0), size)
+    if bound < 0:
+        return size + bound
+    return size if bound >= 2**62 else bound
+
+
+def _squeeze(g: Editor, node: fx.Node, args: list[Any]) -> None:
+    shape = args[0].meta["val"].shape
+    args[1] = sorted({dim for dim in args[1] if isinstance(shape[dim], int) and shape[dim] == 1}) if len(shape) else []
+
+
+def _static(size: Any) -> Any:
+    if isinstance(size, torch.SymInt) and size.node.expr.is_number:
+        return int(size.node.expr)
+    return size
+
+
+_SPECIAL = {
+    aten.reshape.default: _sizes,
+    aten.expand.default: _expand,
+    aten.select.int: _select,
+    aten.select_scatter.default: lambda g, node, args: _scatter_index(args),
+    aten.slice.Tensor: _slice,
+    aten.slice_scatter.default: lambda g, node, args: _scatter_bounds(args),
+    aten.squeeze.dims: _squeeze,
+}
+
+
+def _scatter_index(args: list[Any]) -> None:
+    size = _static(args[0].meta["val"].shape[args[2]])
+    if isinstance(args[3], int) and args[3] < 0:
+        args[3] = size + args[3]
+
+
+def _scatter_bounds(args: list[Any]) -> None:
+    size = _static(args[0].meta["val"].shape[args[2]])
+    args[3] = _bound(0 if args[3] is None else args[3], size)
+    args[4] = size if args[4] is None else _bound(args[4], size)

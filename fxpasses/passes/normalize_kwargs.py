@@ -1,0 +1,38 @@
+"""`normalize_kwargs`: every call in the full form of its schema."""
+
+from __future__ import annotations
+
+import torch
+from torch._ops import OpOverload
+
+from fxpasses.program import Program
+from fxpasses.schema import bind
+
+__all__ = ["normalize_kwargs"]
+
+# Arguments that speak of where and how a tensor lies in memory, not of its value.
+_LAYOUT = ("layout", "device", "pin_memory", "memory_format", "non_blocking")
+
+
+def normalize_kwargs(program: Program) -> Program:
+    """Fill in defaults, pass positional arguments by position, and drop layout arguments.
+
+    Layout arguments (``device``, ``layout``, ``memory_format``, ...) take their
+    schema default: a canonical value has no layout.
+    """
+    g = program.edit()
+    for node in g.nodes():
+        if node.op != "call_function" or not isinstance(node.target, OpOverload):
+            continue
+        args, kwargs = bind(node.target, node.args, node.kwargs)
+        for argument in node.target._schema.arguments:
+            if argument.kwarg_only and argument.name in _LAYOUT and argument.has_default_value():
+                kwargs[argument.name] = argument.default_value
+        if node.target._schema.name == "aten::full" and kwargs["dtype"] is None:
+            kwargs["dtype"] = _dtype_of(node.meta["val"])
+        node.args, node.kwargs = args, kwargs
+    return g.finish()
+
+
+def _dtype_of(val: torch.Tensor) -> torch.dtype:
+    return val.dtype
