@@ -1,0 +1,124 @@
+"""Programs, histories and findings as rich tables for the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from fxpasses.fingerprint import SymbolNames, target_name
+
+if TYPE_CHECKING:
+    from fxpasses.pipeline import Step
+    from fxpasses.program import Program
+
+__all__ = ["arguments_table", "byte_text", "history_table", "operators_table", "plain_table", "summary_table"]
+
+
+def plain_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table whose columns that end in a number sign are right-aligned: ``"ms #"``."""
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        number = column.endswith(" #")
+        table.add_column(column.removesuffix(" #"), justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return table
+
+
+def history_table(steps: Sequence[Step], title: str = "Passes") -> Table:
+    """One row a pass: time, nodes before and after, calls added and removed."""
+    compared = any(step.difference is not None for step in steps)
+    columns = ["pass", "ms #", "nodes before #", "nodes after #", "added #", "removed #"]
+    rows = []
+    for step in steps:
+        row = [
+            step.name,
+            f"{step.milliseconds:.1f}",
+            str(step.nodes_before),
+            str(step.nodes_after),
+            f"+{step.added}" if step.added else "",
+            f"-{step.removed}" if step.removed else "",
+        ]
+        if compared:
+            row.append("" if step.difference is None else f"{step.difference:.1e}")
+        rows.append([Text(cell, style="" if step.modified else "dim") for cell in row])
+    table = plain_table(title, columns + (["difference #"] if compared else []), rows)
+    if steps:
+        total = [
+            "total",
+            f"{sum(step.milliseconds for step in steps):.1f}",
+            str(steps[0].nodes_before),
+            str(steps[-1].nodes_after),
+        ]
+        table.add_section()
+        table.add_row(*total, *[""] * (len(table.columns) - len(total)), style="bold")
+    return table
+
+
+def summary_table(program: Program, title: str) -> Table:
+    """Counts of nodes, parameters and buffers, dynamic sizes, door of capture, fingerprint."""
+    symbols = SymbolNames()
+    sizes: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    for node in program.placeholders:
+        role = node.meta["role"]
+        if role.kind != "user":
+            tensor = program.tensors[role.target]
+            counts[role.kind] += 1
+            sizes[role.kind] = sizes.get(role.kind, 0) + tensor.numel() * tensor.element_size()
+    rows = [("calls", str(sum(node.op == "call_function" for node in program.nodes())))]
+    rows += [
+        (plural, f"{counts[kind]} ({byte_text(sizes[kind])})")
+        for kind, plural in (("param", "parameters"), ("buffer", "buffers"), ("constant", "constants"))
+        if counts[kind]
+    ]
+    rows += [
+        ("dynamic size", f"{symbols.text(symbol)} in [{bounds.lower}, {bounds.upper}]")
+        for symbol, bounds in program.ranges.items()
+    ]
+    if "via" in program.notes:
+        rows.append(("captured by", str(program.notes["via"])))
+    rows.append(("fingerprint", program.fingerprint[:16]))
+    return plain_table(title, ["", ""], rows)
+
+
+def arguments_table(program: Program) -> Table:
+    """Inputs, outputs and mutations with their types."""
+    symbols = SymbolNames()
+    rows = [
+        ("input", node.meta["role"].target, symbols.type_text(node.meta.get("val")))
+        for node in program.inputs
+    ]
+    for index, (role, value) in enumerate(program.outputs):
+        val = value.meta.get("val") if isinstance(value, torch.fx.Node) else value
+        name = str(index) if role.target is None else role.target
+        rows.append((role.kind.replace("user", "output").replace("_", " "), name, symbols.type_text(val)))
+    return plain_table("Inputs and outputs", ["", "name", "type"], rows)
+
+
+def operators_table(program: Program) -> Table:
+    """How often each operator is called, and whether it has a lowering."""
+    from fxpasses.relax.emit import unsupported
+
+    lacking = unsupported(program)
+    counts = Counter(node.target for node in program.nodes() if node.op == "call_function")
+    rows = [
+        (target_name(target), str(count), "no" if target in lacking else "yes")
+        for target, count in sorted(counts.items(), key=lambda item: (-item[1], target_name(item[0])))
+    ]
+    return plain_table("Operators", ["operator", "calls #", "lowering"], rows)
+
+
+def byte_text(count: int) -> str:
+    """``1536`` as ``1.5 KiB``."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
