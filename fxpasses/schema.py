@@ -22,6 +22,7 @@ from fxpasses.errors import FxpassesError
 __all__ = [
     "SYMBOLIC_BUILTINS",
     "bind",
+    "draws_random",
     "is_assertion",
     "is_canonical_target",
     "is_functional",
@@ -133,8 +134,28 @@ def is_functional(op: Any) -> bool:
 
 
 def is_random(op: Any) -> bool:
-    """Whether *op* draws from the random number generator."""
+    """Whether *op* can draw from the random number generator; see `draws_random` for a call of it."""
     return isinstance(op, OpOverload) and torch.Tag.nondeterministic_seeded in op.tags
+
+
+def draws_random(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the call ``op(*args, **kwargs)`` draws from the random number generator.
+
+    Attention and recurrent layers are random by their dropout alone: they draw
+    only where it is in effect.
+    """
+    if not is_random(op):
+        return False
+    positional, keywords = bind(op, args, kwargs)
+    names = [argument.name for argument in op._schema.arguments if not argument.kwarg_only]
+    given = {**dict(zip(names, positional, strict=True)), **keywords}
+    flags = [given[name] for name in ("train", "training") if name in given]
+    if any(flag is not None and not flag for flag in flags):
+        return False
+    probabilities = [given[name] for name in ("dropout_p", "dropout") if name in given]
+    if flags and "p" in given:
+        probabilities.append(given["p"])
+    return not any(isinstance(p, int | float) and p == 0 for p in probabilities)
 
 
 def is_pure(node: fx.Node) -> bool:
@@ -143,7 +164,11 @@ def is_pure(node: fx.Node) -> bool:
         return False
     target = node.target
     if isinstance(target, OpOverload):
-        return is_functional(target) and not is_random(target) and not is_assertion(target)
+        return (
+            is_functional(target)
+            and not is_assertion(target)
+            and not draws_random(target, node.args, node.kwargs)  # type: ignore[arg-type]
+        )
     return target is operator.getitem or target in SYMBOLIC_BUILTINS or isinstance(target, HigherOrderOperator)
 
 

@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 
 from fxpasses.errors import FxpassesError, source_line
 from fxpasses.program import Program
-from fxpasses.schema import bind, is_random
+from fxpasses.schema import bind, draws_random
 
 __all__ = ["CheckInference", "check_inference"]
 
@@ -51,7 +51,11 @@ class CheckInference:
                 "the program does what inference does not:\n  "
                 + "\n  ".join(problems)
                 + "\nCall model.eval() before capture"
-                + ("" if self.allow_random else "; for intended randomness see fxpasses.passes.CheckInference")
+                + (
+                    ""
+                    if self.allow_random
+                    else "; for intended randomness see fxpasses.passes.CheckInference"
+                )
             )
         return program
 
@@ -67,7 +71,7 @@ class CheckInference:
             value = args[names.index(flag)] if names.index(flag) < len(args) else kwargs[flag]
             dropped = "dropout" not in op._schema.name or args[1] != 0
             return [f"{where} is in training mode"] if value and dropped else []
-        if is_random(op) and not self.allow_random:
+        if not self.allow_random and draws_random(op, node.args, node.kwargs):
             return [f"{where} draws random numbers"]
         return []
 

@@ -9,7 +9,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from fxpasses.program import Program, body_of, make_graph_module
-from fxpasses.schema import is_random
+from fxpasses.schema import draws_random
 
 __all__ = ["order_nodes"]
 
@@ -26,7 +26,11 @@ def order_nodes(program: Program) -> Program:
 def _ordered(module: fx.GraphModule) -> fx.GraphModule:
     old = module.graph
     output = old.output_node()
-    randoms = [node for node in old.nodes if node.op == "call_function" and is_random(node.target)]
+    randoms = [
+        node
+        for node in old.nodes
+        if node.op == "call_function" and draws_random(node.target, node.args, node.kwargs)
+    ]
     order = _depth_first([*randoms, output])
     placeholders = {node: i for i, node in enumerate(old.find_nodes(op="placeholder"))}
     user = [n for n in placeholders if _is_user(n)]
