@@ -208,8 +208,9 @@ def _load(spec: str) -> tuple[Any, tuple[Any, ...] | None, dict[str, Any] | None
 @app.command()
 def demo(
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads of PyTorch and of TVM; PyTorch's default.")
-    ] = 0,
+        int | None,
+        typer.Option(min=1, help="Threads of PyTorch and of TVM.", show_default="PyTorch's own"),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of the latency measurement.")] = 15,
     target: Annotated[str, typer.Option(help="TVM target.")] = "llvm",
 ) -> None:
