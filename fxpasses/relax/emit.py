@@ -181,6 +181,11 @@ class Builder:
         if node.target is operator.getitem:
             self.env[node] = self.env[node.args[0]][node.args[1]]  # type: ignore[index]
             return
+        vals = self.val if isinstance(self.val, tuple | list) else (self.val,)
+        if all(_is_empty(val) for val in vals):  # no row has to think of loops over nothing
+            empty = tuple(self.emit(T.relax.op.zeros(self.shape(v), dtype_name(v.dtype))) for v in vals)
+            self.env[node] = empty if isinstance(self.val, tuple | list) else empty[0]
+            return
         row = lowerings()[node.target]  # type: ignore[index]
         args, kwargs = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
         args, kwargs = map_aggregate((args, kwargs), self._operand)  # type: ignore[misc]
@@ -191,7 +196,6 @@ class Builder:
         except Exception as error:
             raise LoweringError(self._where(f"the lowering of {node.target} failed: {error}")) from error
         values = value if isinstance(value, tuple | list) else (value,)
-        vals = self.val if isinstance(self.val, tuple | list) else (self.val,)
         if len(values) != len(vals):
             raise LoweringError(self._where(f"{len(vals)} results expected, the lowering gave {len(values)}"))
         checked = tuple(
@@ -228,6 +232,11 @@ class Builder:
 
     def _where(self, message: str) -> str:
         return f"node {self.node.name!r}: {message} ({source_line(self.node) or 'no source line'})"
+
+
+def _is_empty(val: Any) -> bool:
+    """Whether *val* is a tensor known to have no elements."""
+    return isinstance(val, torch.Tensor) and any(isinstance(size, int) and size == 0 for size in val.shape)
 
 
 def returned_nodes(program: Program) -> list[fx.Node]:

@@ -1,4 +1,7 @@
-"""Matrix products."""
+"""Matrix products.
+
+Half types are multiplied and summed in float32 and rounded once, at the end.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 import torch
 
 from fxpasses.relax import tvm_api as T
+from fxpasses.relax.kernel import accumulator
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -14,4 +18,33 @@ aten = torch.ops.aten
 
 @lowering(aten.mm.default)
 def mm(b: Any, self: Any, mat2: Any) -> Any:
-    return T.relax.op.matmul(self, mat2)
+    return b.cast(_product(b, self, mat2), b.val.dtype)
+
+
+@lowering(aten.bmm.default)
+def bmm(b: Any, self: Any, mat2: Any) -> Any:
+    return b.cast(_product(b, self, mat2), b.val.dtype)
+
+
+@lowering(aten.addmm.default)
+def addmm(b: Any, self: Any, mat1: Any, mat2: Any, *, beta: Any, alpha: Any) -> Any:
+    op = T.relax.op
+    result = _product(b, mat1, mat2)
+    dtype = b.dtype_of(result)
+    if alpha != 1:
+        result = b.emit(op.multiply(result, _scalar(alpha, dtype)))
+    if beta != 0:  # with beta=0 even a nan in self does not count
+        bias = b.cast(self, dtype)
+        if beta != 1:
+            bias = b.emit(op.multiply(bias, _scalar(beta, dtype)))
+        result = b.emit(op.add(result, bias))
+    return b.cast(result, b.val.dtype)
+
+
+def _product(b: Any, left: Any, right: Any) -> Any:
+    """The product in the dtype that it is summed in."""
+    return b.emit(T.relax.op.matmul(left, right, out_dtype=accumulator(b.dtype_of(left))))
+
+
+def _scalar(value: Any, dtype: str) -> Any:
+    return T.relax.const(float(value) if dtype.startswith("float") else int(value), dtype)

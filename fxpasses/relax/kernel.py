@@ -1,0 +1,94 @@
+"""Pieces of tensor expressions that several families of rows share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fxpasses.relax import tvm_api as T
+
+__all__ = [
+    "accumulator",
+    "const",
+    "convert",
+    "is_static",
+    "lowest",
+    "position",
+    "product",
+    "safe_index",
+    "used",
+]
+
+_HALF = ("float16", "bfloat16")
+
+
+def accumulator(dtype: str) -> str:
+    """The dtype that sums over values of *dtype* are kept in: half types use float32."""
+    return "float32" if dtype in _HALF else dtype
+
+
+def const(value: Any, dtype: str) -> Any:
+    """A Python number, or a TIR expression of a size, as a TIR value of *dtype*.
+
+    Numbers are converted the way PyTorch converts them: floats are rounded once,
+    integers wrap around.
+    """
+    if not isinstance(value, bool | int | float):
+        return convert(value, dtype)
+    kind = getattr(torch, dtype)
+    if kind.is_floating_point:
+        return T.tirx.const(torch.tensor(value, dtype=torch.float64).to(kind).item(), dtype)
+    if kind is torch.bool:
+        return T.tirx.const(bool(value), "bool")
+    return T.tirx.const(torch.tensor(int(value)).to(kind).item(), dtype)
+
+
+def convert(value: Any, dtype: str) -> Any:
+    """A TIR value in another dtype; nothing is added where it has it already."""
+    return value if str(value.ty.dtype) == dtype else value.astype(dtype)
+
+
+def lowest(dtype: str) -> Any:
+    """The value that a maximum over *dtype* starts from."""
+    kind = getattr(torch, dtype)
+    if kind.is_floating_point:
+        return const(float("-inf"), dtype)
+    return const(False if kind is torch.bool else torch.iinfo(kind).min, dtype)
+
+
+def position(dim: int, rank: int) -> int:
+    """A dim in ``[0, rank)``; a tensor without dims counts as having one."""
+    return dim % max(rank, 1)
+
+
+def is_static(size: Any, value: int) -> bool:
+    """Whether a size is known to be *value*."""
+    return isinstance(size, T.tirx.IntImm) and int(size) == value
+
+
+def product(sizes: Sequence[Any]) -> Any:
+    """The product of sizes; 1 for none."""
+    result: Any = T.tirx.IntImm("int64", 1)
+    for size in sizes:
+        result = result * size
+    return result
+
+
+def safe_index(index: Any, size: Any) -> Any:
+    """An index read from a tensor, counted from the end where negative, kept inside ``[0, size)``.
+
+    The clamp changes no valid index. It is there so that an invalid one reads
+    some element of the tensor and never memory that belongs to something else.
+    """
+    tirx = T.tirx
+    zero = tirx.IntImm("int64", 0)
+    index = convert(index, "int64")
+    index = tirx.Select(index < zero, index + size, index)
+    return tirx.max(tirx.min(index, size - tirx.IntImm("int64", 1)), zero)
+
+
+def used(b: Any, result: int) -> bool:
+    """Whether the graph uses this result of the call that is being lowered."""
+    return any(user.args[1] == result for user in b.node.users)

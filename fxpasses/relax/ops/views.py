@@ -1,0 +1,306 @@
+"""Data movement by shape: views, slices, concatenation and padding.
+
+Nothing here computes a value, so every row is exact for every dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.kernel import const, is_static, position, product
+from fxpasses.relax.table import lowering
+
+aten = torch.ops.aten
+
+
+# -- views -------------------------------------------------------------------------
+
+
+@lowering(aten.reshape.default)
+def reshape(b: Any, self: Any, shape: Any) -> Any:
+    return _as_shape(b, self)
+
+
+@lowering(aten.squeeze.dim)
+def squeeze_dim(b: Any, self: Any, dim: Any) -> Any:
+    return _as_shape(b, self)
+
+
+@lowering(aten.squeeze.dims)
+def squeeze_dims(b: Any, self: Any, dim: Any) -> Any:
+    return _as_shape(b, self)
+
+
+@lowering(aten.unsqueeze.default)
+def unsqueeze(b: Any, self: Any, dim: Any) -> Any:
+    return _as_shape(b, self)
+
+
+@lowering(aten.permute.default)
+def permute(b: Any, self: Any, dims: Any) -> Any:
+    axes = [position(dim, len(dims)) for dim in dims]
+    if axes == sorted(axes):
+        return self
+    return T.relax.op.permute_dims(self, axes)
+
+
+@lowering(aten.expand.default)
+def expand(b: Any, self: Any, size: Any, *, implicit: Any) -> Any:
+    return T.relax.op.broadcast_to(self, b.shape(b.val))
+
+
+def _as_shape(b: Any, value: Any) -> Any:
+    """The elements of *value* in the shape of the result; no copy when it runs."""
+    return T.relax.op.reshape(value, b.shape(b.val))
+
+
+# -- elements picked by arithmetic on positions ---------------------------------------
+
+
+@lowering(aten.slice.Tensor)
+def slice_(b: Any, self: Any, dim: Any, start: Any, end: Any, step: Any) -> Any:
+    size = b.shape_of(self)[position(dim, b.val.dim())]
+    return _slice(b, self, position(dim, b.val.dim()), _bound(b, start, size, 0), step, b.shape(b.val))
+
+
+@lowering(aten.split_with_sizes.default)
+def split_with_sizes(b: Any, self: Any, split_sizes: Any, dim: Any) -> Any:
+    start: Any = b.size(0)
+    parts = []
+    for size, val in zip(split_sizes, b.val, strict=True):
+        parts.append(_slice(b, self, position(dim, val.dim()), start, 1, b.shape(val)))
+        start = start + b.size(size)
+    return tuple(parts)
+
+
+@lowering(aten.select.int)
+def select(b: Any, self: Any, dim: Any, index: Any) -> Any:
+    axis = position(dim, b.val.dim() + 1)
+    index = _wrapped(b, index, b.shape_of(self)[axis])
+    return _pick(b, self, lambda at, index: [*at[:axis], index, *at[axis:]], index)
+
+
+@lowering(aten.diagonal.default)
+def diagonal(b: Any, self: Any, offset: Any, dim1: Any, dim2: Any) -> Any:
+    rank = b.val.dim() + 1
+    first, second = position(dim1, rank), position(dim2, rank)
+
+    def source(at: Sequence[Any]) -> list[Any]:
+        rest = iter(at[:-1])
+        along = {first: at[-1] + max(-offset, 0), second: at[-1] + max(offset, 0)}
+        return [along[axis] if axis in along else next(rest) for axis in range(rank)]
+
+    return _pick(b, self, source)
+
+
+@lowering(aten.unfold.default)
+def unfold(b: Any, self: Any, dimension: Any, size: Any, step: Any) -> Any:
+    rank = b.val.dim() - 1
+    if rank == 0:
+        return _as_shape(b, self)
+    axis = position(dimension, rank)
+    return _pick(b, self, lambda at, step: [*at[:axis], at[axis] * step + at[-1], *at[axis + 1 : -1]], step)
+
+
+@lowering(aten.flip.default)
+def flip(b: Any, self: Any, dims: Any) -> Any:
+    axes = {position(dim, b.val.dim()) for dim in dims}
+
+    def source(at: Sequence[Any], *sizes: Any) -> list[Any]:
+        return [sizes[axis] - 1 - i if axis in axes else i for axis, i in enumerate(at)]
+
+    return _pick(b, self, source, *b.shape_of(self))
+
+
+@lowering(aten.roll.default)
+def roll(b: Any, self: Any, shifts: Any, dims: Any) -> Any:
+    sizes = b.shape_of(self)
+    if not dims:  # the elements in their order, whatever the shape
+        flat = [product(sizes)]
+        line = T.relax.op.reshape(self, flat)
+        return T.relax.op.reshape(_rolled(b, b.emit(line), {0: shifts[0]}, flat), b.shape(b.val))
+    by_axis: dict[int, Any] = {}
+    for shift, dim in zip(shifts, dims, strict=True):
+        axis = position(dim, b.val.dim())
+        by_axis[axis] = by_axis.get(axis, 0) + shift
+    return self if not sizes else _rolled(b, self, by_axis, sizes)
+
+
+@lowering(aten.repeat.default)
+def repeat(b: Any, self: Any, repeats: Any) -> Any:
+    sizes = b.shape_of(self)
+
+    def source(at: Sequence[Any], *sizes: Any) -> list[Any]:
+        own = at[len(at) - len(sizes) :]
+        return [T.tirx.floormod(i, size) for i, size in zip(own, sizes, strict=True)]
+
+    return _pick(b, self, source, *sizes)
+
+
+@lowering(aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default)
+def reflection_pad(b: Any, self: Any, padding: Any) -> Any:
+    def reflected(i: Any, size: Any) -> Any:
+        i = T.tirx.Select(i < 0, -i, i)
+        return T.tirx.Select(i >= size, 2 * size - 2 - i, i)
+
+    return _padded_by(b, self, padding, reflected)
+
+
+@lowering(aten.replication_pad1d.default, aten.replication_pad2d.default, aten.replication_pad3d.default)
+def replication_pad(b: Any, self: Any, padding: Any) -> Any:
+    def clamped(i: Any, size: Any) -> Any:
+        return T.tirx.max(T.tirx.min(i, size - 1), T.tirx.IntImm("int64", 0))
+
+    return _padded_by(b, self, padding, clamped)
+
+
+def _slice(b: Any, value: Any, axis: int, start: Any, step: int, shape: list[Any]) -> Any:
+    def source(at: Sequence[Any], start: Any) -> list[Any]:
+        return [*at[:axis], start + at[axis] * step, *at[axis + 1 :]]
+
+    return _pick(b, value, source, start, shape=shape)
+
+
+def _rolled(b: Any, value: Any, shifts: dict[int, Any], sizes: list[Any]) -> Any:
+    def source(at: Sequence[Any], sizes: Sequence[Any], *shifts: Any) -> list[Any]:
+        along = dict(zip(axes, shifts, strict=True))
+        return [
+            T.tirx.floormod(i - along[axis], sizes[axis]) if axis in along else i for axis, i in enumerate(at)
+        ]
+
+    axes = list(shifts)
+    return _pick(b, value, source, sizes, *shifts.values(), shape=sizes)
+
+
+def _padded_by(b: Any, value: Any, padding: Sequence[int], inside: Callable[[Any, Any], Any]) -> Any:
+    pads = _pads(padding, b.val.dim())
+
+    def source(at: Sequence[Any], sizes: Sequence[Any], *before: Any) -> list[Any]:
+        along = dict(zip(pads, before, strict=True))
+        return [inside(i - along[axis], sizes[axis]) if axis in along else i for axis, i in enumerate(at)]
+
+    return _pick(b, value, source, b.shape_of(value), *(before for before, _ in pads.values()))
+
+
+def _pick(b: Any, value: Any, source: Callable[..., list[Any]], *args: Any, shape: Any = None) -> Any:
+    """A kernel whose element at ``at`` is that of *value* at ``source(at, *args)``.
+
+    Expressions with symbols reach the kernel through *args* only: it has
+    symbols of its own.
+    """
+
+    def kernel(x: Any, shape: Any, *args: Any) -> Any:
+        return T.te.compute(tuple(shape), lambda *at: x(*source(at, *args)), name="pick")
+
+    return b.te(kernel, value, b.shape(b.val) if shape is None else shape, *args)
+
+
+def _bound(b: Any, value: Any, size: Any, default: int) -> Any:
+    """A start of a slice as an expression: counted from the end where negative, and clipped."""
+    if value is None:
+        return b.size(default)
+    value = _wrapped(b, value, size)
+    if isinstance(value, T.tirx.IntImm) and isinstance(size, T.tirx.IntImm):
+        return b.size(min(max(int(value), 0), int(size)))
+    return value
+
+
+def _wrapped(b: Any, value: Any, size: Any) -> Any:
+    """An index that is negative where it counts from the end."""
+    return b.size(value) + size if isinstance(value, int) and value < 0 else b.size(value)
+
+
+# -- several tensors, or a value where there is none ------------------------------------
+
+
+@lowering(aten.cat.default)
+def cat(b: Any, tensors: Any, dim: Any) -> Any:
+    axis = position(dim, b.val.dim())
+    # torch allows a 1-d tensor without elements among tensors of any rank.
+    parts = [
+        b.cast(tensor, b.val.dtype)
+        for tensor in tensors
+        if len(b.shape_of(tensor)) == b.val.dim() and not is_static(b.shape_of(tensor)[axis], 0)
+    ]
+    return parts[0] if len(parts) == 1 else T.relax.op.concat(parts, axis)
+
+
+@lowering(aten.constant_pad_nd.default)
+def constant_pad_nd(b: Any, self: Any, pad: Any, value: Any) -> Any:
+    pads = _pads(pad, b.val.dim())
+    dtype = b.dtype(b.val.dtype)
+
+    def kernel(x: Any, shape: Any, before: Any) -> Any:
+        def element(*at: Any) -> Any:
+            source = [i - before[axis] if axis in pads else i for axis, i in enumerate(at)]
+            inside = [
+                condition for axis in pads for condition in (source[axis] >= 0, source[axis] < x.shape[axis])
+            ]
+            return T.tirx.if_then_else(T.tirx.all(*inside), x(*source), const(value, dtype))
+
+        return T.te.compute(tuple(shape), element, name="pad")
+
+    before = [b.size(pads[axis][0] if axis in pads else 0) for axis in range(b.val.dim())]
+    if not pads:
+        return self
+    if any(is_static(size, 0) for size in b.shape_of(self)):
+        return _filled(b, value)
+    return b.te(kernel, self, b.shape(b.val), before)
+
+
+@lowering(aten.select_scatter.default)
+def select_scatter(b: Any, self: Any, src: Any, dim: Any, index: Any) -> Any:
+    axis = position(dim, b.val.dim())
+
+    def kernel(x: Any, src: Any, index: Any) -> Any:
+        def element(*at: Any) -> Any:
+            rest = [*at[:axis], *at[axis + 1 :]]
+            return T.tirx.if_then_else(at[axis] == index, src(*rest), x(*at))
+
+        return T.te.compute(x.shape, element, name="select_scatter")
+
+    return b.te(kernel, self, b.cast(src, b.val.dtype), _wrapped(b, index, b.shape_of(self)[axis]))
+
+
+@lowering(aten.slice_scatter.default)
+def slice_scatter(b: Any, self: Any, src: Any, dim: Any, start: Any, end: Any, step: Any) -> Any:
+    axis = position(dim, b.val.dim())
+    size = b.shape_of(self)[axis]
+    if is_static(b.shape_of(src)[axis], 0):
+        return self
+
+    def kernel(x: Any, src: Any, start: Any) -> Any:
+        def element(*at: Any) -> Any:
+            offset = at[axis] - start
+            taken = T.tirx.floordiv(offset, step)
+            inside = [offset >= 0, taken < src.shape[axis]]
+            if step != 1:
+                inside.append(T.tirx.floormod(offset, step) == 0)
+            source = src(*at[:axis], taken, *at[axis + 1 :])
+            return T.tirx.if_then_else(T.tirx.all(*inside), source, x(*at))
+
+        return T.te.compute(x.shape, element, name="slice_scatter")
+
+    return b.te(kernel, self, b.cast(src, b.val.dtype), _bound(b, start, size, 0))
+
+
+def _filled(b: Any, value: Any) -> Any:
+    dtype = b.dtype(b.val.dtype)
+
+    def kernel(shape: Any) -> Any:
+        return T.te.compute(tuple(shape), lambda *_: const(value, dtype), name="full")
+
+    return b.te(kernel, b.shape(b.val))
+
+
+def _pads(pad: Sequence[Any], rank: int) -> dict[int, tuple[Any, Any]]:
+    """The sizes before and after each padded axis; torch lists them from the last axis on."""
+    return {
+        rank - 1 - k: (pad[2 * k], pad[2 * k + 1])
+        for k in range(len(pad) // 2)
+        if not all(isinstance(size, int) and size == 0 for size in pad[2 * k : 2 * k + 2])
+    }
