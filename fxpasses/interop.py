@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import (
     ConstantArgument,
@@ -26,9 +25,9 @@ from torch.export.graph_signature import (
 from torch.utils import _pytree as pytree
 
 from fxpasses.errors import CaptureError, FxpassesError
+from fxpasses.functionalize import functionalize
 from fxpasses.program import Input, Output, Program, make_graph_module
 from fxpasses.rewrite import copy_graph_module, fake_tensor, fake_value
-from fxpasses.schema import is_functional
 
 __all__ = [
     "from_exported_program",
@@ -61,10 +60,8 @@ def from_exported_program(exported: ExportedProgram) -> Program:
         CaptureError: a kind of input or output that a program cannot hold
             (tokens, custom class objects, gradients).
     """
-    if not _is_functional_graph(exported.graph_module):
-        exported = exported.run_decompositions({})
+    module, exported = functionalize(exported)
     signature = exported.graph_signature
-    module, _ = copy_graph_module(exported.graph_module)
     graph = module.graph
     tensors: dict[str, torch.Tensor] = {}
     names: dict[str, str] = {}
@@ -276,40 +273,6 @@ def _from_graph_module(module: fx.GraphModule, program: Program) -> Program:
 
 
 # -- helpers -------------------------------------------------------------------------
-
-# Operators that change a running statistic although their schema does not say so.
-_HIDDEN_MUTATION = {
-    "aten::batch_norm": "training",
-    "aten::_batch_norm_impl_index": "training",
-    "aten::native_batch_norm": "training",
-    "aten::cudnn_batch_norm": "training",
-    "aten::instance_norm": "use_input_stats",
-}
-
-
-def _is_functional_graph(module: fx.GraphModule) -> bool:
-    """Whether every call leaves its arguments alone, bodies included."""
-    for node in module.graph.nodes:
-        if node.op == "get_attr":
-            body = getattr(module, str(node.target), None)
-            if isinstance(body, fx.GraphModule) and not _is_functional_graph(body):
-                return False
-        if node.op != "call_function":
-            continue
-        if isinstance(node.target, OpOverload):
-            name = node.target._schema.name
-            if not is_functional(node.target) or name.endswith("_") and not name.endswith("__"):
-                return False
-            if name in _HIDDEN_MUTATION:
-                flag = _HIDDEN_MUTATION[name]
-                names = [argument.name for argument in node.target._schema.arguments]
-                value = node.kwargs.get(flag, node.args[names.index(flag)] if len(node.args) > names.index(flag) else True)
-                if value:
-                    return False
-        elif isinstance(node.target, HigherOrderOperator) and node.target.__name__.startswith("wrap_with"):
-            return False
-    return True
-
 
 def _tensor_of(exported: ExportedProgram, target: str) -> torch.Tensor:
     if target in exported.state_dict:

@@ -188,8 +188,7 @@ class Program:
         with torch.no_grad():
             values = self.execute(leaves)
             arguments = {
-                node.meta["role"].target: leaf
-                for node, leaf in zip(self.inputs, leaves, strict=True)
+                node.meta["role"].target: leaf for node, leaf in zip(self.inputs, leaves, strict=True)
             }
             user, writes = [], []
             for value, role in zip(values, self.output.meta["roles"], strict=True):

@@ -137,9 +137,7 @@ class Editor:
         if isinstance(value, tuple | list):
             for user in list(node.users):
                 if user.target is not operator.getitem:
-                    raise FxpassesError(
-                        f"{node.name} has several results, but {user.name} uses it whole"
-                    )
+                    raise FxpassesError(f"{node.name} has several results, but {user.name} uses it whole")
                 self.replace(user, value[user.args[1]])
             self.erase(node)
             return
@@ -268,8 +266,12 @@ class Editor:
                     for dim, size in enumerate(val.shape):
                         if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
                             sources.setdefault(size.node.expr, (node, dim))
-                elif isinstance(val, torch.SymInt) and val.node.expr.is_Symbol and (
-                    node.op == "placeholder" or node.target is torch.ops.aten._local_scalar_dense.default
+                elif (
+                    isinstance(val, torch.SymInt)
+                    and val.node.expr.is_Symbol
+                    and (
+                        node.op == "placeholder" or node.target is torch.ops.aten._local_scalar_dense.default
+                    )
                 ):
                     sources.setdefault(val.node.expr, (node, None))
             self._sources[graph] = sources
@@ -367,7 +369,7 @@ def fake_value(fake_mode: Any, node: fx.Node) -> Any:
 
     def value(arg: Any) -> Any:
         if isinstance(arg, fx.Node):
-            return arg.meta["val"]
+            return body_of(arg) if arg.op == "get_attr" else arg.meta["val"]
         return arg
 
     args, kwargs = map_aggregate((node.args, node.kwargs), value)  # type: ignore[misc]

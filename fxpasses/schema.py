@@ -206,12 +206,12 @@ def opset() -> frozenset[Any]:
     """The canonical operator set.
 
     The functional core-ATen inference overloads, without those that speak of
-    layout, plus every operator that has a lowering of its own (composites such
+    layout, `reshape` in the place of `view`, plus every operator that has a lowering of its own (composites such
     as ``scaled_dot_product_attention``).
     """
     from fxpasses.relax.table import lowerings
 
-    return core_overloads() | frozenset(lowerings())
+    return core_overloads() | {aten.reshape.default} | frozenset(lowerings())
 
 
 def is_canonical_target(target: Any) -> bool:

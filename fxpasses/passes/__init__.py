@@ -67,7 +67,5 @@ canonicalize = Pipeline(
 )
 """The default pipeline: any captured program to the canonical form."""
 
-CATALOGUE: dict[str, Pass] = {
-    pass_name(pass_): pass_ for pass_ in (*canonicalize, propagate_shapes)
-}
+CATALOGUE: dict[str, Pass] = {pass_name(pass_): pass_ for pass_ in (*canonicalize, propagate_shapes)}
 """Every pass by name."""

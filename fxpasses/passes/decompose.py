@@ -17,7 +17,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 
-from fxpasses.errors import FxpassesError, UnsupportedOperatorError, source_line
+from fxpasses.errors import UnsupportedOperatorError, source_line
 from fxpasses.passes.decompositions import DECOMPOSITIONS
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
@@ -75,12 +75,17 @@ def _decompose(g: Editor, node: fx.Node, known: dict[Any, fx.GraphModule | None]
 
 
 @cache
-def _table() -> dict[OpOverload, Any]:
-    """Torch's decompositions of everything that is not canonical."""
+def _tables() -> tuple[dict[OpOverload, Any], ...]:
+    """Torch's decompositions of everything that is not canonical.
+
+    First those to core ATen, then all that torch knows; some of the latter end
+    in the ``prims`` namespace and are of no use here.
+    """
     from torch._decomp import core_aten_decompositions, decomposition_table
 
-    table = {**decomposition_table, **core_aten_decompositions()}
-    return {op: rule for op, rule in table.items() if not is_canonical_target(op)}
+    core = {op: rule for op, rule in core_aten_decompositions().items() if not is_canonical_target(op)}
+    rest = {op: rule for op, rule in decomposition_table.items() if not is_canonical_target(op)}
+    return core, {**rest, **core}
 
 
 def _by_trace(
@@ -112,8 +117,6 @@ def _by_trace(
 def _trace(
     g: Editor, node: fx.Node, op: OpOverload, args: Any, kwargs: Any, vals: list[Any]
 ) -> fx.GraphModule | None:
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     def call(*values: Any) -> Any:
         def value(arg: Any) -> Any:
             return values[arg.index] if isinstance(arg, _Operand) else arg
@@ -121,26 +124,33 @@ def _trace(
         full_args, full_kwargs = map_aggregate((args, kwargs), value)  # type: ignore[misc]
         return op(*full_args, **full_kwargs)
 
-    shape_env = g.fake_mode.shape_env
-    try:
-        with torch.no_grad():
-            traced = make_fx(call, decomposition_table=_table(), tracing_mode="symbolic")(*vals)
-            if any(_mutates(n) for n in traced.graph.nodes):
-                functional = torch.func.functionalize(call, remove="mutations")
-                traced = make_fx(functional, decomposition_table=_table(), tracing_mode="symbolic")(*vals)
-    except FxpassesError:
-        raise
-    except Exception as error:
-        raise UnsupportedOperatorError(
-            f"{op} (node {node.name!r}, {source_line(node) or 'no source line'}) could not be decomposed: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    finally:
-        del shape_env
-    calls = [n for n in traced.graph.nodes if n.op == "call_function"]
-    if any(n.target is op for n in calls):
-        return None
+    for table in _tables():
+        try:
+            traced = _trace_with(table, call, vals)
+        except Exception as error:
+            raise UnsupportedOperatorError(
+                f"{op} (node {node.name!r}, {source_line(node) or 'no source line'}) could not be "
+                f"decomposed: {type(error).__name__}: {error}"
+            ) from error
+        targets = [n.target for n in traced.graph.nodes if n.op == "call_function"]
+        if op not in targets and not any(_is_prim(target) for target in targets):
+            return traced
+    return None
+
+
+def _trace_with(table: dict[OpOverload, Any], call: Any, vals: list[Any]) -> fx.GraphModule:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with torch.no_grad():
+        traced = make_fx(call, decomposition_table=table, tracing_mode="symbolic")(*vals)
+        if any(_mutates(n) for n in traced.graph.nodes):
+            functional = torch.func.functionalize(call, remove="mutations")
+            traced = make_fx(functional, decomposition_table=table, tracing_mode="symbolic")(*vals)
     return traced
+
+
+def _is_prim(target: Any) -> bool:
+    return isinstance(target, OpOverload) and target.namespace == "prims"
 
 
 def _mutates(node: fx.Node) -> bool:
@@ -158,9 +168,7 @@ def _inline(g: Editor, traced: fx.GraphModule, operands: list[fx.Node]) -> Any:
             )  # type: ignore[misc]
             mapping[inner] = g.call(inner.target, *args, **kwargs)
         elif inner.op == "output":
-            return map_aggregate(
-                inner.args[0], lambda arg: mapping[arg] if isinstance(arg, fx.Node) else arg
-            )
+            return map_aggregate(inner.args[0], lambda arg: mapping[arg] if isinstance(arg, fx.Node) else arg)
     return None
 
 

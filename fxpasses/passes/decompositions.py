@@ -260,7 +260,9 @@ def group_norm(
     n, c, *spatial = shape(input)
     return first(
         g,
-        g.call(aten.native_group_norm.default, input, weight, bias, n, c, math.prod(spatial), num_groups, eps),
+        g.call(
+            aten.native_group_norm.default, input, weight, bias, n, c, math.prod(spatial), num_groups, eps
+        ),
     )
 
 
@@ -297,7 +299,12 @@ def max_pool2d(
 # -- what inference does not do -----------------------------------------------------------
 
 
-@decomposition(aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default)
+@decomposition(
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+)
 def dropout(g: Editor, input: fx.Node, p: float, train: bool) -> Any:
     return input if not train or p == 0 else None
 
@@ -429,7 +436,18 @@ def unbind(g: Editor, self: fx.Node, dim: int) -> Any:
 # -- copies and casts ---------------------------------------------------------------------
 
 
-@decomposition(aten.alias.default, aten.detach.default, aten.lift_fresh.default, aten.lift_fresh_copy.default, aten.resolve_conj.default, aten.resolve_neg.default, aten.lift.default, aten.alias_copy.default, aten.detach_copy.default, aten.positive.default)
+@decomposition(
+    aten.alias.default,
+    aten.detach.default,
+    aten.lift_fresh.default,
+    aten.lift_fresh_copy.default,
+    aten.resolve_conj.default,
+    aten.resolve_neg.default,
+    aten.lift.default,
+    aten.alias_copy.default,
+    aten.detach_copy.default,
+    aten.positive.default,
+)
 def alias(g: Editor, self: fx.Node) -> fx.Node:
     return self
 

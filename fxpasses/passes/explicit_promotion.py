@@ -71,7 +71,11 @@ def _pointwise(g: Editor, node: fx.Node, op: OpOverload) -> None:
         for i, argument in enumerate(arguments[: len(node.args)])
         if str(argument.type) in ("Tensor", "Optional[Tensor]") and argument.name not in ("condition", "mask")
     ]
-    scalars = [i for i, argument in enumerate(arguments[: len(node.args)]) if "number" in str(argument.type).lower() or "Scalar" in str(argument.type)]
+    scalars = [
+        i
+        for i, argument in enumerate(arguments[: len(node.args)])
+        if "number" in str(argument.type).lower() or "Scalar" in str(argument.type)
+    ]
     args, kwargs = list(node.args), dict(node.kwargs)
     operands = [_operand(args[i]) for i in (*slots, *scalars) if args[i] is not None]
     if not operands or any(isinstance(o, torch.Tensor) and o.dtype.is_complex for o in operands):
@@ -198,5 +202,7 @@ def _number(value: Any, dtype: torch.dtype) -> Any:
 
 def _scalar_overload(op: OpOverload) -> OpOverload | None:
     packet = getattr(torch.ops.aten, op._schema.name.split("::")[1])
-    name = {"Tensor": "Scalar", "Tensor_mode": "Scalar_mode", "Tensor_Tensor": "Tensor_Scalar"}.get(op._overloadname)
+    name = {"Tensor": "Scalar", "Tensor_mode": "Scalar_mode", "Tensor_Tensor": "Tensor_Scalar"}.get(
+        op._overloadname
+    )
     return getattr(packet, name) if name in packet.overloads() else None

@@ -65,7 +65,11 @@ def fuse_conv_bn(g: Editor, node: fx.Node) -> Any:
     statistics = [None if t is None else g.tensor(t) for t in (gamma, beta, mean, var)]
     if mean is None or var is None:
         return None
-    if any(value is None for value, given in zip(statistics, (gamma, beta, mean, var), strict=True) if given is not None):
+    if any(
+        value is None
+        for value, given in zip(statistics, (gamma, beta, mean, var), strict=True)
+        if given is not None
+    ):
         return None
     fused = _fused_call(g, input, producer, statistics, float(eps))
     if fused is None:
@@ -91,7 +95,9 @@ def _fused_call(
         return None
     # The axis of the weight that counts the channels of the result.
     matrix = call.target in (aten.addmm.default, aten.mm.default)
-    transposed = args[producer.transposed] if producer.transposed not in (True, False) else producer.transposed
+    transposed = (
+        args[producer.transposed] if producer.transposed not in (True, False) else producer.transposed
+    )
     groups = args[producer.groups] if producer.groups is not None else 1
     gamma, beta, mean, var = (None if t is None else t.detach().double() for t in statistics)
     assert mean is not None and var is not None

@@ -48,7 +48,7 @@ def _normalize(g: Editor, node: fx.Node, op: OpOverload) -> None:
             if argument.name in _DIM_NAMES:
                 args[index] = _wrapped(args[index], places)
                 if not args[index] and args[index] != 0:
-                    if name in _EMPTY_MEANS_ALL or name in _EMPTY_IS_NONE and args[index] is None:
+                    if name in _EMPTY_MEANS_ALL or (name in _EMPTY_IS_NONE and args[index] is None):
                         if "int[" in str(argument.type) or "List[int]" in str(argument.type):
                             args[index] = list(range(rank))
     special = _SPECIAL.get(op)
@@ -84,7 +84,7 @@ def _sizes(g: Editor, node: fx.Node, args: list[Any]) -> None:
 
 def _expand(g: Editor, node: fx.Node, args: list[Any]) -> None:
     _sizes(g, node, args)
-    args[2] = False
+    node.kwargs = {"implicit": False}
 
 
 def _select(g: Editor, node: fx.Node, args: list[Any]) -> None:
@@ -115,7 +115,11 @@ def _bound(bound: Any, size: Any) -> Any:
 
 def _squeeze(g: Editor, node: fx.Node, args: list[Any]) -> None:
     shape = args[0].meta["val"].shape
-    args[1] = sorted({dim for dim in args[1] if isinstance(shape[dim], int) and shape[dim] == 1}) if len(shape) else []
+    args[1] = (
+        sorted({dim for dim in args[1] if isinstance(shape[dim], int) and shape[dim] == 1})
+        if len(shape)
+        else []
+    )
 
 
 def _static(size: Any) -> Any:

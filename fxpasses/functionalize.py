@@ -1,0 +1,201 @@
+"""`functionalize`: an `ExportedProgram` without calls that change their arguments.
+
+Torch's own functionalisation traces the whole graph again, which costs as much
+as the export. Most graphs do not need it: they mutate nothing, or they apply
+``relu_`` and its like to a fresh value that nothing else can see. Those are
+rewritten in place; for everything else torch does the work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.export import ExportedProgram
+
+from fxpasses.program import body_of
+from fxpasses.rewrite import copy_graph_module, fake_value, same_type
+from fxpasses.schema import bind, is_functional
+
+__all__ = ["functionalize"]
+
+aten = torch.ops.aten
+
+# Operators that change a running statistic although their schema does not say so.
+_HIDDEN_MUTATION = {
+    "aten::batch_norm": "training",
+    "aten::_batch_norm_impl_index": "training",
+    "aten::native_batch_norm": "training",
+    "aten::cudnn_batch_norm": "training",
+    "aten::instance_norm": "use_input_stats",
+}
+
+# Composite operators that never return their argument or a view of it.
+_FRESH_COMPOSITES = frozenset(
+    {
+        aten.conv1d.default,
+        aten.conv2d.default,
+        aten.conv3d.default,
+        aten.conv1d.padding,
+        aten.conv2d.padding,
+        aten.conv3d.padding,
+        aten.conv_transpose1d.default,
+        aten.conv_transpose2d.input,
+        aten.conv_transpose3d.input,
+        aten.linear.default,
+        aten.matmul.default,
+        aten.batch_norm.default,
+        aten.layer_norm.default,
+        aten.group_norm.default,
+        aten.max_pool1d.default,
+        aten.max_pool2d.default,
+        aten.max_pool3d.default,
+        aten.adaptive_avg_pool2d.default,
+    }
+)
+
+
+def functionalize(exported: ExportedProgram) -> tuple[fx.GraphModule, ExportedProgram]:
+    """A functional copy of the graph, and the exported program whose signature fits it."""
+    module, _ = copy_graph_module(exported.graph_module)
+    _inline_grad_regions(module)
+    _replace_fresh_mutations(module)
+    if not _is_functional(module):
+        exported = exported.run_decompositions({})
+        module, _ = copy_graph_module(exported.graph_module)
+    return module, exported
+
+
+def _is_functional(module: fx.GraphModule) -> bool:
+    """Whether every call leaves its arguments alone, bodies included."""
+    for node in module.graph.nodes:
+        body = body_of(node)
+        if body is not None and not _is_functional(body):
+            return False
+        if node.op != "call_function":
+            continue
+        if isinstance(node.target, HigherOrderOperator):
+            if node.target.__name__.startswith("wrap_with"):
+                return False
+        elif isinstance(node.target, OpOverload) and not _leaves_arguments(node, node.target):
+            return False
+    return True
+
+
+def _leaves_arguments(node: fx.Node, op: OpOverload) -> bool:
+    name = op._schema.name
+    if not is_functional(op) or (name.endswith("_") and not name.endswith("__")):
+        return False
+    flag = _HIDDEN_MUTATION.get(name)
+    if flag is None:
+        return True
+    args, kwargs = bind(op, node.args, node.kwargs)
+    names = [argument.name for argument in op._schema.arguments]
+    return not dict(zip(names, args, strict=False)).get(flag, kwargs.get(flag))
+
+
+# -- regions of torch.no_grad and of disabled autocast ---------------------------------
+
+
+def _inline_grad_regions(module: fx.GraphModule) -> None:
+    """Put the bodies of ``no_grad`` regions in their place: inference has no gradients.
+
+    A region of autocast is inlined where autocast is off in it; elsewhere it
+    decides dtypes, and torch has to trace it.
+    """
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or not isinstance(node.target, HigherOrderOperator):
+            continue
+        name = node.target.__name__
+        if name == "wrap_with_set_grad_enabled":
+            body_at = 1
+        elif name == "wrap_with_autocast" and node.args[2] is False:
+            body_at = 4
+        else:
+            continue
+        getter = node.args[body_at]
+        body = body_of(getter)
+        if body is None:
+            continue
+        _inline_grad_regions(body)
+        operands = node.args[body_at + 1 :]
+        mapping = dict(zip(body.graph.find_nodes(op="placeholder"), operands, strict=True))
+        with module.graph.inserting_before(node):
+            for inner in body.graph.nodes:
+                if inner.op == "placeholder":
+                    continue
+                if inner.op == "output":
+                    results = fx.map_arg(inner.args[0], mapping.__getitem__)
+                    break
+                mapping[inner] = module.graph.node_copy(inner, mapping.__getitem__)
+                inner_body = body_of(inner)
+                if inner_body is not None:
+                    unique = f"{getter.target}_{inner.target}"
+                    module.add_module(unique, inner_body)
+                    mapping[inner].target = unique
+        for user in list(node.users):
+            user.replace_all_uses_with(results[user.args[1]])
+            module.graph.erase_node(user)
+        module.graph.erase_node(node)
+        if not getter.users:
+            module.graph.erase_node(getter)
+
+
+# -- mutation that nothing else can see -----------------------------------------------
+
+
+def _replace_fresh_mutations(module: fx.GraphModule) -> None:
+    """``relu_(x)`` becomes ``relu(x)`` where *x* is fresh and has no views."""
+    position = {node: i for i, node in enumerate(module.graph.nodes)}
+    for node in list(module.graph.nodes):
+        functional = _functional_twin(node)
+        if functional is None:
+            continue
+        changed = node.args[0]
+        if not (isinstance(changed, fx.Node) and _is_fresh(changed)):
+            continue
+        if not all(user is node or user.op == "output" or _is_fresh(user) for user in changed.users):
+            continue
+        with module.graph.inserting_before(node):
+            new = module.graph.call_function(functional, node.args, node.kwargs)
+        new.meta.update(node.meta)
+        new.meta["val"] = fake_value(node.meta["val"].fake_mode, new)
+        if not same_type(new.meta["val"], changed.meta["val"]):
+            module.graph.erase_node(new)
+            continue
+        at = position[new] = position[node]
+        node.replace_all_uses_with(new)
+        module.graph.erase_node(node)
+        later = {user for user in changed.users if position[user] > at}
+        changed.replace_all_uses_with(new, delete_user_cb=later.__contains__)
+
+
+def _functional_twin(node: fx.Node) -> OpOverload | None:
+    """``aten.relu.default`` for a call of ``aten.relu_.default``."""
+    op: Any = node.target
+    if node.op != "call_function" or not isinstance(op, OpOverload) or op.namespace != "aten":
+        return None
+    name = op._schema.name.split("::")[1]
+    written = [a for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    if not name.endswith("_") or name.endswith("__") or len(written) != 1:
+        return None
+    packet = getattr(torch.ops.aten, name[:-1], None)
+    if packet is None or op._overloadname not in packet.overloads():
+        return None
+    twin = getattr(packet, op._overloadname)
+    same = [a.name for a in twin._schema.arguments] == [a.name for a in op._schema.arguments]
+    return twin if same and is_functional(twin) else None
+
+
+def _is_fresh(node: fx.Node) -> bool:
+    """Whether *node* is a call whose result shares no memory with its arguments."""
+    op: Any = node.target
+    if node.op != "call_function" or not isinstance(op, OpOverload):
+        return False
+    if any(result.alias_info is not None for result in op._schema.returns):
+        # An in-place call gives its argument back; as a user of it, it is handled in its turn.
+        return _functional_twin(node) is not None
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
+    return not composite or op in _FRESH_COMPOSITES
