@@ -32,6 +32,16 @@ _HIDDEN_MUTATION = {
     "aten::instance_norm": "use_input_stats",
 }
 
+# In-place operators that change nothing unless they train (argument 2).
+_DROPOUTS = frozenset(
+    {
+        aten.dropout_.default,
+        aten.feature_dropout_.default,
+        aten.alpha_dropout_.default,
+        aten.feature_alpha_dropout_.default,
+    }
+)
+
 # Composite operators that never return their argument or a view of it.
 _FRESH_COMPOSITES = frozenset(
     {
@@ -150,6 +160,10 @@ def _replace_fresh_mutations(module: fx.GraphModule) -> None:
     """``relu_(x)`` becomes ``relu(x)`` where *x* is fresh and has no views."""
     position = {node: i for i, node in enumerate(module.graph.nodes)}
     for node in list(module.graph.nodes):
+        if node.target in _DROPOUTS and not node.args[2]:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+            continue
         functional = _functional_twin(node)
         if functional is None:
             continue

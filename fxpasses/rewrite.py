@@ -129,7 +129,7 @@ class Editor:
         """Let all users of *node* use *value* and erase what is then unused.
 
         *value* is a node, or a tuple with one node for each result of a node
-        with several results.
+        with several results; None, or a shorter tuple, where nobody uses one.
 
         Raises:
             FxpassesError: dtype or shape differ.
@@ -138,7 +138,13 @@ class Editor:
             for user in list(node.users):
                 if user.target is not operator.getitem:
                     raise FxpassesError(f"{node.name} has several results, but {user.name} uses it whole")
-                self.replace(user, value[user.args[1]])
+                result = value[user.args[1]] if user.args[1] < len(value) else None  # type: ignore[operator]
+                if result is None and user.users:
+                    raise FxpassesError(f"result {user.args[1]} of {node.name} is used, but not replaced")
+                if result is None:
+                    self.erase(user)
+                else:
+                    self.replace(user, result)
             self.erase(node)
             return
         if not isinstance(value, fx.Node):

@@ -18,7 +18,6 @@ from fxpasses.passes.normalize_params import normalize_params
 from fxpasses.passes.normalize_sizes import normalize_sizes
 from fxpasses.passes.order_nodes import order_nodes
 from fxpasses.passes.propagate_shapes import propagate_shapes
-from fxpasses.passes.raise_attention import raise_attention
 from fxpasses.passes.remove_assertions import remove_assertions
 from fxpasses.passes.remove_noops import remove_noops
 from fxpasses.pipeline import Pass, Pipeline, pass_name
@@ -41,7 +40,6 @@ __all__ = [
     "normalize_sizes",
     "order_nodes",
     "propagate_shapes",
-    "raise_attention",
     "remove_assertions",
     "remove_noops",
 ]
@@ -54,7 +52,6 @@ canonicalize = Pipeline(
     normalize_kwargs,
     normalize_dims,
     explicit_promotion,
-    raise_attention,
     remove_noops,
     fuse_conv_bn,
     eliminate_common_subexpressions,

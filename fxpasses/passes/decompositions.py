@@ -524,6 +524,25 @@ def _to_copy(
     return None
 
 
+# -- attention: one form, whichever kernel tracing below autograd has chosen ---------------------
+
+
+@decomposition(aten._scaled_dot_product_flash_attention_for_cpu.default)
+def flash_attention_for_cpu(
+    g: Editor,
+    query: fx.Node,
+    key: fx.Node,
+    value: fx.Node,
+    dropout_p: float,
+    is_causal: bool,
+    *,
+    attn_mask: Any,
+    scale: float | None,
+) -> Any:
+    attention = aten.scaled_dot_product_attention.default
+    return (g.call(attention, query, key, value, attn_mask, dropout_p, is_causal, scale=scale), None)
+
+
 # -- softmax --------------------------------------------------------------------------------
 
 

@@ -57,7 +57,9 @@ def fuse_conv_bn(g: Editor, node: fx.Node) -> Any:
     eps = args[6] if multiple else args[7]
     if not multiple and args[5]:
         return None
-    if multiple and any(user.target is not operator.getitem or user.args[1] != 0 for user in node.users):
+    if multiple and any(
+        user.target is not operator.getitem or (user.args[1] != 0 and user.users) for user in node.users
+    ):
         return None
     producer = _PRODUCERS.get(input.target)
     if producer is None or len(input.users) != 1:
