@@ -17,13 +17,14 @@ import torch
 from torch.utils import _pytree as pytree
 
 from fxpasses.errors import ArtifactError, InputError
+from fxpasses.sizes import evaluate, solve
 
 if TYPE_CHECKING:
     import sympy
 
     from fxpasses.program import Program
 
-__all__ = ["Signature", "Value", "dtype_name"]
+__all__ = ["Signature", "Value", "dtype_name", "evaluate_symbol", "size_text"]
 
 Dim = int | str
 
@@ -90,7 +91,7 @@ class Signature:
             in_spec=program.in_spec,
             out_spec=program.out_spec,
             ranges={
-                str(symbol): (_finite(bounds.lower), _finite(bounds.upper))
+                str(symbol): (_lowest(bounds.lower), _finite(bounds.upper))
                 for symbol, bounds in program.ranges.items()
             },
         )
@@ -148,13 +149,8 @@ class Signature:
                     f"argument {value.name!r}: the program was captured with the constant "
                     f"{value.constant!r}, got {_describe(leaf)}; capture again with the new value"
                 )
-        for value, dim, size, text in self._derived(leaves):
-            expected = _evaluate(dim, symbols)
-            if expected is not None and expected != size:
-                raise InputError(
-                    f"argument {value.name!r}: {text} is {size}, expected {dim} = {expected} "
-                    f"with {', '.join(f'{k}={v}' for k, v in symbols.items())}"
-                )
+        for position, index, dim in self._derived_dims:
+            self._check_derived(self.inputs[position], index, dim, leaves[position].shape[index], symbols)
         return symbols
 
     def _check_tensor(self, value: Value, leaf: Any, symbols: dict[str, int]) -> None:
@@ -206,23 +202,32 @@ class Signature:
                 f"of {symbol} that was captured"
             )
 
-    def _derived(self, leaves: Sequence[Any]) -> Any:
-        for position, dims in self._derived_dims:
-            for index, dim in dims:
-                yield self.inputs[position], dim, leaves[position].shape[index], f"dim {index}"
+    def _check_derived(
+        self, value: Value, index: int, dim: str, size: int, symbols: dict[str, int]
+    ) -> None:
+        solved = solve(dim, size, symbols)
+        if solved is not None:
+            name, unknown = solved
+            if unknown is None or unknown < 0:
+                raise InputError(
+                    f"argument {value.name!r}: dim {index} is {size}, which is not {dim} for any size {name}"
+                )
+            self._bind(value, name, unknown, symbols, f"dim {index} is {size}, so {name}")
+        expected = evaluate(dim, symbols)
+        if expected is not None and expected != size:
+            raise InputError(
+                f"argument {value.name!r}: dim {index} is {size}, expected {dim} = {expected} "
+                f"with {', '.join(f'{k}={v}' for k, v in symbols.items())}"
+            )
 
     @cached_property
-    def _derived_dims(self) -> list[tuple[int, list[tuple[int, str]]]]:
-        rows = []
-        for position, value in enumerate(self.inputs):
-            dims = [
-                (index, dim)
-                for index, dim in enumerate(value.shape or ())
-                if isinstance(dim, str) and not dim.isidentifier()
-            ]
-            if dims:
-                rows.append((position, dims))
-        return rows
+    def _derived_dims(self) -> list[tuple[int, int, str]]:
+        return [
+            (position, index, dim)
+            for position, value in enumerate(self.inputs)
+            for index, dim in enumerate(value.shape or ())
+            if isinstance(dim, str) and not dim.isidentifier()
+        ]
 
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """The flat user outputs in the model's own structure."""
@@ -275,37 +280,31 @@ class Signature:
         )
 
 
-def evaluate_symbol(expression: str, symbols: dict[str, int]) -> int:
+def evaluate_symbol(expression: str, symbols: dict[str, int]) -> int | float | bool:
     """The value of a dim or a symbolic output such as ``"2*s0"``."""
-    result = _evaluate(expression, symbols)
+    result = evaluate(expression, symbols)
     if result is None:
         raise InputError(f"{expression} has no value: a symbol in it is bound by no input")
     return result
 
 
-def _evaluate(expression: str, symbols: dict[str, int]) -> int | None:
-    from torch.utils._sympy import functions
-
-    names = {name: getattr(functions, name) for name in functions.__all__}
-    import sympy
-
-    value = sympy.sympify(expression, locals={**names, **{k: sympy.Integer(v) for k, v in symbols.items()}})
-    return int(value) if value.is_number else None
-
-
 def _value(name: str, val: Any) -> Value:
     if isinstance(val, torch.Tensor):
-        shape = tuple(_dim(size) for size in val.shape)
+        shape = tuple(size_text(size) for size in val.shape)
         return Value(name, dtype=dtype_name(val.dtype), shape=shape)
-    if isinstance(val, torch.SymInt | torch.SymFloat | torch.SymBool):
+    if isinstance(val, torch.SymInt):
         return Value(name, symbol=_expression(val.node.expr))
+    if isinstance(val, torch.SymFloat | torch.SymBool):
+        kind = "float" if isinstance(val, torch.SymFloat) else "bool"
+        return Value(name, symbol=f"{kind}({_expression(val.node.expr)})")
     return Value(name, constant=val)
 
 
-def _dim(size: int | torch.SymInt) -> Dim:
+def size_text(size: int | torch.SymInt | sympy.Expr) -> Dim:
+    """A size as an int, or as the text of its expression."""
     if isinstance(size, int):
         return size
-    expression = size.node.expr
+    expression = size.node.expr if isinstance(size, torch.SymInt) else size
     return int(expression) if expression.is_number else _expression(expression)
 
 
@@ -313,6 +312,12 @@ def _expression(expression: sympy.Expr) -> str:
     import sympy
 
     return sympy.sstr(expression)
+
+
+def _lowest(bound: Any) -> int | None:
+    # torch.export writes 2 for every dynamic dim, whatever minimum was asked for, and lets 0 and 1 pass.
+    lowest = _finite(bound)
+    return 0 if lowest is not None and lowest <= 2 else lowest
 
 
 def _finite(bound: Any) -> int | None:

@@ -1,8 +1,9 @@
 """`lower`: a `Program` becomes a TVM `IRModule`, one row of the table for each call.
 
-The function ``main`` takes the user's tensors first, then the tensors of the
-program in placeholder order (``num_input`` says how many come first), and
-returns a tuple of the computed outputs; `returned_nodes` lists them.
+The function ``main`` takes the user's tensors first, then one shape with the
+sizes that no tensor shows (`size_parameters`, where there are any), then the
+tensors of the program in placeholder order (``num_input`` says how many come
+first), and returns a tuple of the computed outputs; `returned_nodes` lists them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -26,13 +26,17 @@ from fxpasses.relax.table import lowerings
 from fxpasses.schema import SYMBOLIC_BUILTINS, bind
 from fxpasses.signature import dtype_name
 
-__all__ = ["Builder", "lower", "unsupported"]
+if TYPE_CHECKING:
+    from fxpasses.codegen.island import Islands
+
+__all__ = ["Builder", "lower", "returned_nodes", "size_parameters", "unsupported"]
 
 
-def lower(program: Program) -> Any:
+def lower(program: Program, *, islands: Islands | None = None) -> Any:
     """Emit *program* as a `tvm.IRModule` with the function ``main``.
 
-    The program must be canonical (see `fxpasses.canonicalize`).
+    The program must be canonical (see `fxpasses.canonicalize`). With *islands*,
+    an operator without a lowering becomes a call into PyTorch where it can.
 
     Raises:
         UnsupportedOperatorError: lists every operator without a lowering, with
@@ -41,9 +45,15 @@ def lower(program: Program) -> Any:
             node's ``meta["val"]``.
     """
     missing = unsupported(program)
+    if islands is not None:
+        missing = {
+            target: refused
+            for target, nodes in missing.items()
+            if (refused := [node for node in nodes if islands.refusal(node) is not None])
+        }
     if missing:
         raise UnsupportedOperatorError(_missing_text(missing))
-    return Builder(program).build()
+    return Builder(program, islands).build()
 
 
 def unsupported(program: Program) -> dict[Any, list[fx.Node]]:
@@ -82,8 +92,9 @@ class Builder:
         val: its ``meta["val"]``: the dtype and shape that the result must have.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, islands: Islands | None = None) -> None:
         self.program = program
+        self.islands = islands
         self.block = T.relax.BlockBuilder()
         self.symbols = SymbolTable()
         self.analyzer = T.Analyzer()
@@ -146,7 +157,7 @@ class Builder:
 
     def build(self) -> Any:
         program, relax = self.program, T.relax
-        user, tensors, symbolic = [], [], []
+        user, tensors = [], []
         for node in program.placeholders:
             val = node.meta["val"]
             if isinstance(val, torch.Tensor):
@@ -154,11 +165,10 @@ class Builder:
                 self.env[node] = var
                 (user if node.meta["role"].kind == "user" else tensors).append(var)
             else:
-                if isinstance(val, torch.SymInt):
-                    symbolic.append(self.size(val))
                 self.env[node] = self.size(val) if isinstance(val, torch.SymInt) else val
-        if symbolic:
-            user.append(relax.Var("sizes", relax.ShapeType(symbolic)))
+        sizes = size_parameters(program)
+        if sizes:
+            user.append(relax.Var("sizes", relax.ShapeType([self.symbols.prim(expr) for expr in sizes])))
         parameters = user + tensors
         with self.block.function("main", parameters, attrs={"num_input": len(user)}):
             with self.block.dataflow():
@@ -186,15 +196,7 @@ class Builder:
             empty = tuple(self.emit(T.relax.op.zeros(self.shape(v), dtype_name(v.dtype))) for v in vals)
             self.env[node] = empty if isinstance(self.val, tuple | list) else empty[0]
             return
-        row = lowerings()[node.target]  # type: ignore[index]
-        args, kwargs = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
-        args, kwargs = map_aggregate((args, kwargs), self._operand)  # type: ignore[misc]
-        try:
-            value = row(self, *args, **kwargs)
-        except FxpassesError:
-            raise
-        except Exception as error:
-            raise LoweringError(self._where(f"the lowering of {node.target} failed: {error}")) from error
+        value = self._call(node)
         values = value if isinstance(value, tuple | list) else (value,)
         if len(values) != len(vals):
             raise LoweringError(self._where(f"{len(vals)} results expected, the lowering gave {len(values)}"))
@@ -203,6 +205,25 @@ class Builder:
             for v, val in zip(values, vals, strict=True)
         )
         self.env[node] = checked if isinstance(self.val, tuple | list) else checked[0]
+
+    def _call(self, node: fx.Node) -> Any:
+        """What the row of the table gives, or the island where there is none."""
+        row = lowerings().get(node.target)  # type: ignore[call-overload]
+        if row is None:
+            assert self.islands is not None, node
+            return self.islands.emit(self, node, "it has no lowering")
+        args, kwargs = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+        args, kwargs = map_aggregate((args, kwargs), self._operand)  # type: ignore[misc]
+        try:
+            return row(self, *args, **kwargs)
+        except UnsupportedOperatorError as error:
+            if self.islands is None or self.islands.refusal(node) is not None:
+                raise UnsupportedOperatorError(self._where(str(error))) from error
+            return self.islands.emit(self, node, str(error))
+        except FxpassesError:
+            raise
+        except Exception as error:
+            raise LoweringError(self._where(f"the lowering of {node.target} failed: {error}")) from error
 
     def _operand(self, arg: Any) -> Any:
         return self.env[arg] if isinstance(arg, fx.Node) else arg
@@ -226,12 +247,33 @@ class Builder:
             problem = "shape"
         if problem is not None:
             raise LoweringError(
-                self._where(f"the lowering of {self.node.target} gave another {problem}: {got}, expected {expected}")
+                self._where(
+                    f"the lowering of {self.node.target} gave another {problem}: {got}, expected {expected}"
+                )
             )
         return value
 
     def _where(self, message: str) -> str:
         return f"node {self.node.name!r}: {message} ({source_line(self.node) or 'no source line'})"
+
+
+def size_parameters(program: Program) -> list[Any]:
+    """The sizes (sympy expressions) that ``main`` takes as one shape after the user's tensors.
+
+    The user's symbolic ints come first, then each symbol that is not itself a
+    dim of any tensor, because an input has the shape ``[2*s0]`` only.
+    """
+    given, bare, used = [], set(), set()
+    for node in program.placeholders:
+        val = node.meta["val"]
+        if isinstance(val, torch.SymInt):
+            given.append(val.node.expr)
+        elif isinstance(val, torch.Tensor):
+            for size in val.shape:
+                if isinstance(size, torch.SymInt):
+                    (bare if size.node.expr.is_Symbol else used).update(size.node.expr.free_symbols)
+    bare.update(expr for expr in given if expr.is_Symbol)
+    return given + sorted(used - bare, key=str)
 
 
 def _is_empty(val: Any) -> bool:

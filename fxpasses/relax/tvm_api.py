@@ -17,7 +17,9 @@ _MODULES = {
     "topi": "tvm.topi",
     "s_tir": "tvm.s_tir",
     "ir": "tvm.ir",
+    "ir_builder": "tvm.script.ir_builder",
     "tvm_ffi": "tvm_ffi",
+    "target_codegen": "tvm.target.codegen",
 }
 
 
@@ -26,6 +28,10 @@ def __getattr__(name: str) -> Any:
         value = importlib.import_module("tvm.relax").TensorType
     elif name == "Analyzer":
         value = _analyzer()
+    elif name == "config_threadpool":
+        value = importlib.import_module("tvm").get_global_func("runtime.config_threadpool")
+    elif name == "find_compiler":
+        value = importlib.import_module("tvm.support.cc").get_cc
     elif name in _MODULES:
         try:
             value = importlib.import_module(_MODULES[name])

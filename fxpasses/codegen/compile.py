@@ -1,0 +1,94 @@
+"""`compile`: from a model to a callable, in one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fxpasses.codegen.artifact import load as load
+from fxpasses.codegen.build import build
+from fxpasses.codegen.island import Islands
+from fxpasses.codegen.plan import CallPlan
+from fxpasses.codegen.runtime import Compiled, own_tensors
+from fxpasses.codegen.target import resolve_target
+from fxpasses.errors import CaptureError
+from fxpasses.program import Program
+from fxpasses.relax.emit import lower
+
+__all__ = ["compile", "compile_canonical", "to_canonical"]
+
+
+def compile(
+    model_or_program: Any,
+    args: tuple[Any, ...] | None = None,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    target: Any = "llvm",
+    dynamic_shapes: Any = None,
+    strict: bool = False,
+) -> Compiled:
+    """Compile a model for the CPU.
+
+    Args:
+        model_or_program: whatever `fxpasses.capture` takes, or a `Program`.
+        args: example arguments for the capture; a `Program` needs none.
+        kwargs: example keyword arguments.
+        target: a TVM target; ``"llvm"`` is the CPU of this machine.
+        dynamic_shapes: the sizes that vary, as for `torch.export.export`.
+        strict: refuse operators without a lowering; otherwise they run in
+            PyTorch inside the compiled program (`fxpasses.explain` lists them).
+
+    Returns:
+        A callable on torch tensors; see `Compiled`. Its weights are a snapshot
+        of the model's.
+
+    Raises:
+        CaptureError: the model cannot be captured.
+        UnsupportedOperatorError: operators have no lowering, and cannot run in
+            PyTorch either or *strict* forbids it.
+    """
+    resolved = resolve_target(target)
+    program = to_program(model_or_program, args, kwargs, dynamic_shapes)
+    return compile_canonical(to_canonical(program), resolved, strict=strict, shared=program)
+
+
+def to_program(model_or_program: Any, args: Any, kwargs: Any, dynamic_shapes: Any) -> Program:
+    """The captured program; one that is captured already must fit the arguments, where there are any."""
+    if not isinstance(model_or_program, Program):
+        from fxpasses.capture import capture
+
+        return capture(model_or_program, args, kwargs, dynamic_shapes=dynamic_shapes)
+    if dynamic_shapes is not None:
+        raise CaptureError(
+            "dynamic_shapes says how to capture a model, and this Program is captured already; "
+            "give it to fxpasses.capture"
+        )
+    if args is not None:
+        signature = model_or_program.signature
+        signature.check(signature.flatten(tuple(args), dict(kwargs or {})))
+    return model_or_program
+
+
+def to_canonical(program: Program) -> Program:
+    """*program* in canonical form."""
+    from fxpasses.passes import canonicalize
+
+    return canonicalize(program)
+
+
+def compile_canonical(
+    program: Program, target: Any = None, *, strict: bool = False, shared: Program | None = None
+) -> Compiled:
+    """Compile a canonical program; *shared* is the program whose tensors a user may change."""
+    target = resolve_target("llvm") if target is None else target
+    islands = None if strict else Islands()
+    mod = lower(program, islands=islands)
+    plan = CallPlan.of(program)
+    tensors = own_tensors(program.tensors, (shared or program).tensors.values(), plan.state)
+    return Compiled(
+        program.signature,
+        plan,
+        build(mod, target),
+        tensors,
+        target=target,
+        islands=islands,
+    )

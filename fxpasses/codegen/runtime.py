@@ -1,0 +1,253 @@
+"""`Compiled`: the callable that `fxpasses.compile` and `fxpasses.load` return."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fxpasses.codegen.plan import CallPlan, Source
+from fxpasses.errors import InputError
+from fxpasses.relax import tvm_api as T
+from fxpasses.signature import Signature
+from fxpasses.sizes import evaluate
+
+if TYPE_CHECKING:
+    import os
+
+    from fxpasses.codegen.island import Islands
+
+__all__ = ["ALIGNMENT", "Compiled", "own_tensors"]
+
+ALIGNMENT = 64
+"""The generated code reads whole vectors, so it needs tensors that start at such an address."""
+
+_threads = threading.local()
+
+
+class Compiled:
+    """A program compiled by TVM, called with torch tensors like the model it came from.
+
+    - Arguments are checked, and passed without a copy where they are contiguous
+      and aligned. Outputs come back in the model's own structure and own their
+      memory. They carry no autograd history.
+    - The weights are a snapshot: changing the model afterwards does not change
+      the compiled program.
+    - Mutated arguments are written back into the caller's tensors. Mutated
+      buffers belong to the compiled program: see `state`.
+    - Calls from several threads are safe. They run side by side, except where
+      the program has buffers of its own, whose update must not interleave.
+    """
+
+    def __init__(
+        self,
+        signature: Signature,
+        plan: CallPlan,
+        executable: Any,
+        tensors: Mapping[str, torch.Tensor],
+        *,
+        target: Any,
+        islands: Islands | None = None,
+    ) -> None:
+        self.signature = signature
+        self.target = target
+        self.islands = None if islands is None or not islands.rows else islands.activate()
+        self._plan = plan
+        self._executable = executable
+        self._module = executable.jit() if hasattr(executable, "jit") else executable
+        self._tensors = dict(tensors)
+        self._state = {name: self._tensors[name] for name in plan.state}
+        self._weights = tuple(T.tvm_ffi.from_dlpack(self._tensors[name]) for name in plan.tensors)
+        self._owned = {tensor.data_ptr() for tensor in self._tensors.values() if tensor.numel()}
+        self._computed = 1 + max(
+            (s.index for s in (*plan.outputs, *(w.source for w in plan.writes)) if s.kind == "computed"),
+            default=-1,
+        )
+        self._idle: list[Callable[..., Any]] = []
+        self._turn: Any = threading.Lock() if self._state else nullcontext()
+
+    @property
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """The mutable buffers, by name; they start from the model's values.
+
+        The tensors are the live ones: ``compiled.state["cache"].zero_()`` resets it.
+        """
+        return MappingProxyType(self._state)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one file that `fxpasses.load` reads; see `fxpasses.codegen.artifact`."""
+        from fxpasses.codegen.artifact import save
+
+        save(self, path)
+
+    # -- a call --------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the program.
+
+        Raises:
+            InputError: an argument does not fit; the message names it.
+        """
+        leaves = self.signature.flatten(args, kwargs)
+        symbols = self.signature.check(leaves)
+        plan = self._plan
+        if plan.checks:
+            self._check_indices(leaves, symbols)
+        if plan.writes:
+            self._check_aliases(leaves)
+        with self._turn:
+            values = self._run(leaves, symbols)
+            outputs = [
+                self._value(source, leaves, values) if source.kind != "value" else _number(expected, symbols)
+                for source, expected in zip(plan.outputs, self.signature.outputs, strict=True)
+            ]
+            if plan.writes:
+                self._write(leaves, values)
+        return self.signature.unflatten(outputs)
+
+    def _run(self, leaves: list[Any], symbols: Mapping[str, int]) -> list[torch.Tensor]:
+        """The results of ``main``, none of which shares memory with anything else."""
+        plan = self._plan
+        arguments = [prepare(leaves[i]) for i in plan.inputs]
+        taken = {leaves[i].data_ptr() for i in plan.inputs}
+        if plan.sizes:
+            arguments.append(T.tvm_ffi.Shape([evaluate(size, symbols) for size in plan.sizes]))
+        threads = torch.get_num_threads()
+        if getattr(_threads, "count", None) != threads:
+            T.config_threadpool(1, threads)
+            _threads.count = threads
+        try:
+            main = self._idle.pop()
+        except IndexError:
+            main = T.relax.VirtualMachine(self._module, T.tvm.cpu())["main"]
+        results = main(*arguments, *self._weights)
+        self._idle.append(main)
+        values = []
+        for result in results:
+            value = torch.from_dlpack(result)
+            pointer = value.data_ptr()
+            if pointer:
+                if pointer in taken or pointer in self._owned:
+                    value = value.clone()
+                    pointer = value.data_ptr()
+                taken.add(pointer)
+            values.append(value)
+        return values
+
+    def _value(self, source: Source, leaves: list[Any], values: list[torch.Tensor]) -> torch.Tensor:
+        if source.kind == "computed":
+            return values[source.index]
+        if source.kind == "tensor":
+            return self._tensors[source.name].clone()
+        leaf = leaves[source.index]
+        if any(write.index == source.index for write in self._plan.writes):
+            return leaf.detach().clone()  # the program returns the value before the change
+        return leaf
+
+    def _write(self, leaves: list[Any], values: list[torch.Tensor]) -> None:
+        pending = []
+        for write in self._plan.writes:
+            value = self._value(write.source, leaves, values)
+            if write.source.kind == "input":
+                value = value.clone()  # it may be the target of another write
+            pending.append((self._state[write.name] if write.index < 0 else leaves[write.index], value))
+        with torch.no_grad():
+            for target, value in pending:
+                target.copy_(value)
+
+    # -- checks --------------------------------------------------------------------
+
+    def _check_indices(self, leaves: list[Any], symbols: Mapping[str, int]) -> None:
+        for check in self._plan.checks:
+            leaf = leaves[check.index]
+            if not leaf.numel():
+                continue
+            smallest, largest = (int(x) for x in torch.aminmax(leaf))
+            low, high = (
+                bound if isinstance(bound, int) else evaluate(bound, symbols)
+                for bound in (check.low, check.high)
+            )
+            if smallest < low or largest >= high:
+                value = smallest if smallest < low else largest
+                raise InputError(
+                    f"argument {self.signature.inputs[check.index].name!r}: it holds the index {value}, "
+                    f"but {check.op} allows {low} to {high - 1}"
+                )
+
+    def _check_aliases(self, leaves: list[Any]) -> None:
+        changed = {write.index for write in self._plan.writes if write.index >= 0}
+        for first in changed:
+            for second in self._plan.inputs:
+                if first == second or (second in changed and second < first):
+                    continue
+                if overlap(leaves[first], leaves[second]):
+                    names = [self.signature.inputs[i].name for i in (first, second)]
+                    raise InputError(
+                        f"arguments {names[0]!r} and {names[1]!r} share memory, and the program changes "
+                        f"{names[0]!r}; pass a copy of one of them (.clone())"
+                    )
+
+    def __repr__(self) -> str:
+        islands = f", {len(self.islands.rows)} islands" if self.islands else ""
+        results = ", ".join(str(value) for value in self.signature.outputs)
+        inputs = ", ".join(f"{value.name}: {value}" for value in self.signature.inputs)
+        return f"Compiled(({inputs}) -> ({results}), {len(self._tensors)} tensors{islands})"
+
+
+def _number(value: Any, symbols: Mapping[str, int]) -> Any:
+    return value.constant if value.symbol is None else evaluate(value.symbol, symbols)
+
+
+def prepare(tensor: torch.Tensor) -> Any:
+    """*tensor* as the generated code can read it: plain, contiguous, aligned; copied only if it is not."""
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    tensor = tensor.resolve_neg().contiguous()
+    if tensor.data_ptr() % ALIGNMENT:
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+    return T.tvm_ffi.from_dlpack(tensor)
+
+
+def overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether the memory that two tensors span has bytes in common."""
+    (a_low, a_high), (b_low, b_high) = _span(a), _span(b)
+    return a_low < b_high and b_low < a_high
+
+
+def _span(tensor: torch.Tensor) -> tuple[int, int]:
+    if not tensor.numel():
+        return 0, 0
+    start = tensor.data_ptr()
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return start, start + (last + 1) * tensor.element_size()
+
+
+def own_tensors(
+    tensors: Mapping[str, torch.Tensor], shared: Iterable[torch.Tensor], changed: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """Plain, contiguous, aligned tensors that no one else holds.
+
+    Copied are those that live in the storage of one in *shared* (the model's own),
+    and those in *changed*, each by itself. Equal views of one storage stay one tensor.
+    """
+    foreign = {tensor.untyped_storage().data_ptr() for tensor in shared}
+    private = set(changed)
+    owned: dict[str, torch.Tensor] = {}
+    copies: dict[Any, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().resolve_neg()
+        key = name if name in private else (plain.data_ptr(), plain.dtype, plain.shape, plain.stride())
+        if key not in copies:
+            copy = (
+                name in private
+                or plain.untyped_storage().data_ptr() in foreign
+                or not plain.is_contiguous()
+                or plain.data_ptr() % ALIGNMENT
+            )
+            copies[key] = plain.clone(memory_format=torch.contiguous_format) if copy else plain
+        owned[name] = copies[key]
+    return owned
