@@ -113,13 +113,16 @@ def verify(
     level: Annotated[Level, typer.Option(help="The rules to check.")] = "well-formed",
 ) -> None:
     """Check a saved program against the rules; exit code 1 if it breaks any."""
+    from fxpasses.view import console
+
     with _stage(f"load {file}"):
         program = fxp.capture(file)
     with _stage("check the rules"):
         report = fxp.verify(program, level)
-    out.print(str(report), markup=False, soft_wrap=True)
     if not report.ok:
+        out.print(console.report_table(report))
         raise typer.Exit(1)
+    out.print(str(report), markup=False)
 
 
 # -- compile --------------------------------------------------------------------------
@@ -221,8 +224,7 @@ def demo(
     from fxpasses.view import console
 
     threads = threads or torch.get_num_threads()
-    torch.set_num_threads(threads)
-    os.environ["TVM_NUM_THREADS"] = str(threads)  # read when TVM starts its pool
+    torch.set_num_threads(threads)  # a compiled program follows it
 
     with _stage("load MiniLM-L6 and tokenise the sentences"):
         model, args = encoder.prepare()

@@ -11,12 +11,13 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from fxpasses.relax import tvm_api as T
 
 __all__ = ["Finding", "examine", "extras", "install_command", "missing"]
 
@@ -84,12 +85,12 @@ def _torch() -> Finding:
 def _tvm() -> Finding:
     wanted = _requirement("apache-tvm")
     try:
-        import tvm
+        tvm = T.tvm
     except Exception as error:  # a broken shared library raises OSError, a missing package ImportError
         return Finding(
             "TVM",
             "failed",
-            f"import tvm: {type(error).__name__}: {error}",
+            f"{type(error).__name__}: {error}",
             f"python -m pip install 'apache-tvm{wanted}'",
         )
     version = str(tvm.__version__)
@@ -100,21 +101,18 @@ def _tvm() -> Finding:
             f"{version}, fxpasses needs apache-tvm{wanted}",
             f"python -m pip install 'apache-tvm{wanted}'",
         )
-    return Finding("TVM", "ok", f"{version}, {tvm.runtime.num_threads()} thread(s)")
+    return Finding("TVM", "ok", version)
 
 
 def _llvm() -> Finding:
-    import tvm
-
-    if not tvm.runtime.enabled("llvm"):
+    if not T.tvm.runtime.enabled("llvm"):
         return Finding(
             "LLVM",
             "failed",
             "this TVM was built without LLVM, so that it cannot compile for the CPU",
             "python -m pip install --force-reinstall apache-tvm",
         )
-    from tvm.target import codegen
-
+    codegen = T.target_codegen
     return Finding(
         "LLVM",
         "ok",
@@ -124,11 +122,9 @@ def _llvm() -> Finding:
 
 
 def _devices() -> Finding:
-    import tvm
-
     kinds = ("cuda", "rocm", "vulkan", "opencl", "metal")
-    built = [kind for kind in kinds if tvm.runtime.enabled(kind)]
-    present = [kind for kind in built if tvm.device(kind, 0).exist]
+    built = [kind for kind in kinds if T.tvm.runtime.enabled(kind)]
+    present = [kind for kind in built if T.tvm.device(kind, 0).exist]
     detail = f"cpu{''.join(', ' + kind for kind in present)}"
     absent = [kind for kind in kinds if kind not in built]
     if absent:
@@ -137,15 +133,15 @@ def _devices() -> Finding:
 
 
 def _compiler() -> Finding:
-    found = next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
+    found = T.find_compiler()
     if found is None:
         return Finding(
-            "C++ linker",
+            "C compiler",
             "missing",
-            "none of c++, g++, clang++ found; compiled.save needs one",
-            "install g++ or clang with the package manager of the system",
+            "none found; compiled.save links with one",
+            "install gcc or clang with the package manager of the system, or name one in CXX",
         )
-    return Finding("C++ linker", "ok", found)
+    return Finding("C compiler", "ok", str(found))
 
 
 # -- extras -------------------------------------------------------------------------

@@ -11,12 +11,22 @@ from rich.table import Table
 from rich.text import Text
 
 from fxpasses.fingerprint import SymbolNames, target_name
+from fxpasses.view.tables import history_rows, report_headline, report_rows
 
 if TYPE_CHECKING:
-    from fxpasses.pipeline import Step
+    from fxpasses.pipeline import History
     from fxpasses.program import Program
+    from fxpasses.verify import Report
 
-__all__ = ["arguments_table", "byte_text", "history_table", "operators_table", "plain_table", "summary_table"]
+__all__ = [
+    "arguments_table",
+    "byte_text",
+    "history_table",
+    "operators_table",
+    "plain_table",
+    "report_table",
+    "summary_table",
+]
 
 
 def plain_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
@@ -30,34 +40,26 @@ def plain_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str 
     return table
 
 
-def history_table(steps: Sequence[Step], title: str = "Passes") -> Table:
+def history_table(history: History, title: str = "Passes") -> Table:
     """One row a pass: time, nodes before and after, calls added and removed."""
-    compared = any(step.difference is not None for step in steps)
-    columns = ["pass", "ms #", "nodes before #", "nodes after #", "added #", "removed #"]
-    rows = []
-    for step in steps:
-        row = [
-            step.name,
-            f"{step.milliseconds:.1f}",
-            str(step.nodes_before),
-            str(step.nodes_after),
-            f"+{step.added}" if step.added else "",
-            f"-{step.removed}" if step.removed else "",
-        ]
-        if compared:
-            row.append("" if step.difference is None else f"{step.difference:.1e}")
-        rows.append([Text(cell, style="" if step.modified else "dim") for cell in row])
-    table = plain_table(title, columns + (["difference #"] if compared else []), rows)
-    if steps:
-        total = [
-            "total",
-            f"{sum(step.milliseconds for step in steps):.1f}",
-            str(steps[0].nodes_before),
-            str(steps[-1].nodes_after),
-        ]
-        table.add_section()
-        table.add_row(*total, *[""] * (len(table.columns) - len(total)), style="bold")
+    header, *rows, total = history_rows(history)
+    shown = [i for i in range(len(header)) if i < 3 or any(row[i] for row in rows)]
+    numbers = ("ms", "nodes", "added", "removed", "difference")
+    columns = [f"{header[i]} #" if header[i] in numbers else header[i] for i in shown]
+    styled = [
+        [Text(row[i], style="" if step.modified else "dim") for i in shown]
+        for step, row in zip(history, rows, strict=True)
+    ]
+    table = plain_table(title, columns, styled)
+    table.add_section()
+    table.add_row(*(total[i] for i in shown), style="bold")
     return table
+
+
+def report_table(report: Report) -> Table:
+    """One row for each violation: rule, node, problem, source line."""
+    header, *rows = report_rows(report)
+    return plain_table(report_headline(report), header, rows)
 
 
 def summary_table(program: Program, title: str) -> Table:
