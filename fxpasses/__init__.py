@@ -26,6 +26,7 @@ from fxpasses.interop import graph_module_pass as graph_module_pass
 from fxpasses.pipeline import Pipeline as Pipeline
 from fxpasses.program import Program as Program
 from fxpasses.rewrite import rewrite as rewrite
+from fxpasses.verify import verify as verify
 
 if TYPE_CHECKING:
     from fxpasses import passes as passes
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from fxpasses.codegen.compile import load as load
     from fxpasses.passes import canonicalize as canonicalize
     from fxpasses.relax.emit import lower as lower
-    from fxpasses.verify import verify as verify
 
 __version__ = "0.1.0"
 
@@ -68,7 +68,6 @@ _LAZY: dict[str, str | None] = {
     "lower": "fxpasses.relax.emit",
     "passes": None,
     "testing": None,
-    "verify": "fxpasses.verify",
 }
 
 

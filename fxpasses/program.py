@@ -123,6 +123,8 @@ class Program:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         mode = detect_fake_mode([node.meta.get("val") for node in self.placeholders])
+        if mode is None:  # no input is a tensor
+            mode = detect_fake_mode([node.meta.get("val") for node in self.graph.nodes])
         return mode if mode is not None else FakeTensorMode(allow_non_fake_inputs=False)
 
     @cached_property

@@ -1,0 +1,46 @@
+"""Rules that cost as much as tracing the program again; for tests."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+
+from fxpasses.rewrite import fake_value, same_type
+from fxpasses.rules.subject import SYMBOLIC, Subject, free_symbols, is_unbacked, type_text
+from fxpasses.rules.table import Findings, rule
+
+
+@rule("propagation", "strict")
+def _propagation(subject: Subject) -> Findings:
+    """Computing every fake value again gives the same dtype and shape."""
+    mode = subject.fake_mode if subject.fake_mode is not None else subject.program.fake_mode
+    env = mode.shape_env
+    for node in subject.nodes:
+        if node.op != "call_function" or "val" not in node.meta:
+            continue
+        known = node.meta["val"]
+        try:
+            with env.ignore_fresh_unbacked_symbols() if env is not None else contextlib.nullcontext():
+                fresh = fake_value(mode, node)
+        except Exception as error:  # whatever an operator raises on its fake arguments
+            reason = "".join(str(error).splitlines()[:1])
+            yield node, f"cannot be computed: {type(error).__name__}: {reason}"
+            continue
+        if not _same_up_to_new_symbols(known, fresh):
+            yield node, f"meta['val'] is {type_text(known)}, but computing it gives {type_text(fresh)}"
+
+
+def _same_up_to_new_symbols(known: Any, fresh: Any) -> bool:
+    """Whether types agree; each data-dependent size is a new symbol every time."""
+    if isinstance(known, tuple | list) and isinstance(fresh, tuple | list):
+        return len(known) == len(fresh) and all(map(_same_up_to_new_symbols, known, fresh))
+    if isinstance(known, torch.Tensor) and isinstance(fresh, torch.Tensor):
+        return (
+            known.dtype == fresh.dtype
+            and known.dim() == fresh.dim()
+            and all(map(_same_up_to_new_symbols, known.shape, fresh.shape))
+        )
+    new = isinstance(fresh, SYMBOLIC) and any(map(is_unbacked, free_symbols(fresh)))
+    return same_type(known, fresh) or (new and isinstance(known, SYMBOLIC))
