@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from fxpasses import passes as passes
     from fxpasses import testing as testing
     from fxpasses.capture import capture as capture
+    from fxpasses.codegen.artifact import load as load
     from fxpasses.codegen.compile import compile as compile
     from fxpasses.codegen.compile import explain as explain
-    from fxpasses.codegen.compile import load as load
     from fxpasses.passes import canonicalize as canonicalize
     from fxpasses.relax.emit import lower as lower
 
@@ -64,7 +64,7 @@ _LAZY: dict[str, str | None] = {
     "capture": "fxpasses.capture",
     "compile": "fxpasses.codegen.compile",
     "explain": "fxpasses.codegen.compile",
-    "load": "fxpasses.codegen.compile",
+    "load": "fxpasses.codegen.artifact",
     "lower": "fxpasses.relax.emit",
     "passes": None,
     "testing": None,
