@@ -224,22 +224,49 @@ class Editor:
         if known is not None and not known._erased:
             return known
         sources = self._symbol_sources(graph)
-        if expr.is_Symbol:
-            if expr not in sources:
-                raise FxpassesError(f"the size {expr} is the shape of no input of the graph")
+        if expr.is_Symbol and expr in sources:
             source, dim = sources[expr]
             if dim is None:
                 return source
-            place = source.next
-            while place.op == "placeholder":
-                place = place.next
-            with graph.inserting_before(place):
-                node = graph.call_function(torch.ops.aten.sym_size.int, (source, dim))
-            node.meta["val"] = source.meta["val"].shape[dim]
+            node = self._sym_size(source, dim)
+        elif expr.is_Symbol:
+            node = self._solved(graph, expr)
         else:
             node = self._arithmetic(anchor, expr, shape_env)
         self._sizes[graph, expr] = node
         return node
+
+    def _sym_size(self, source: fx.Node, dim: int) -> fx.Node:
+        place = source.next
+        while place.op == "placeholder":
+            place = place.next
+        with source.graph.inserting_before(place):
+            node = source.graph.call_function(torch.ops.aten.sym_size.int, (source, dim))
+        node.meta["val"] = source.meta["val"].shape[dim]
+        return node
+
+    def _solved(self, graph: fx.Graph, symbol: sympy.Expr) -> fx.Node:
+        """A symbol that is no dim itself, from a dim such as ``2*s0`` or ``s0 + 1``."""
+        for source in graph.find_nodes(op="placeholder"):
+            val = source.meta.get("val")
+            for dim, size in enumerate(val.shape if isinstance(val, torch.Tensor) else ()):
+                if not isinstance(size, torch.SymInt) or size.node.expr.free_symbols != {symbol}:
+                    continue
+                slope = size.node.expr.diff(symbol)
+                if not slope.is_Integer:
+                    continue
+                node = self._sym_size(source, dim)
+                offset = int(size.node.expr.subs(symbol, 0))
+                for function, number, neutral in (
+                    (operator.sub, offset, 0),
+                    (operator.floordiv, int(slope), 1),
+                ):
+                    if number != neutral:
+                        with graph.inserting_after(node):
+                            node = graph.call_function(function, (node, number))
+                        node.meta["val"] = fake_value(self.fake_mode, node)
+                return node
+        raise FxpassesError(f"the size {symbol} is the shape of no input of the graph")
 
     def _arithmetic(self, anchor: fx.Node, expr: sympy.Expr, shape_env: Any) -> fx.Node:
         from torch.utils._sympy.interp import sympy_interp

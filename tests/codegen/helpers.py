@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fxpasses.codegen.compile import compile_canonical
+from fxpasses.codegen.compile import compile
 from fxpasses.codegen.runtime import Compiled
 from fxpasses.program import Program
 
@@ -15,12 +15,11 @@ def program_of(model: Any, *args: Any, dynamic_shapes: Any = None, **kwargs: Any
     if not isinstance(model, torch.nn.Module):
         model = Function(model)
     exported = torch.export.export(model.eval(), args, kwargs, dynamic_shapes=dynamic_shapes, strict=False)
-    return Program.from_exported_program(exported.run_decompositions())
+    return Program.from_exported_program(exported)
 
 
 def compiled_of(model: Any, *args: Any, dynamic_shapes: Any = None, **kwargs: Any) -> Compiled:
-    program = program_of(model, *args, dynamic_shapes=dynamic_shapes, **kwargs)
-    return compile_canonical(program)
+    return compile(program_of(model, *args, dynamic_shapes=dynamic_shapes, **kwargs))
 
 
 class Function(torch.nn.Module):
