@@ -38,7 +38,8 @@ class CheckInference:
     """Refuse dropout, batch norm of training, and random operators.
 
     Args:
-        allow_random: let random operators pass (those of training are still refused).
+        allow_random: let random operators pass (those of training are still refused),
+            and say so in the program's notes, which `fxpasses.verify` reads.
     """
 
     allow_random: bool = False
@@ -57,6 +58,8 @@ class CheckInference:
                     else "; for intended randomness see fxpasses.passes.CheckInference"
                 )
             )
+        if self.allow_random and not program.notes.get("allow_random"):
+            return program.replace(notes={**program.notes, "allow_random": True})
         return program
 
     def _problems(self, node: fx.Node) -> list[str]:
