@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -41,9 +42,11 @@ def plain_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str 
 
 
 def history_table(history: History, title: str = "Passes") -> Table:
-    """One row a pass: time, nodes before and after, calls added and removed."""
+    """One row a pass: time, nodes before and after, calls added and removed; dim if nothing changed."""
     header, *rows, total = history_rows(history)
-    shown = [i for i in range(len(header)) if i < 3 or any(row[i] for row in rows)]
+    shown = [
+        i for i in range(len(header)) if i < 3 or (header[i] != "modified" and any(row[i] for row in rows))
+    ]
     numbers = ("ms", "nodes", "added", "removed", "difference")
     columns = [f"{header[i]} #" if header[i] in numbers else header[i] for i in shown]
     styled = [
@@ -96,9 +99,10 @@ def arguments_table(program: Program) -> Table:
         ("input", node.meta["role"].target, symbols.type_text(node.meta.get("val")))
         for node in program.inputs
     ]
-    for index, (role, value) in enumerate(program.outputs):
+    places = itertools.count()
+    for role, value in program.outputs:
         val = value.meta.get("val") if isinstance(value, torch.fx.Node) else value
-        name = str(index) if role.target is None else role.target
+        name = str(next(places)) if role.target is None else role.target
         rows.append((role.kind.replace("user", "output").replace("_", " "), name, symbols.type_text(val)))
     return plain_table("Inputs and outputs", ["", "name", "type"], rows)
 
