@@ -200,16 +200,16 @@ def _library(compiled: Compiled) -> bytes:
     library = getattr(compiled._executable, "library_bytes", None)
     if library is not None:
         return library
+    if T.find_compiler() is None:
+        raise ArtifactError(
+            "saving links the code into a shared library, and no C compiler was found; install gcc or "
+            "clang, or name one in the environment variable CXX"
+        )
     with tempfile.TemporaryDirectory(prefix="fxpasses-") as folder:
         file = os.path.join(folder, "library.so")
         try:
             compiled._executable.export_library(file)
         except (RuntimeError, OSError, ValueError) as error:
-            if T.find_compiler() is None:
-                raise ArtifactError(
-                    "saving links the code into a shared library, and no C compiler was found; install gcc "
-                    "or clang, or name one in the environment variable CXX"
-                ) from error
             raise ArtifactError(f"the C compiler could not link the program: {error}") from error
         return Path(file).read_bytes()
 
