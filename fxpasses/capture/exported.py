@@ -1,0 +1,135 @@
+"""The door of `torch.export`, which all other doors lead to in the end."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpasses.capture.shapes import Captured
+from fxpasses.capture.source import Source
+from fxpasses.errors import CaptureError
+from fxpasses.program import Input, Program
+
+__all__ = ["by_export", "export", "inference_tracing", "load_pt2", "quiet", "with_traced_constants"]
+
+
+def by_export(source: Source) -> Captured:
+    """Capture with `torch.export.export`, which runs the Python code on fake tensors."""
+    return export(source)
+
+
+def export(source: Source, *, strict: bool = False) -> Captured:
+    """Export a module, and make a `Program` of the result."""
+    with inference_tracing(), _output_dataclasses(source.root), quiet():
+        exported = torch.export.export(
+            source.root,
+            source.args,
+            source.kwargs,
+            dynamic_shapes=source.dynamic_shapes,
+            strict=strict,
+        )
+        program = Program.from_exported_program(exported)
+    if isinstance(source.root, fx.GraphModule):
+        program = with_traced_constants(program)
+    return Captured(program, tuple(getattr(exported, "_guards_code", None) or ()))
+
+
+def load_pt2(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:
+    """The `ExportedProgram` in a ``.pt2`` file.
+
+    Raises:
+        CaptureError: no such file, or no ExportedProgram in it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CaptureError(
+            f"there is no file {str(file)!r}; give the path of a .pt2 that torch.export.save wrote"
+        )
+    try:
+        return torch.export.load(file)
+    except Exception as error:
+        raise CaptureError(
+            f"{str(file)!r} cannot be read as a .pt2 of torch {torch.__version__}: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}\n"
+            "Write it again with torch.export.save or Program.save; a file with operators of your own needs their "
+            "registration imported first"
+        ) from error
+
+
+def with_traced_constants(program: Program) -> Program:
+    """Give the ``_tensor_constant0`` of fx and make_fx the role that they have."""
+    mutated = program.mutations
+    for node in program.placeholders:
+        role = node.meta["role"]
+        name = role.target.rpartition(".")[2]
+        digits = name.removeprefix("_tensor_constant")
+        if role.kind == "buffer" and digits != name and digits.isdigit() and role.target not in mutated:
+            node.meta["role"] = Input("constant", role.target)
+    return program
+
+
+@contextmanager
+def inference_tracing() -> Iterator[None]:
+    """What all doors trace under: no gradients, and no fused kernels chosen by Python code.
+
+    Without gradients ``torch.no_grad()`` in a model leaves no trace, so that all
+    doors see one graph.
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+@contextmanager
+def _output_dataclasses(root: torch.nn.Module) -> Iterator[None]:
+    """Let a model return dataclasses that nobody has registered with torch."""
+    from fxpasses.capture.source import register_dataclasses
+
+    def hook(module: Any, args: Any, output: Any) -> None:
+        register_dataclasses(output)
+
+    handle = root.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+_LOGGERS = (
+    "torch._guards",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.export",
+    "torch._export.converter",
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep back what torch logs and prints when a trace fails: the error says it all."""
+    text = io.StringIO()
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    states = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        with redirect_stderr(text), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # torch of itself
+            yield
+        sys.stderr.write(text.getvalue())
+    finally:
+        for logger, state in zip(loggers, states, strict=True):
+            logger.disabled = state

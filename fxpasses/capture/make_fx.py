@@ -1,0 +1,126 @@
+"""The door of `make_fx`: trace the operators that run on fake tensors, then export the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from fxpasses.capture.exported import export, inference_tracing, quiet
+from fxpasses.capture.replay import fetch, input_positions, interpret, replay
+from fxpasses.capture.shapes import Captured
+from fxpasses.capture.source import Source, register_dataclasses
+
+__all__ = ["by_make_fx", "trace"]
+
+
+def by_make_fx(source: Source) -> Captured:
+    """Capture with `make_fx` above autograd, where composite operators are still whole."""
+    with inference_tracing(), quiet():
+        traced = trace(source)
+    return export(traced)
+
+
+def trace(source: Source) -> Source:
+    """*source* with a root that replays the operators that it called.
+
+    Everything runs on fake tensors: neither the model nor the arguments change.
+    What the trace took for granted about sizes is checked in the replay, and so
+    comes out as a guard of the export.
+    """
+    from torch._export.non_strict_utils import make_fake_inputs
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    mode, args, kwargs, *_ = make_fake_inputs(source.root, source.args, source.kwargs, source.dynamic_shapes)
+    leaves, in_spec = pytree.tree_flatten((args, kwargs))
+    positions = input_positions(source, leaves)
+    state = source.state()
+    first_name: dict[int, str] = {}
+    for name, tensor in state.items():
+        first_name.setdefault(id(tensor), name)
+    names = list(first_name.values())
+    out_spec: pytree.TreeSpec | None = None
+
+    def flat(values: list[torch.Tensor], given: list[Any]) -> list[Any]:
+        nonlocal out_spec
+        by_id = dict(zip(first_name, values, strict=True))
+        fakes = {name: by_id[id(tensor)] for name, tensor in state.items()}
+        filled = list(leaves)
+        for position, value in zip(positions, given, strict=True):
+            filled[position] = value
+        inner_args, inner_kwargs = pytree.tree_unflatten(filled, in_spec)
+        with _swapped(source.root, fakes):
+            result = source.root(*inner_args, **inner_kwargs)
+            for name, buffer in source.root.named_buffers(remove_duplicate=False):
+                if name in fakes and buffer is not fakes[name]:  # self.count = self.count + 1
+                    fakes[name].copy_(buffer)
+        register_dataclasses(result)
+        results, out_spec = pytree.tree_flatten(result)
+        return results
+
+    with ExitStack() as stack:
+        stack.enter_context(mode)
+        stack.enter_context(_as_in_export(source.root))
+        fakes = [mode.from_tensor(state[name], static_shapes=True) for name in names]
+        graph_module = make_fx(
+            flat,
+            pre_dispatch=True,
+            record_stack_traces=True,
+            _allow_non_fake_inputs=True,
+            _error_on_data_dependent_ops=False,
+        )(fakes, [leaves[i] for i in positions])
+    assert out_spec is not None
+    symbols = _symbols([leaves[i] for i in positions])
+    guards = [guard.expr for guard in mode.shape_env.guards]
+
+    def run(root: torch.nn.Module, given: list[Any]) -> list[Any]:
+        _check(guards, symbols, given)
+        return interpret(graph_module, graph_module.graph, [*fetch(root, names), *given])
+
+    return replay(source, run, positions, out_spec)
+
+
+@contextmanager
+def _swapped(root: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Iterator[None]:
+    from torch.nn.utils.stateless import _reparametrize_module
+
+    with _reparametrize_module(root, tensors, stack_weights=True):
+        yield
+
+
+@contextmanager
+def _as_in_export(root: torch.nn.Module) -> Iterator[None]:
+    """What `torch.export` sets while it traces; it also gives plain attributes of modules back."""
+    from torch._dispatch.python import enable_python_dispatcher
+    from torch._export.utils import _compiling_state_context
+    from torch._functorch._aot_autograd.frontend_utils import _detect_attribute_assignment
+
+    with enable_python_dispatcher(), _compiling_state_context(), _detect_attribute_assignment(root):
+        yield
+
+
+def _symbols(leaves: list[Any]) -> dict[Any, tuple[int, int | None]]:
+    """Each free symbol of the inputs, with the input and the dim that it is the size of."""
+    found: dict[Any, tuple[int, int | None]] = {}
+    for index, leaf in enumerate(leaves):
+        sizes = enumerate(leaf.shape) if isinstance(leaf, torch.Tensor) else [(None, leaf)]
+        for dim, size in sizes:
+            if isinstance(size, torch.SymInt) and size.node._expr.is_Symbol:
+                found.setdefault(size.node._expr, (index, dim))
+    return found
+
+
+def _check(guards: list[Any], symbols: dict[Any, tuple[int, int | None]], given: list[Any]) -> None:
+    """Hold the sizes of *given* to what the trace assumed."""
+    from torch.utils._sympy.interp import sympy_interp
+    from torch.utils._sympy.reference import PythonReferenceAnalysis
+
+    for guard in guards:
+        values = {}
+        for symbol in guard.free_symbols:
+            index, dim = symbols[symbol]
+            values[symbol] = given[index] if dim is None else given[index].shape[dim]
+        torch._check(sympy_interp(PythonReferenceAnalysis, values, guard))

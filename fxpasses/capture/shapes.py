@@ -1,0 +1,382 @@
+"""Dynamic sizes: which sizes a capture serves, and the proof that it is right for all of them.
+
+`torch.export` takes it for granted that a dynamic size is neither 0 nor 1, and
+says nothing when code treats these sizes differently. Here a door is first run
+without that assumption. Where it does not go through, it is run with the
+assumption, and the range of the program starts at 2: a batch of one is then
+refused at run time, never computed wrongly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from fxpasses.capture.source import Source
+from fxpasses.errors import CaptureError, InputError
+from fxpasses.program import Program
+
+__all__ = ["Captured", "capture_dynamic"]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What a door returns: a program, and conditions on sizes that it holds under.
+
+    `guards` are Python expressions of ``L["name"].size()[i]`` as torch writes them.
+    """
+
+    program: Program
+    guards: tuple[str, ...] = ()
+
+
+Door = Callable[[Source], Captured]
+
+
+def capture_dynamic(door: Door, source: Source) -> Program:
+    """Run *door*; its program is right for every size within its ranges.
+
+    Raises:
+        InputError: dynamic_shapes does not fit the arguments.
+        CaptureError: the code needs a condition that no range can express.
+    """
+    if source.dynamic_shapes is None:
+        return door(source).program
+    source = _with_resolved_shapes(source)
+    source = _with_bigger_examples(source)
+    first: Exception
+    try:
+        with _sizes_of_one():
+            return _settle(door(source), source, 0)
+    except Exception as error:  # every error of tracing, to try again in another way
+        first = error
+    if _needs_only_elements(first):
+        narrowed = _with_lowest(source, 1)
+        if narrowed is not None:
+            try:
+                with _sizes_of_one():
+                    return _settle(door(narrowed), narrowed, 1)
+            except Exception as error:
+                first = error
+    try:
+        captured = door(source)
+    except Exception as error:
+        raise error from first
+    for name, dim in _dims(source):
+        if getattr(dim, "min", 0) == 1:
+            raise CaptureError(
+                f"the dim {name!r} is to start at 1, but the code treats a size of 1 differently: "
+                f"{_last_line(first)}\nCapture that size on its own, or let the range start at 2: "
+                f"Dim({name!r}, min=2)"
+            ) from first
+    return _settle(captured, source, 2)
+
+
+@contextmanager
+def _sizes_of_one() -> Iterator[None]:
+    """Trace without the assumption that dynamic sizes differ from 0 and 1."""
+    from torch.fx.experimental import _config
+
+    with _config.patch(backed_size_oblivious=True):
+        yield
+
+
+def _needs_only_elements(error: Exception) -> bool:
+    """Whether all that *error* complains of is that a size may not be 0."""
+    guards = re.findall(r"satisfy the generated guard (.*)\.", str(error))
+    return bool(guards) and all(re.search(r"(!= 0|>= 1|> 0|1 <= .*|0 < .*)$", guard) for guard in guards)
+
+
+def _last_line(error: Exception) -> str:
+    guards = re.findall(r"satisfy the generated guard (.*)\.", str(error))
+    return f"it needs {' and '.join(guards)}" if guards else str(error).strip().splitlines()[0]
+
+
+# -- dynamic_shapes ------------------------------------------------------------------
+
+
+def _with_resolved_shapes(source: Source) -> Source:
+    from torch.export.dynamic_shapes import AdditionalInputs, ShapesCollection
+
+    shapes = source.dynamic_shapes
+    if isinstance(shapes, AdditionalInputs | ShapesCollection):
+        shapes = shapes.dynamic_shapes(source.root, source.args, source.kwargs)
+    names = list(_combined(source))
+    if isinstance(shapes, dict) and not set(shapes) <= set(names):
+        unknown = next(name for name in shapes if name not in names)
+        raise InputError(
+            f"dynamic_shapes names {unknown!r}, but the arguments of {source.label} are "
+            f"{', '.join(names) or 'none'}; a tuple in the order of the arguments is taken too"
+        )
+    if isinstance(shapes, tuple | list):
+        if len(shapes) > len(names):
+            raise InputError(
+                f"dynamic_shapes has {len(shapes)} entries, {source.label} is called with {len(names)} arguments: "
+                f"{', '.join(names)}"
+            )
+        shapes = dict(zip(names, shapes, strict=False))
+    # torch wants every argument, in order
+    return source.replace(dynamic_shapes={name: shapes.get(name) for name in names})
+
+
+def _combined(source: Source) -> dict[str, Any]:
+    from torch.export.dynamic_shapes import _combine_args
+
+    return _combine_args(source.root, source.args, source.kwargs)
+
+
+def _each_dim(source: Source) -> Iterator[tuple[torch.Tensor, int, Any]]:
+    """Each tensor with each of its dims that dynamic_shapes says something about."""
+    from torch.export.dynamic_shapes import _tree_map_with_path
+
+    found: list[tuple[torch.Tensor, int, Any]] = []
+
+    def visit(path: Any, value: Any, spec: Any) -> None:
+        if not isinstance(value, torch.Tensor) or spec is None:
+            return
+        items = spec.items() if isinstance(spec, dict) else enumerate(spec)
+        found.extend((value, dim, what) for dim, what in items if what is not None)
+
+    try:
+        _tree_map_with_path(visit, _combined(source), source.dynamic_shapes, tree_name="inputs")
+    except Exception as error:
+        raise InputError(
+            f"dynamic_shapes does not fit the arguments of {source.label}: {str(error).splitlines()[0]}"
+        ) from error
+    return iter(found)
+
+
+def _dims(source: Source) -> list[tuple[str, Any]]:
+    return sorted({d.__name__: d for _, _, d in _each_dim(source) if hasattr(d, "__name__")}.items())
+
+
+def _with_lowest(source: Source, lowest: int) -> Source | None:
+    """*source* whose unbounded dims start at *lowest*; None if it has none."""
+    from torch.export import Dim
+
+    new: dict[str, Any] = {}
+    for name, dim in _dims(source):
+        if not hasattr(dim, "root") and dim.min == 0:
+            new[name] = Dim(name, min=lowest, max=dim.max)
+    if not new:
+        return None
+
+    def exchange(dim: Any) -> Any:
+        root = getattr(dim, "root", None)
+        if root is not None and root.__name__ in new:
+            return dim._derive(exchange(root), dim.fn) if hasattr(dim, "_derive") else dim
+        return new.get(getattr(dim, "__name__", ""), dim)
+
+    shapes = pytree.tree_map(exchange, source.dynamic_shapes)
+    return source.replace(dynamic_shapes=shapes)
+
+
+# -- examples of size 0 and 1 -----------------------------------------------------------
+
+
+def _with_bigger_examples(source: Source) -> Source:
+    """*source* with dynamic dims of size 0 or 1 made 2.
+
+    Torch takes a size of 0 or 1 in an example as fixed. The values of an
+    example play no part in a capture, so a bigger one serves as well.
+    """
+    roots: set[str] = set()
+    grown: dict[int, dict[int, int]] = {}
+    tensors: dict[int, torch.Tensor] = {}
+    dims = list(_each_dim(source))
+    for tensor, dim, what in dims:
+        size = tensor.shape[dim]
+        if hasattr(what, "__name__") and not hasattr(what, "fn") and size < 2 and what.max >= 2:
+            roots.add(what.__name__)
+    for tensor, dim, what in dims:
+        root = getattr(what, "root", what)
+        if getattr(root, "__name__", None) in roots:
+            size = max(2, root.min)
+            size = what.fn(size) if hasattr(what, "fn") else size
+        elif _is_dynamic_hint(what) and tensor.shape[dim] < 2:
+            size = 2
+        else:
+            continue
+        tensors[id(tensor)] = tensor
+        grown.setdefault(id(tensor), {})[dim] = size
+    if not grown:
+        return source
+
+    def grow(tensor: torch.Tensor) -> torch.Tensor:
+        sizes = grown.get(id(tensor))
+        if sizes is None:
+            return tensor
+        with torch.no_grad():
+            for dim, size in sizes.items():
+                index = torch.zeros(size, dtype=torch.long)
+                if tensor.shape[dim] == 0:
+                    shape = [size if i == dim else n for i, n in enumerate(tensor.shape)]
+                    tensor = tensor.new_zeros(shape)
+                else:
+                    tensor = tensor.index_select(dim, index.to(tensor.device))
+        return tensor
+
+    args, kwargs = pytree.tree_map_only(torch.Tensor, grow, (source.args, source.kwargs))
+    return source.replace(args=args, kwargs=kwargs)
+
+
+def _is_dynamic_hint(what: Any) -> bool:
+    from torch.export import Dim
+
+    return what is Dim.DYNAMIC or (
+        type(what) is type(Dim.DYNAMIC)
+        and what.type == Dim.DYNAMIC.type
+        and (what.max is None or what.max > 1)
+    )
+
+
+# -- ranges and guards --------------------------------------------------------------------
+
+
+def _settle(captured: Captured, source: Source, lowest: int) -> Program:
+    """Raise the ranges to *lowest* and until every guard holds within them."""
+    from torch.utils._sympy.value_ranges import ValueRanges
+
+    program = captured.program
+    ranges = dict(program.ranges)
+    sizes = _input_symbols(program)
+    for symbol in sizes:
+        bounds = ranges.get(symbol)
+        if bounds is not None and lowest and bounds.lower < lowest:
+            ranges[symbol] = ValueRanges(lowest, bounds.upper)
+    for guard in captured.guards:
+        check = _Guard(guard, program, source)
+        if not check.symbols:
+            if not check.holds({}):
+                raise CaptureError(f"the code needs {guard} to hold, which it does not for the example")
+            continue
+        if len(check.symbols) == 1:
+            (symbol,) = check.symbols
+            bounds = ranges[symbol]
+            start = int(bounds.lower)
+            tried = [
+                n for n in (*range(start, start + 130), 257, 1000, 1023, 4096, 100_003) if n <= bounds.upper
+            ]
+            wrong = [n for n in tried if not check.holds({symbol: n})]
+            if not wrong:
+                continue
+            if wrong[-1] <= start + 4:
+                ranges[symbol] = ValueRanges(wrong[-1] + 1, bounds.upper)
+                continue
+        else:
+            choices = []
+            for symbol in check.symbols:
+                bounds = ranges[symbol]
+                start = int(bounds.lower)
+                choices.append(
+                    [n for n in (start, start + 1, start + 2, start + 5, 16, 31) if n <= bounds.upper]
+                )
+            points = itertools.product(*choices)
+            if all(check.holds(dict(zip(check.symbols, point, strict=True))) for point in points):
+                continue
+        raise CaptureError(
+            f"the code holds only for sizes with {_plain(guard)}, which dynamic_shapes does not say. Say it with "
+            "a named dim (2*Dim('half'), Dim('n', min=2, max=64), the same Dim for equal sizes), or leave the size "
+            "static"
+        )
+    return program.replace(ranges=ranges)
+
+
+def _plain(guard: str) -> str:
+    return re.sub(r"L\['(\w+)'\]", r"\1", guard)
+
+
+def _input_symbols(program: Program) -> list[Any]:
+    found: dict[Any, None] = {}
+    for node in program.inputs:
+        val = node.meta.get("val")
+        if isinstance(val, torch.Tensor):
+            for size in val.shape:
+                if isinstance(size, torch.SymInt):
+                    found.update(dict.fromkeys(size.node.expr.free_symbols))
+    return list(found)
+
+
+class _Sizes:
+    """Stands for a tensor in a guard."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def size(self) -> tuple[int, ...]:
+        return self.shape
+
+
+class _Guard:
+    """One guard of torch's, which can be tried on numbers."""
+
+    def __init__(self, text: str, program: Program, source: Source) -> None:
+        self.text = text
+        self.code = compile(text.strip(), "<guard>", "eval")
+        self.program = program
+        self.source = source
+        read = set(self._dims_read())
+        vals = [node.meta.get("val") for node in program.inputs]
+        symbols: dict[Any, None] = {}
+        for leaf_index, dim in sorted(read):
+            size = vals[leaf_index].shape[dim]
+            if isinstance(size, torch.SymInt):
+                symbols.update(dict.fromkeys(sorted(size.node.expr.free_symbols, key=str)))
+        self.symbols = list(symbols)
+
+    def _dims_read(self) -> list[tuple[int, int]]:
+        read: list[tuple[int, int]] = []
+
+        class Recording(_Sizes):
+            def __init__(self, index: int, shape: tuple[int, ...]) -> None:
+                super().__init__(shape)
+                self.index = index
+
+            def size(self) -> Any:
+                outer = self
+
+                class Shape(tuple):
+                    def __getitem__(self, dim: Any) -> Any:
+                        read.append((outer.index, dim))
+                        return super().__getitem__(dim)
+
+                return Shape(self.shape)
+
+        self._evaluate(Recording, {})
+        return read
+
+    def holds(self, values: dict[Any, int]) -> bool:
+        return bool(self._evaluate(lambda index, shape: _Sizes(shape), values))
+
+    def _evaluate(self, stand_in: Any, values: dict[Any, int]) -> Any:
+        leaves = []
+        for index, node in enumerate(self.program.inputs):
+            val = node.meta.get("val")
+            if isinstance(val, torch.Tensor):
+                leaves.append(stand_in(index, tuple(_number(size, values) for size in val.shape)))
+            else:
+                leaves.append(_number(val, values))
+        args, kwargs = pytree.tree_unflatten(leaves, self.program.in_spec)
+        scope = _combined(self.source.replace(args=args, kwargs=kwargs))
+        try:
+            return eval(self.code, {"L": scope, "torch": torch})
+        except Exception as error:
+            raise CaptureError(
+                f"torch says that the capture holds under {self.text!r}, which cannot be checked"
+            ) from error
+
+
+def _number(size: Any, values: dict[Any, int]) -> Any:
+    if not isinstance(size, torch.SymInt):
+        return size
+    import sympy
+
+    expression = size.node.expr.xreplace({symbol: sympy.Integer(value) for symbol, value in values.items()})
+    return int(expression) if expression.is_number else size.node.hint

@@ -1,0 +1,213 @@
+"""`Source`: what is captured, as a module with arguments, whatever it was given as."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from fxpasses.errors import InputError
+
+__all__ = ["Source", "make_source", "register_dataclasses", "sharing_state"]
+
+_PLAIN_LEAVES = (torch.Tensor, int, float, complex, bool, str, type(None), torch.dtype, torch.device)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A module and the arguments that it is traced with.
+
+    `root` is the user's own module, or a module made around a function; names
+    of parameters and buffers are those that the user knows. `label` is how
+    messages call it, and `free` holds the tensors that a function reaches
+    without being given them.
+    """
+
+    root: torch.nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    dynamic_shapes: Any = None
+    label: str = ""
+    leaf: tuple[Any, ...] = ()
+    free: tuple[torch.Tensor, ...] = field(default=(), repr=False)
+
+    def replace(self, **changes: Any) -> Source:
+        """A copy with some fields exchanged."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def place(self) -> str | None:
+        """``file:line`` where the traced function is defined."""
+        function = inspect.unwrap(getattr(self.root, "forward", None) or self.root)
+        code = getattr(function, "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers by name; a tied one under each of its names."""
+        return {
+            **dict(self.root.named_parameters(remove_duplicate=False)),
+            **dict(self.root.named_buffers(remove_duplicate=False)),
+        }
+
+
+def make_source(
+    source: Any, args: Any, kwargs: Any, dynamic_shapes: Any = None, leaf: tuple[Any, ...] = ()
+) -> Source:
+    """The `Source` of a module or a callable.
+
+    Raises:
+        InputError: the arguments do not fit; the message names the one.
+    """
+    root, label, free = _as_module(source)
+    args, kwargs = _arguments(args, kwargs, label)
+    try:
+        inspect.signature(root.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(f"the example arguments do not fit {label}: {error}") from error
+    register_dataclasses((args, kwargs))
+    for path, leaf_value in pytree.tree_flatten_with_path((args, kwargs))[0]:
+        if not isinstance(leaf_value, _PLAIN_LEAVES):
+            where = (
+                f"args{pytree.keystr(path[1:])}" if path[0].idx == 0 else f"kwargs{pytree.keystr(path[1:])}"
+            )
+            raise InputError(
+                f"{where} of {label} is of type {type(leaf_value).__name__}, which a graph cannot take; pass "
+                "tensors and numbers, or register the type with torch.utils._pytree.register_pytree_node"
+            )
+    return Source(root, args, kwargs, dynamic_shapes, label, leaf, free)
+
+
+def _arguments(args: Any, kwargs: Any, label: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(args, torch.Tensor):
+        raise InputError(
+            f"args of {label} is a single tensor; write (x,), a tuple of the positional arguments"
+        )
+    if isinstance(args, Mapping):
+        raise InputError(f"args of {label} is a dict; keyword arguments go into kwargs=")
+    if args is None:
+        args = ()
+    if not isinstance(args, tuple | list):
+        raise InputError(
+            f"args of {label} is of type {type(args).__name__}; write a tuple of the positional arguments"
+        )
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise InputError(f"kwargs of {label} is of type {type(kwargs).__name__}; write a dict")
+    return tuple(args), dict(kwargs or {})
+
+
+def _as_module(source: Any) -> tuple[torch.nn.Module, str, tuple[torch.Tensor, ...]]:
+    if isinstance(source, torch.nn.Module):
+        source = getattr(source, "_orig_mod", source)  # a module that torch.compile wrapped
+        return source, type(source).__name__, ()
+    if isinstance(source, types.MethodType) and isinstance(source.__self__, torch.nn.Module):
+        owner = source.__self__
+        root = sharing_state(owner)
+        root.__dict__.update({k: v for k, v in owner.__dict__.items() if k not in root.__dict__})
+        root.__class__ = type(owner)
+        root.forward = types.MethodType(source.__func__, root)
+        return root, source.__qualname__, ()
+    if not callable(source):
+        raise InputError(
+            f"a {type(source).__name__} cannot be captured; give a module, a function, a GraphModule, an "
+            "ExportedProgram, a path of a .pt2 file or a TorchScript module"
+        )
+    label = getattr(source, "__qualname__", None) or type(source).__name__
+    modules, tensors = _free_values(source)
+    root = torch.nn.Module()
+    for name, module in modules.items():
+        root.add_module(name, module)
+    root.forward = _as_function(source)
+    return root, label, tuple(tensors)
+
+
+def _as_function(source: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.isfunction(source):
+        return source
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return source(*args, **kwargs)
+
+    try:
+        forward.__signature__ = inspect.signature(source)  # type: ignore[attr-defined]
+    except ValueError:  # some builtins do not tell theirs
+
+        def forward(*args: Any) -> Any:
+            return source(*args)
+
+    return forward
+
+
+def _free_values(source: Any) -> tuple[dict[str, torch.nn.Module], list[torch.Tensor]]:
+    """Modules and tensors that a function reaches through its closure, globals or partial."""
+    values: dict[str, Any] = {}
+    while isinstance(source, functools.partial):
+        values.update({f"arg{i}": value for i, value in enumerate(source.args)}, **source.keywords)
+        source = source.func
+    if isinstance(source, types.MethodType):
+        values["self"] = source.__self__
+        source = source.__func__
+    source = inspect.unwrap(source)
+    if inspect.isfunction(source):
+        try:
+            names = inspect.getclosurevars(source)
+            values.update(names.globals, **names.nonlocals)
+        except ValueError:  # a cell that is still empty
+            values.update(source.__globals__)
+            values = {name: value for name, value in values.items() if name in source.__code__.co_names}
+    modules = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, torch.nn.Module) and not isinstance(value, torch.jit.ScriptModule)
+    }
+    tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
+    return modules, tensors
+
+
+def sharing_state(root: torch.nn.Module, forward: Callable[..., Any] | None = None) -> torch.nn.Module:
+    """A bare module with the very parameters, buffers and children of *root*."""
+    module = torch.nn.Module()
+    for name in ("training", "_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"):
+        module.__dict__[name] = root.__dict__[name]
+    if forward is not None:
+        forward.__signature__ = inspect.signature(root.forward)  # type: ignore[attr-defined]
+        module.forward = forward
+    return module
+
+
+def register_dataclasses(tree: Any) -> None:
+    """Make pytree nodes of the dataclasses in *tree*, as `torch.export.register_dataclass` does."""
+    while True:
+        found = {
+            type(leaf)
+            for leaf in pytree.tree_leaves(tree)
+            if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type)
+        }
+        if not found:
+            return
+        for cls in found:
+            torch.export.register_dataclass(cls, serialized_type_name=f"{cls.__module__}.{cls.__qualname__}")
+
+
+@contextmanager
+def untouched(source: Source) -> Iterator[None]:
+    """Give the user's tensors and modes back as they were, whatever the tracing did."""
+    kept = [(t, t._version, t.detach().clone()) for t in source.free]
+    modes = [(module, module.training) for module in source.root.modules()]
+    try:
+        yield
+    finally:
+        for tensor, version, value in kept:
+            if tensor._version != version:
+                with torch.no_grad():
+                    tensor.copy_(value)
+        for module, training in modes:
+            module.training = training
