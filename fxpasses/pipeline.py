@@ -194,12 +194,12 @@ class Pipeline:
 
 
 def verify_each(level: str = "well-formed") -> Hook:
-    """A hook that verifies the result of each pass."""
+    """A hook that verifies the result of each pass, and that no mutation or input was lost."""
 
     def hook(before: Program, pass_: Pass, after: Program) -> None:
         from fxpasses.verify import verify
 
-        verify(after, level).raise_if_any(f"after pass {pass_name(pass_)!r}")
+        verify(after, level, before=before).raise_if_any(f"after pass {pass_name(pass_)!r}")
 
     return hook
 

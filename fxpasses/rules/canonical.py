@@ -180,7 +180,7 @@ def _dims(subject: Subject) -> Findings:
             if argument.name not in _DIM_ARGUMENTS or argument.name not in call.given:
                 continue
             value = call.given[argument.name]
-            if argument.list_default and not value and rank > 0:
+            if argument.may_be_empty and not value and rank > 0:
                 yield call.node, f"{argument.name!r} of {call.op} is {value}; list the dims"
             outside = [dim for dim in ints(value) if not 0 <= dim < places]
             if outside:
@@ -320,15 +320,14 @@ def _twins(subject: Subject) -> Findings:
     """No two pure calls are equal."""
     from fxpasses.passes.eliminate_common_subexpressions import call_key
 
+    if subject.broken:
+        return
     for module in subject.modules:
         first: dict[Any, fx.Node] = {}
         for node in module.graph.nodes:
-            if node.op not in ("call_function", "get_attr") or node.target is operator.getitem:
-                continue
-            try:
-                key = call_key(node)
-            except FxpassesError:  # does not bind: a violation of "arguments"
-                continue
+            if node.target is operator.getitem:
+                continue  # see the rule "results"
+            key = call_key(node)
             if key is not None and first.setdefault(key, node) is not node:
                 yield (
                     node,

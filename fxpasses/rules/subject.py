@@ -42,8 +42,7 @@ class Argument:
     kwarg_only: bool
     type_text: str
     takes_tensor: bool
-    optional: bool
-    list_default: bool
+    may_be_empty: bool
     fits: Callable[[Any], bool] = field(repr=False)
 
 
@@ -146,8 +145,8 @@ def _arguments(op: OpOverload) -> tuple[Argument, ...]:
             kwarg_only=a.kwarg_only,
             type_text=str(a.real_type),
             takes_tensor=_innermost(a.real_type).kind() == "TensorType",
-            optional=a.real_type.kind() == "OptionalType",
-            list_default=a.has_default_value() and _is_list(a.real_type) and a.default_value in (None, []),
+            may_be_empty=_is_list(a.real_type)
+            and (a.real_type.kind() == "OptionalType" or (a.has_default_value() and a.default_value == [])),
             fits=_fits(a.real_type, a.N is not None),
         )
         for a in op._schema.arguments
