@@ -19,7 +19,7 @@ from fxpasses.program import body_of
 from fxpasses.rewrite import copy_graph_module, fake_value, same_type
 from fxpasses.schema import bind, is_functional
 
-__all__ = ["functionalize"]
+__all__ = ["functionalize", "replace_fresh_mutations"]
 
 aten = torch.ops.aten
 
@@ -71,7 +71,7 @@ def functionalize(exported: ExportedProgram) -> tuple[fx.GraphModule, ExportedPr
     """A functional copy of the graph, and the exported program whose signature fits it."""
     module, _ = copy_graph_module(exported.graph_module)
     _inline_grad_regions(module)
-    _replace_fresh_mutations(module)
+    replace_fresh_mutations(module)
     if not _is_functional(module):
         exported = exported.run_decompositions({})
         module, _ = copy_graph_module(exported.graph_module)
@@ -156,7 +156,7 @@ def _inline_grad_regions(module: fx.GraphModule) -> None:
 # -- mutation that nothing else can see -----------------------------------------------
 
 
-def _replace_fresh_mutations(module: fx.GraphModule) -> None:
+def replace_fresh_mutations(module: fx.GraphModule) -> None:
     """``relu_(x)`` becomes ``relu(x)`` where *x* is fresh and has no views."""
     position = {node: i for i, node in enumerate(module.graph.nodes)}
     for node in list(module.graph.nodes):

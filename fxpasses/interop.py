@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -235,9 +236,11 @@ def _from_graph_module(module: fx.GraphModule, program: Program) -> Program:
             try:
                 tensor = operator.attrgetter(target)(module)
             except AttributeError as error:
-                raise FxpassesError(f"get_attr node {node.name!r} names {target!r}, which the module lacks") from error
+                raise FxpassesError(
+                    f"get_attr node {node.name!r} names {target!r}, which the module lacks"
+                ) from error
             role = known.get(target) or Input("param" if target in kinds else "constant", target)
-            lifted = graph.placeholder(target.replace(".", "_"))
+            lifted = graph.placeholder("t_" + re.sub(r"\W", "_", target))
             same = node.meta.get("val") if target in known else None
             lifted.meta = dict(node.meta)
             lifted.meta.update(role=role, val=same if same is not None else fake_tensor(fake_mode, tensor))
@@ -274,6 +277,7 @@ def _from_graph_module(module: fx.GraphModule, program: Program) -> Program:
 
 # -- helpers -------------------------------------------------------------------------
 
+
 def _tensor_of(exported: ExportedProgram, target: str) -> torch.Tensor:
     if target in exported.state_dict:
         return exported.state_dict[target]
@@ -284,7 +288,9 @@ def _argument_names(exported: ExportedProgram, args_spec: Any, kwargs_spec: Any)
     """A unique name for each flat user input: ``x``, ``xs[0]``, ``batch['mask']``."""
     entry = exported.module_call_graph[0].signature if exported.module_call_graph else None
     given = list(entry.forward_arg_names or []) if entry is not None else []
-    placeholders = [s.arg.name for s in exported.graph_signature.input_specs if s.kind == InputKind.USER_INPUT]
+    placeholders = [
+        s.arg.name for s in exported.graph_signature.input_specs if s.kind == InputKind.USER_INPUT
+    ]
     tops: list[tuple[str | None, Any]] = [
         (given[i] if i < len(given) else None, child) for i, child in enumerate(args_spec.children())
     ]

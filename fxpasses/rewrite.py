@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -193,7 +194,7 @@ class Editor:
         self.tensors[unique] = tensor
         first = next(n for n in self.graph.nodes if n.op != "placeholder" or n.meta["role"].kind == "user")
         with self.graph.inserting_before(first):
-            node = self.graph.placeholder(unique.replace(".", "_"))
+            node = self.graph.placeholder("t_" + re.sub(r"\W", "_", unique))
         node.meta["role"] = Input(kind, unique)
         node.meta["val"] = fake_tensor(self.fake_mode, tensor)
         return node
@@ -348,7 +349,9 @@ class Rewrite:
                 for new in reversed(g._new):
                     g.erase(new)
             elif value is not node:
+                users = [user for user in node.users if user.target in targets]
                 g.replace(node, value)
+                pending.extend(users)
                 changed = True
             else:
                 changed = True
@@ -363,7 +366,8 @@ def rewrite(*targets: Any) -> Callable[[Rule], Rewrite]:
 
     The rule returns the value that takes the node's place (a node, or a tuple
     of nodes for a call with several results), ``node`` itself after changing it
-    in place with `Editor.update`, or None to leave it. Calls that the rule makes are visited too.
+    in place with `Editor.update`, or None to leave it. Calls that the
+    rule makes, and users of what it replaced, are visited again.
 
     ::
 

@@ -14,6 +14,7 @@ from fxpasses.passes.fold_constants import FoldConstants, fold_constants
 from fxpasses.passes.fuse_conv_bn import fuse_conv_bn
 from fxpasses.passes.normalize_dims import normalize_dims
 from fxpasses.passes.normalize_kwargs import normalize_kwargs
+from fxpasses.passes.normalize_matmul import normalize_matmul
 from fxpasses.passes.normalize_params import normalize_params
 from fxpasses.passes.normalize_sizes import normalize_sizes
 from fxpasses.passes.order_nodes import order_nodes
@@ -36,6 +37,7 @@ __all__ = [
     "fuse_conv_bn",
     "normalize_dims",
     "normalize_kwargs",
+    "normalize_matmul",
     "normalize_params",
     "normalize_sizes",
     "order_nodes",
@@ -46,12 +48,14 @@ __all__ = [
 
 canonicalize = Pipeline(
     check_inference,
-    remove_assertions,
     normalize_params,
     decompose_to_core_aten,
+    remove_assertions,
     normalize_kwargs,
     normalize_dims,
     explicit_promotion,
+    remove_noops,
+    normalize_matmul,
     remove_noops,
     fuse_conv_bn,
     eliminate_common_subexpressions,

@@ -18,6 +18,7 @@ from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 
 from fxpasses.errors import UnsupportedOperatorError, source_line
+from fxpasses.functionalize import replace_fresh_mutations
 from fxpasses.passes.decompositions import DECOMPOSITIONS
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
@@ -139,12 +140,15 @@ def _trace(
 
 
 def _trace_with(table: dict[OpOverload, Any], call: Any, vals: list[Any]) -> fx.GraphModule:
+    from torch._subclasses.functional_tensor import dispatch_functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
 
     with torch.no_grad():
         traced = make_fx(call, decomposition_table=table, tracing_mode="symbolic")(*vals)
         if any(_mutates(n) for n in traced.graph.nodes):
-            functional = torch.func.functionalize(call, remove="mutations")
+            replace_fresh_mutations(traced)
+        if any(_mutates(n) for n in traced.graph.nodes):
+            functional = dispatch_functionalize(call)
             traced = make_fx(functional, decomposition_table=table, tracing_mode="symbolic")(*vals)
     return traced
 

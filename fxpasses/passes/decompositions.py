@@ -573,6 +573,26 @@ def mean_all(g: Editor, self: fx.Node, *, dtype: Any) -> fx.Node:
     return g.call(aten.mean.dim, self, _all_dims(self), False, dtype=dtype)
 
 
+@decomposition(aten.var.dim)
+def var_dim(g: Editor, self: fx.Node, dim: Any, unbiased: bool, keepdim: bool) -> fx.Node:
+    return g.call(aten.var.correction, self, dim, correction=int(unbiased), keepdim=keepdim)
+
+
+@decomposition(aten.var.default)
+def var_all(g: Editor, self: fx.Node, unbiased: bool) -> fx.Node:
+    return g.call(aten.var.correction, self, _all_dims(self), correction=int(unbiased))
+
+
+@decomposition(aten.any.default)
+def any_all(g: Editor, self: fx.Node) -> fx.Node:
+    return g.call(aten.any.dims, self, _all_dims(self))
+
+
+@decomposition(aten.any.dim)
+def any_dim(g: Editor, self: fx.Node, dim: int, keepdim: bool) -> fx.Node:
+    return g.call(aten.any.dims, self, [dim], keepdim)
+
+
 # -- creation: full and arange ------------------------------------------------------------------
 
 

@@ -56,6 +56,9 @@ def _explicit(g: Editor, node: fx.Node, op: OpOverload) -> None:
         g.update(node, [_cast(g, item, val.dtype) for item in node.args[0]], node.args[1])  # type: ignore[union-attr]
     elif op is aten.full.default:
         g.update(node, node.args[0], _number(node.args[1], val.dtype), **node.kwargs)
+    elif op is aten.var.correction:
+        correction = 1 if node.kwargs["correction"] is None else node.kwargs["correction"]
+        g.update(node, *node.args, **{**node.kwargs, "correction": float(correction)})
     elif op is aten.masked_fill.Scalar:
         mask, value = node.args[1], _number(node.args[2], val.dtype)
         constant = g.call(aten.full.default, [], value, dtype=val.dtype)

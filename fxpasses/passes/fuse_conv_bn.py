@@ -102,7 +102,8 @@ def _fused_call(
     )
     groups = args[producer.groups] if producer.groups is not None else 1
     gamma, beta, mean, var = (None if t is None else t.detach().double() for t in statistics)
-    assert mean is not None and var is not None
+    assert mean is not None
+    assert var is not None
     scale = torch.rsqrt(var + eps) * (1 if gamma is None else gamma)
     if shape(call)[1:2] != [scale.numel()]:
         return None

@@ -20,7 +20,6 @@ _DIM_NAMES = ("dim", "dims", "dim0", "dim1", "dim2")
 _INSERTING = ("aten::unsqueeze", "aten::stack")
 # Results of a reduction over "no dims" are reductions over all of them.
 _EMPTY_MEANS_ALL = ("aten::sum", "aten::mean", "aten::amax", "aten::amin", "aten::var", "aten::logsumexp")
-_EMPTY_IS_NONE = ("aten::any", "aten::all")
 
 
 def normalize_dims(program: Program) -> Program:
@@ -47,15 +46,18 @@ def _normalize(g: Editor, node: fx.Node, op: OpOverload) -> None:
         for index, argument in enumerate(arguments[: len(args)]):
             if argument.name in _DIM_NAMES:
                 args[index] = _wrapped(args[index], places)
-                if not args[index] and args[index] != 0:
-                    if name in _EMPTY_MEANS_ALL or (name in _EMPTY_IS_NONE and args[index] is None):
-                        if "int[" in str(argument.type) or "List[int]" in str(argument.type):
-                            args[index] = list(range(rank))
+                if _means_all(args[index], name) and "List[int]" in str(argument.type):
+                    args[index] = list(range(rank))
     special = _SPECIAL.get(op)
     if special is not None:
         special(g, node, args)
     if args != list(node.args):
         g.update(node, *args, **node.kwargs)
+
+
+def _means_all(dims: Any, name: str) -> bool:
+    """Whether no dims given means all of them."""
+    return dims is None or (dims == [] and name in _EMPTY_MEANS_ALL)
 
 
 def _rank(args: list[Any]) -> int | None:

@@ -20,10 +20,13 @@ def _reshape(g: Editor, node: fx.Node) -> Any:
     source = node.args[0]
     if same_type(source.meta["val"], node.meta["val"]):
         return source
-    if source.target is aten.reshape.default:
-        inner = source.args[0]
-        return reshape(g, inner, shape(node))
+    if source.target in _SHAPE_ONLY:
+        return reshape(g, source.args[0], shape(node))
     return None
+
+
+# Views that keep the order of the elements.
+_SHAPE_ONLY = (aten.reshape.default, aten.unsqueeze.default, aten.squeeze.dims)
 
 
 def _permute(g: Editor, node: fx.Node) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from fxpasses.errors import source_line
 from fxpasses.fingerprint import SymbolNames, target_name
@@ -48,10 +50,15 @@ def program_text(program: Program, *, provenance: bool) -> str:
 
 
 def call_text(node: fx.Node, symbols: SymbolNames | None = None) -> str:
-    """One node as ``name: type = op(args)``."""
+    """One node as ``name: type = op(args)``; keyword-only defaults are left out."""
     symbols = symbols or SymbolNames()
     arguments = [_argument(arg, symbols) for arg in node.args]
-    arguments += [f"{name}={_argument(arg, symbols)}" for name, arg in node.kwargs.items()]
+    defaults = _keyword_defaults(node.target)
+    arguments += [
+        f"{name}={_argument(arg, symbols)}"
+        for name, arg in node.kwargs.items()
+        if name not in defaults or isinstance(arg, fx.Node) or arg != defaults[name]
+    ]
     kind = symbols.type_text(node.meta.get("val"))
     return f"{node.name}: {kind} = {target_name(node.target)}({', '.join(arguments)})"
 
@@ -81,6 +88,17 @@ def _body_lines(module: fx.GraphModule, symbols: SymbolNames, provenance: bool, 
                 values = _argument(body.graph.output_node().args[0], symbols)
                 lines.append(f"{indent}    return {values}")
     return lines
+
+
+@cache
+def _keyword_defaults(target: Any) -> dict[str, Any]:
+    if not isinstance(target, OpOverload):
+        return {}
+    return {
+        argument.name: argument.default_value
+        for argument in target._schema.arguments
+        if argument.kwarg_only and argument.has_default_value()
+    }
 
 
 def _argument(arg: Any, symbols: SymbolNames) -> str:

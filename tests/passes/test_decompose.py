@@ -1,0 +1,147 @@
+"""`decompose_to_core_aten`: canonical operators only, one form whatever the strides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fxpasses.errors import PassError
+from fxpasses.passes import (
+    canonicalize,
+    decompose_to_core_aten,
+    eliminate_dead_code,
+    remove_assertions,
+    remove_noops,
+)
+from fxpasses.pipeline import Pipeline
+from fxpasses.schema import is_canonical_target
+from tests.passes.helpers import apply, aten, body, program_of
+
+decompose = Pipeline(decompose_to_core_aten, remove_assertions, remove_noops, eliminate_dead_code)
+
+MATRIX_PRODUCTS = {
+    "2d x 2d": ((3, 4), (4, 5), ["mm"]),
+    "3d x 2d": ((2, 3, 4), (4, 5), ["reshape", "mm", "reshape"]),
+    "batched": ((2, 3, 4), (2, 4, 5), ["bmm"]),
+    "broadcast": ((2, 1, 3, 4), (5, 4, 6), ["expand", "reshape", "expand", "reshape", "bmm", "reshape"]),
+    "matrix x vector": ((3, 4), (4,), ["reshape", "mm", "reshape"]),
+    "vector x matrix": ((4,), (4, 3), ["reshape", "mm", "reshape"]),
+    "vector x batch": ((4,), (2, 4, 3), ["reshape", "expand", "bmm", "reshape"]),
+    "vector x vector": ((4,), (4,), ["reshape", "reshape", "mm", "reshape"]),
+}
+
+
+def operators(program):
+    return [
+        n.target._schema.name.removeprefix("aten::") for n in program.graph.nodes if n.op == "call_function"
+    ]
+
+
+@pytest.mark.parametrize("name", MATRIX_PRODUCTS)
+def test_matmul_has_one_form_for_each_rank(name):
+    left, right, expected = MATRIX_PRODUCTS[name]
+    a, b = torch.randn(left), torch.randn(right)
+    program = apply(decompose, program_of(torch.matmul, a, b), a, b, exact=False)
+    assert operators(program) == expected
+
+
+@pytest.mark.parametrize("name", ["2d x 2d", "3d x 2d", "batched", "broadcast"])
+def test_matmul_does_not_depend_on_strides(name):
+    left, right, _ = MATRIX_PRODUCTS[name]
+    a, b = torch.randn(left), torch.randn(right)
+    strided = a.transpose(-1, -2).contiguous().transpose(-1, -2)
+    assert body(decompose(program_of(torch.matmul, a, b))) == body(
+        decompose(program_of(torch.matmul, strided, b))
+    )
+
+
+def test_linear():
+    x, weight, bias = torch.randn(2, 3, 4), torch.randn(5, 4), torch.randn(5)
+    program = apply(decompose, program_of(F.linear, x, weight, bias), x, weight, bias, exact=False)
+    assert operators(program) == ["permute", "reshape", "addmm", "reshape"]
+    flat = apply(decompose, program_of(F.linear, x[0], weight), x[0], weight, exact=False)
+    assert operators(flat) == ["permute", "mm"]
+
+
+def test_linear_with_a_vector_for_weight():
+    x, weight = torch.randn(3, 4), torch.randn(4)
+    apply(decompose, program_of(F.linear, x, weight), x, weight, exact=False)
+
+
+def test_dynamic_batch_multiplies_sizes():
+    x, weight = torch.randn(2, 3, 4), torch.randn(5, 4)
+    program = program_of(F.linear, x, weight, dynamic_shapes=({0: torch.export.Dim("batch", min=1)}, None))
+    after = canonicalize(program)
+    assert body(after).splitlines()[:3] == [
+        "sym_size: s0 = aten.sym_size.int(input0, 0)",
+        "mul: 3*s0 = operator.mul(3, sym_size)",
+        "reshape: f32[3*s0, 4] = aten.reshape.default(input0, [mul, 4])",
+    ]
+    for batch in (1, 2, 7):
+        x = torch.randn(batch, 3, 4)
+        torch.testing.assert_close(after(x, weight), F.linear(x, weight))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        F.silu,
+        F.mish,
+        F.hardswish,
+        F.softplus,
+        F.relu6,
+        lambda x: F.normalize(x, dim=-1),
+        lambda x: F.cosine_similarity(x, x + 1, dim=-1),
+        lambda x: torch.einsum("ij,kj->ik", x, x),
+        lambda x: x.std(0),
+        lambda x: F.one_hot(x.argmax(-1), 6),
+        lambda x: torch.stack([x, x + 1]).flatten(0, 1).unflatten(0, (2, -1)),
+        lambda x: x.roll(1, 0).tril(),
+        lambda x: F.pad(x, (1, 2), mode="reflect"),
+        lambda x: torch.logsumexp(x, -1),
+        lambda x: x.cumsum(0).clamp_min(0.1).masked_fill(x > 0, -1.0),
+        lambda x: torch.tensor_split(x, 3, dim=1),
+        lambda x: F.group_norm(x[None], 2, torch.ones(4), torch.zeros(4)),
+        lambda x: F.instance_norm(x[None]),
+    ],
+)
+def test_everything_ends_in_the_canonical_set(function):
+    x = torch.randn(4, 6)
+    program = apply(decompose, program_of(function, x), x, exact=False)
+    outside = [
+        n.target for n in program.graph.nodes if n.op == "call_function" and not is_canonical_target(n.target)
+    ]
+    assert outside == []
+
+
+def test_what_has_a_lowering_stays_whole():
+    q = torch.randn(1, 2, 3, 4)
+    program = program_of(F.scaled_dot_product_attention, q, q, q)
+    assert operators(decompose(program)) == ["scaled_dot_product_attention"]
+
+
+def test_dropout_of_inference_vanishes_and_of_training_is_refused():
+    x = torch.randn(4)
+    program = program_of(lambda x: F.dropout(x, 0.5, training=False) + 1, x)
+    assert operators(decompose(program)) == ["add"]
+    training = program_of(lambda x: F.dropout(x, 0.5, training=True), x)
+    with pytest.raises(PassError, match=r"aten.dropout.default .*is in training mode[\s\S]*model.eval\(\)"):
+        canonicalize(training)
+
+
+def test_splits_become_slices_and_unused_parts_vanish():
+    x = torch.randn(6, 4)
+    program = apply(decompose, program_of(lambda x: x.split(2)[1] + x.chunk(3)[0], x), x)
+    assert operators(program) == ["slice", "slice", "add"]
+
+
+def test_an_unknown_operator_stays():
+    library = torch.library.Library("fxpasses_test_decompose", "FRAGMENT")
+    library.define("twice(Tensor x) -> Tensor")
+    library.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
+    torch.library.register_fake("fxpasses_test_decompose::twice", lambda x: torch.empty_like(x), lib=library)
+    x = torch.randn(3)
+    twice = torch.ops.fxpasses_test_decompose.twice.default
+    program = decompose(program_of(lambda x: twice(x).relu(), x))
+    assert [n.target for n in program.graph.nodes if n.op == "call_function"] == [twice, aten.relu.default]
