@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 # the function out of it, leaves the function as the package's attribute for good: Python binds a
 # submodule to its package only when it loads it.
 from fxpasses import errors as errors
+from fxpasses.capture import capture as capture
 from fxpasses.fingerprint import fingerprint as fingerprint
 from fxpasses.interop import graph_module_pass as graph_module_pass
 from fxpasses.pipeline import Pipeline as Pipeline
@@ -31,7 +32,6 @@ from fxpasses.verify import verify as verify
 if TYPE_CHECKING:
     from fxpasses import passes as passes
     from fxpasses import testing as testing
-    from fxpasses.capture import capture as capture
     from fxpasses.codegen.artifact import load as load
     from fxpasses.codegen.compile import compile as compile
     from fxpasses.codegen.compile import explain as explain
@@ -61,7 +61,6 @@ __all__ = [
 # Public name to the module that holds it; None where the name is a submodule itself.
 _LAZY: dict[str, str | None] = {
     "canonicalize": "fxpasses.passes",
-    "capture": "fxpasses.capture",
     "compile": "fxpasses.codegen.compile",
     "explain": "fxpasses.codegen.compile",
     "load": "fxpasses.codegen.artifact",
