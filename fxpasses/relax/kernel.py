@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,12 +14,18 @@ __all__ = [
     "accumulator",
     "const",
     "convert",
+    "grid",
+    "highest",
     "is_static",
+    "load",
+    "loops",
     "lowest",
     "position",
     "product",
     "safe_index",
+    "store",
     "used",
+    "when",
 ]
 
 _HALF = ("float16", "bfloat16")
@@ -58,6 +65,14 @@ def lowest(dtype: str) -> Any:
     return const(False if kind is torch.bool else torch.iinfo(kind).min, dtype)
 
 
+def highest(dtype: str) -> Any:
+    """The value that a minimum over *dtype* starts from."""
+    kind = getattr(torch, dtype)
+    if kind.is_floating_point:
+        return const(float("inf"), dtype)
+    return const(True if kind is torch.bool else torch.iinfo(kind).max, dtype)
+
+
 def position(dim: int, rank: int) -> int:
     """A dim in ``[0, rank)``; a tensor without dims counts as having one."""
     return dim % max(rank, 1)
@@ -92,3 +107,69 @@ def safe_index(index: Any, size: Any) -> Any:
 def used(b: Any, result: int) -> bool:
     """Whether the graph uses this result of the call that is being lowered."""
     return any(user.args[1] == result for user in b.node.users)
+
+
+def loops(
+    inputs: Sequence[Any],
+    results: Sequence[tuple[Sequence[Any], str]],
+    body: Callable[..., None],
+    name: str,
+) -> Any:
+    """A kernel that is written as loops, for what no tensor expression says.
+
+    ``body(*inputs, *results)`` writes the loops with the builder ``T.ir_builder.tirx``;
+    buffers are read by `load` and written by `store`.
+
+    Args:
+        inputs: tensors of a tensor expression.
+        results: shape and dtype of each result.
+        body: writes the loops.
+        name: what the kernel is called in the IR.
+    """
+    buffers = [
+        T.tirx.decl_buffer(tuple(shape), dtype, f"{name}_{index}", layout=None)
+        for index, (shape, dtype) in enumerate(results)
+    ]
+
+    def statement(ins: Any, outs: Any) -> Any:
+        with T.ir_builder.IRBuilder() as builder:
+            with T.ir_builder.tirx.seq_scope():
+                body(*ins, *outs)
+            return builder.get()
+
+    return T.te.extern(
+        [tuple(shape) for shape, _ in results],
+        list(inputs),
+        statement,
+        dtype=[dtype for _, dtype in results],
+        out_buffers=buffers,
+        name=name,
+    )
+
+
+@contextmanager
+def grid(*sizes: Any) -> Iterator[list[Any]]:
+    """Nested serial loops of a kernel written as loops; a list with each position."""
+    if not sizes:
+        yield []
+        return
+    with T.ir_builder.tirx.grid(*sizes) as at:
+        yield [at] if T.ir.is_prim_expr(at) else list(at)
+
+
+@contextmanager
+def when(condition: Any) -> Iterator[None]:
+    """What a kernel written as loops does only where *condition* holds."""
+    builder = T.ir_builder.tirx
+    with builder.If(convert(condition, "bool")), builder.Then():
+        yield
+
+
+def store(buffer: Any, value: Any, at: Sequence[Any]) -> None:
+    """Write one element in a kernel written as loops."""
+    T.ir_builder.tirx.buffer_store(buffer, value, list(at))
+
+
+def load(buffer: Any, at: Sequence[Any]) -> Any:
+    """Read one element in a kernel written as loops."""
+    return T.tirx.BufferLoad(buffer, list(at))

@@ -1,0 +1,63 @@
+"""Tensors made from numbers and sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.kernel import const, convert
+from fxpasses.relax.table import lowering
+
+aten = torch.ops.aten
+
+
+@lowering(aten.full.default)
+def full(b: Any, size: Any, fill_value: Any, *, dtype: Any, layout: Any, device: Any, pin_memory: Any) -> Any:
+    name = b.dtype(b.val.dtype)
+
+    def kernel(shape: Any, value: Any) -> Any:
+        return T.te.compute(tuple(shape), lambda *_: convert(value, name), name="full")
+
+    value = const(fill_value, name) if isinstance(fill_value, bool | int | float) else fill_value
+    return b.te(kernel, b.shape(b.val), value)
+
+
+@lowering(aten.arange.start_step)
+def arange(
+    b: Any, start: Any, end: Any, step: Any, *, dtype: Any, layout: Any, device: Any, pin_memory: Any
+) -> Any:
+    name = b.dtype(b.val.dtype)
+    # torch counts in double for float types, and in int64 for integers, where
+    # a fraction of start or step is lost before counting begins.
+    counter = "float64" if b.val.dtype.is_floating_point else "int64"
+    numbers = [const(n, counter) if isinstance(n, bool | int | float) else n for n in (start, step)]
+
+    def kernel(shape: Any, start: Any, step: Any) -> Any:
+        def element(i: Any) -> Any:
+            return convert(convert(start, counter) + convert(i, counter) * convert(step, counter), name)
+
+        return T.te.compute(tuple(shape), element, name="arange")
+
+    return b.te(kernel, b.shape(b.val), *numbers)
+
+
+@lowering(aten.tril.default)
+def tril(b: Any, self: Any, diagonal: Any) -> Any:
+    return _triangle(b, self, diagonal, lambda row, column, diagonal: column - row <= diagonal)
+
+
+@lowering(aten.triu.default)
+def triu(b: Any, self: Any, diagonal: Any) -> Any:
+    return _triangle(b, self, diagonal, lambda row, column, diagonal: column - row >= diagonal)
+
+
+def _triangle(b: Any, value: Any, diagonal: Any, inside: Any) -> Any:
+    def kernel(x: Any, diagonal: Any) -> Any:
+        def element(*at: Any) -> Any:
+            return T.tirx.if_then_else(inside(*at[-2:], diagonal), x(*at), const(0, str(x.dtype)))
+
+        return T.te.compute(x.shape, element, name="triangle")
+
+    return b.te(kernel, value, b.size(diagonal))
