@@ -6,6 +6,7 @@ from typing import Any
 
 from fxpasses.codegen.artifact import load as load
 from fxpasses.codegen.build import build
+from fxpasses.codegen.explain import explain as explain
 from fxpasses.codegen.island import Islands
 from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
@@ -14,7 +15,7 @@ from fxpasses.errors import CaptureError
 from fxpasses.program import Program
 from fxpasses.relax.emit import lower
 
-__all__ = ["compile", "compile_canonical", "to_canonical"]
+__all__ = ["compile", "compile_canonical", "explain", "load", "to_canonical", "to_program"]
 
 
 def compile(

@@ -8,6 +8,7 @@ that it can be saved with the program.
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -41,18 +42,24 @@ class Island:
     op: str
     args: list[Any]
     kwargs: dict[str, Any]
-    results: int
     reason: str
     source: str | None = None
 
 
 class Islands:
-    """The islands of one compiled program, under a key that its code refers to."""
+    """The islands of one compiled program, under a key that its code refers to.
+
+    Attributes:
+        rows: one for each call; the code names them by position.
+        reasons: the nodes that became islands, and why, while a program is emitted.
+    """
 
     def __init__(self, key: str | None = None, rows: Sequence[Island] = ()) -> None:
         self.key = uuid.uuid4().hex if key is None else key
         self.rows: list[Island] = list(rows)
+        self.reasons: dict[fx.Node, str] = {}
         self._calls: dict[int, Callable[..., Any]] = {}
+        self._failed = threading.local()
 
     # -- while the program is emitted ------------------------------------------------
 
@@ -102,7 +109,8 @@ class Islands:
         vals = node.meta["val"] if isinstance(node.meta["val"], tuple | list) else (node.meta["val"],)
         schema = node.target._schema  # type: ignore[union-attr]
         name = f"{schema.name}.{schema.overload_name or 'default'}"
-        self.rows.append(Island(name, args_, kwargs_, len(vals), reason, source_line(node)))
+        self.rows.append(Island(name, args_, kwargs_, reason, source_line(node)))
+        self.reasons[node] = reason
         _register()
         relax = T.relax
         types = [T.TensorType(dtype=dtype_name(val.dtype), ndim=val.dim()) for val in vals]
@@ -141,13 +149,26 @@ class Islands:
 
         inputs = [torch.from_dlpack(tensor) for tensor in tensors]
         with torch.no_grad():
-            results = self._call(index)(inputs, sizes)
+            try:
+                results = self._call(index)(inputs, sizes)
+            except Exception as error:
+                self._failed.error = error
+                raise
             taken = {tensor.untyped_storage().data_ptr() for tensor in inputs}
             results = [
                 result.clone() if result.untyped_storage().data_ptr() in taken else result
                 for result in results
             ]
         return [prepare(result) for result in results]
+
+    def take_error(self) -> Exception | None:
+        """The exception that an island of this thread ended with, once.
+
+        On its way through TVM it loses its type.
+        """
+        error: Exception | None = getattr(self._failed, "error", None)
+        self._failed.error = None
+        return error
 
     def _call(self, index: int) -> Callable[..., Any]:
         if index not in self._calls:

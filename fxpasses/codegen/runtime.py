@@ -124,7 +124,13 @@ class Compiled:
             main = self._idle.pop()
         except IndexError:
             main = T.relax.VirtualMachine(self._module, T.tvm.cpu())["main"]
-        results = main(*arguments, *self._weights)
+        try:
+            results = main(*arguments, *self._weights)
+        except Exception as error:
+            cause = self.islands.take_error() if self.islands is not None else None
+            if cause is not None:
+                raise cause from error
+            raise
         self._idle.append(main)
         values = []
         for result in results:

@@ -1,0 +1,101 @@
+"""``torch.compile(model, backend="fxpasses")``.
+
+`torch.compile` finds `fxpasses` through the entry point of that name. AOT
+autograd makes each graph functional and takes care of mutation, aliasing and
+gradients; what it hands over, forward or backward, is compiled like any
+program. Parameters are arguments of such a graph, so changing them in place
+(by an optimizer, or `load_state_dict`) works as in eager PyTorch.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.utils import _pytree as pytree
+
+from fxpasses.codegen.compile import compile
+from fxpasses.program import Input, Output, Program, body_of, make_graph_module
+from fxpasses.rewrite import copy_graph_module, fake_tensor
+
+__all__ = ["fxpasses", "program_of_graph"]
+
+
+def fxpasses(
+    graph_module: fx.GraphModule, example_inputs: Sequence[Any], **options: Any
+) -> Callable[..., Any]:
+    """The backend that `torch.compile` calls; *options* are `strict` and `target` of `fxpasses.compile`."""
+    from torch._dynamo.backends.common import aot_autograd
+
+    given = {**options.pop("options", {}), **options}
+    unknown = given.keys() - {"strict", "target"}
+    if unknown:
+        raise TypeError(
+            f"torch.compile(backend='fxpasses') has no option {sorted(unknown)[0]!r}; "
+            "it has strict and target"
+        )
+
+    def compiler(module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        from functorch.compile import make_boxed_func
+
+        with unset_fake_temporarily():
+            return make_boxed_func(compile(program_of_graph(module), **given))
+
+    return aot_autograd(fw_compiler=compiler)(graph_module, example_inputs)  # type: ignore[no-any-return]
+
+
+def program_of_graph(module: fx.GraphModule) -> Program:
+    """The program of a functional graph of ATen calls with flat inputs and outputs.
+
+    Its placeholders are user inputs; a tensor that it reaches by ``get_attr``
+    is a constant.
+    """
+    graph = fx.Graph()
+    tensors: dict[str, torch.Tensor] = {}
+    bodies: dict[str, torch.nn.Module] = {}
+    mapping: dict[fx.Node, fx.Node] = {}
+    fake_mode = next(
+        val.fake_mode
+        for node in module.graph.nodes
+        for val in pytree.tree_leaves(node.meta.get("val"))
+        if isinstance(val, FakeTensor)
+    )
+    for node in module.graph.find_nodes(op="get_attr"):
+        name = str(node.target)
+        body = body_of(node)
+        if body is not None:
+            bodies[name], _ = copy_graph_module(body)
+        elif name not in tensors:
+            tensors[name] = operator.attrgetter(name)(module).detach()
+            mapping[node] = graph.placeholder(name.replace(".", "_"))
+            mapping[node].meta.update(role=Input("constant", name), val=fake_tensor(fake_mode, tensors[name]))
+    constants = {constant.meta["role"].target: constant for constant in mapping.values()}
+    ranges: dict[Any, Any] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and node.target in constants:
+            mapping[node] = constants[node.target]
+            continue
+        mapping[node] = graph.node_copy(node, mapping.__getitem__)
+        if node.op == "placeholder":
+            mapping[node].meta["role"] = Input("user", node.name)
+            val = node.meta["val"]
+            for size in val.shape if isinstance(val, torch.Tensor) else (val,):
+                if isinstance(size, torch.SymInt):
+                    known = size.node.shape_env.var_to_range
+                    ranges.update((s, known[s]) for s in size.node.expr.free_symbols if s in known)
+    count = len(module.graph.find_nodes(op="placeholder"))
+    output = graph.output_node()
+    values = tuple(output.args[0])  # type: ignore[arg-type]
+    output.args = (values,)
+    output.meta["roles"] = (Output("user"),) * len(values)
+    return Program(
+        graph_module=make_graph_module(graph, bodies),
+        tensors=tensors,
+        in_spec=pytree.tree_structure((tuple(range(count)), {})),
+        out_spec=pytree.tree_structure(values),
+        ranges=ranges,
+    )

@@ -1,0 +1,111 @@
+"""torch.compile(backend="fxpasses")."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fxpasses.codegen.backend import fxpasses
+
+
+class Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(8, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x, offset=0):
+        self.calls += 1
+        return torch.relu(self.linear(x)) * self.calls + offset, x.view(-1)
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch._dynamo.reset()
+
+
+def pair(**options):
+    model = Model()
+    return model, torch.compile(copy.deepcopy(model), backend="fxpasses", **options)
+
+
+def test_inference_buffers_and_views():
+    eager, compiled = pair()
+    with torch.no_grad():
+        for _ in range(3):
+            x = torch.randn(3, 8)
+            (want, _), (got, view) = eager(x), compiled(x)
+            torch.testing.assert_close(got, want)
+            view.zero_()
+            assert not x.any()  # a view of the argument, as in eager
+    assert compiled._orig_mod.calls == 3
+
+
+def test_varying_sizes():
+    eager, compiled = pair(dynamic=True)
+    with torch.no_grad():
+        for rows in (3, 5, 1, 12):
+            x = torch.randn(rows, 8)
+            torch.testing.assert_close(compiled(x)[0], eager(x)[0])
+
+
+def test_training_follows_eager():
+    eager, compiled = pair()
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in (eager, compiled)]
+    for _ in range(3):
+        x, target = torch.randn(6, 8), torch.randn(6, 4)
+        losses = []
+        for model, optimizer in zip((eager, compiled), optimizers, strict=True):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.mse_loss(model(x)[0], target)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(compiled._orig_mod.linear.weight, eager.linear.weight)
+
+
+def test_weights_changed_in_place_are_seen():
+    eager, compiled = pair()
+    x = torch.randn(2, 8)
+    with torch.no_grad():
+        compiled(x), eager(x)
+        for model in (eager, compiled._orig_mod):
+            model.linear.weight.mul_(2)
+        torch.testing.assert_close(compiled(x)[0], eager(x)[0])
+
+
+def test_a_graph_break_and_a_constant_tensor():
+    table = torch.tensor([1.0, 2.0, 3.0])
+
+    def function(x):
+        y = x + table
+        torch._dynamo.graph_break()
+        return y * torch.tensor([4.0, 5.0, 6.0])
+
+    compiled = torch.compile(function, backend="fxpasses")
+    x = torch.randn(3)
+    torch.testing.assert_close(compiled(x), function(x))
+
+
+def test_options():
+    def function(x):
+        return torch.special.bessel_j0(x)
+
+    x = torch.randn(3)
+    compiled = torch.compile(function, backend="fxpasses", options={"strict": False})
+    torch.testing.assert_close(compiled(x), function(x))
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="special_bessel_j0"):
+        torch.compile(function, backend="fxpasses", options={"strict": True})(x)
+    with pytest.raises(TypeError, match="no option 'speed'"):
+        fxpasses(torch.fx.symbolic_trace(function), [x], options={"speed": "high"})
+
+
+def test_the_name_is_found_without_importing_the_package():
+    script = "import torch; assert 'fxpasses' in torch._dynamo.list_backends()"
+    subprocess.run([sys.executable, "-c", script], check=True)
