@@ -19,7 +19,7 @@ import torch
 from torch import fx
 from torch.fx._lazy_graph_module import _LazyGraphModule
 
-from fxpasses.errors import FxpassesError
+from fxpasses.errors import ArtifactError, FxpassesError
 
 if TYPE_CHECKING:
     import sympy
@@ -247,7 +247,17 @@ class Program:
         return to_graph_module(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a ``.pt2`` file that `torch.export.load` and `capture` read."""
+        """Write a ``.pt2`` file that `torch.export.load` and `capture` read.
+
+        Raises:
+            ArtifactError: an output is a string; torch writes those and cannot read them.
+        """
+        for index, (_, value) in enumerate(self.outputs):
+            if isinstance(value, str):
+                raise ArtifactError(
+                    f"output {index} is the string {value!r}, which torch cannot read back from a .pt2 "
+                    "file; return it outside of the captured model"
+                )
         torch.export.save(self.to_exported_program(), path)
 
     # -- showing ---------------------------------------------------------------
@@ -263,6 +273,13 @@ class Program:
         from fxpasses.view.text import program_text
 
         return program_text(self, provenance=True)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # IPython and hypothesis would else show the fields of the dataclass.
+        for number, line in enumerate(repr(self).splitlines()):
+            if number:
+                printer.break_()
+            printer.text(line)
 
     def _repr_html_(self) -> str:
         from fxpasses.view.html import program_html

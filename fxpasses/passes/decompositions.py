@@ -457,6 +457,11 @@ def clone(g: Editor, self: fx.Node, *, memory_format: Any) -> fx.Node:
     return self
 
 
+@decomposition(aten.copy.default)
+def copy(g: Editor, self: fx.Node, src: fx.Node, non_blocking: bool) -> fx.Node:
+    return _cast(g, expand(g, src, shape(self)), self.meta["val"].dtype)
+
+
 def _cast(g: Editor, self: fx.Node, dtype: torch.dtype | None) -> fx.Node:
     if dtype is None or self.meta["val"].dtype == dtype:
         return self
