@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fxpasses.fingerprint import SymbolNames, target_name
-from fxpasses.view.tables import history_rows, report_headline, report_rows
+from fxpasses.view.tables import byte_text, history_rows, report_headline, report_rows
 
 if TYPE_CHECKING:
     from fxpasses.pipeline import History
@@ -118,13 +118,3 @@ def operators_table(program: Program) -> Table:
         for target, count in sorted(counts.items(), key=lambda item: (-item[1], target_name(item[0])))
     ]
     return plain_table("Operators", ["operator", "calls #", "lowering"], rows)
-
-
-def byte_text(count: int) -> str:
-    """``1536`` as ``1.5 KiB``."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

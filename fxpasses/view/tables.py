@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from fxpasses.view.text import short_source
+
 if TYPE_CHECKING:
     from fxpasses.pipeline import History, Step
     from fxpasses.verify import Report
 
-__all__ = ["history_rows", "history_text", "report_rows", "report_text", "table_text"]
+__all__ = ["byte_text", "history_rows", "history_text", "report_rows", "report_text", "table_text"]
 
 
 def table_text(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -27,6 +29,16 @@ def table_text(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     ]
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)
+
+
+def byte_text(count: int) -> str:
+    """``1536`` as ``1.5 KiB``."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
 
 
 # -- histories -----------------------------------------------------------------------
@@ -96,7 +108,9 @@ def report_text(report: Report) -> str:
     headline = report_headline(report)
     if not report:
         return headline
-    return f"{headline}\n{table_text(report_rows(report))}"
+    header, *rows = report_rows(report)
+    rows = [(*row[:-1], short_source(row[-1])) if row[-1] else row for row in rows]
+    return f"{headline}\n{table_text([header, *rows])}"
 
 
 def report_headline(report: Report) -> str:

@@ -15,7 +15,7 @@ from fxpasses.fingerprint import SymbolNames, target_name
 if TYPE_CHECKING:
     from fxpasses.program import Program
 
-__all__ = ["call_text", "program_text"]
+__all__ = ["call_text", "keyword_defaults", "program_text", "short_source"]
 
 
 def program_text(program: Program, *, provenance: bool) -> str:
@@ -53,7 +53,7 @@ def call_text(node: fx.Node, symbols: SymbolNames | None = None) -> str:
     """One node as ``name: type = op(args)``; keyword-only defaults are left out."""
     symbols = symbols or SymbolNames()
     arguments = [_argument(arg, symbols) for arg in node.args]
-    defaults = _keyword_defaults(node.target)
+    defaults = keyword_defaults(node.target)
     arguments += [
         f"{name}={_argument(arg, symbols)}"
         for name, arg in node.kwargs.items()
@@ -71,7 +71,7 @@ def _body_lines(module: fx.GraphModule, symbols: SymbolNames, provenance: bool, 
         if node.op == "call_function":
             line = indent + call_text(node, symbols)
             source = source_line(node) if provenance else None
-            lines.append(f"{line}  # {_short(source)}" if source else line)
+            lines.append(f"{line}  # {short_source(source)}" if source else line)
         elif node.op == "get_attr":
             body = body_of(node)
             parameters = (
@@ -91,7 +91,8 @@ def _body_lines(module: fx.GraphModule, symbols: SymbolNames, provenance: bool, 
 
 
 @cache
-def _keyword_defaults(target: Any) -> dict[str, Any]:
+def keyword_defaults(target: Any) -> dict[str, Any]:
+    """Defaults of the keyword-only arguments of an operator, which texts leave out."""
     if not isinstance(target, OpOverload):
         return {}
     return {
@@ -115,7 +116,8 @@ def _argument(arg: Any, symbols: SymbolNames) -> str:
     return repr(arg)
 
 
-def _short(source: str) -> str:
+def short_source(source: str) -> str:
+    """``file.py:12 in forward`` from a line of `fxpasses.errors.source_line`."""
     place, _, _ = source.partition(", code:")
     path, _, rest = place.partition(":")
     return f"{path.rsplit('/', 1)[-1]}:{rest}"
