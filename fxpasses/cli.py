@@ -159,7 +159,12 @@ def compile_(
     with _stage(f"write {output}"):
         compiled.save(output)
     out.print(console.history_table(history))
-    rows = [("target", target), ("file", f"{output} ({console.byte_text(output.stat().st_size)})")]
+    rows = [
+        ("target", str(compiled.target)),
+        ("file", f"{output} ({console.byte_text(output.stat().st_size)})"),
+    ]
+    islands = compiled.islands.rows if compiled.islands is not None else ()
+    rows += [("runs in PyTorch", f"{island.op}: {island.reason}") for island in dict.fromkeys(islands)]
     if args is not None:
         with _stage("compare with eager PyTorch"):
             rows.append(

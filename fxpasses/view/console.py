@@ -66,7 +66,7 @@ def report_table(report: Report) -> Table:
 
 
 def summary_table(program: Program, title: str) -> Table:
-    """Counts of nodes, parameters and buffers, dynamic sizes, door of capture, fingerprint."""
+    """Counts of calls, parameters and buffers, dynamic sizes, door of capture, fingerprint."""
     symbols = SymbolNames()
     sizes: dict[str, int] = {}
     counts: Counter[str] = Counter()
@@ -88,6 +88,7 @@ def summary_table(program: Program, title: str) -> Table:
     ]
     if "via" in program.notes:
         rows.append(("captured by", str(program.notes["via"])))
+        rows += [(f"not by {door}", reason) for door, reason in program.notes.get("skipped", {}).items()]
     rows.append(("fingerprint", program.fingerprint[:16]))
     return plain_table(title, ["", ""], rows)
 
