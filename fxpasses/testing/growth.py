@@ -1,0 +1,492 @@
+"""`Growth`: a random program that grows forward, call by call.
+
+Each step draws an operator from the table (see `fxpasses.testing.rows`) with
+arguments from the values that are there, or new inputs, and tries the call on
+fake tensors; a call that raises is dropped. No shape is computed by hand.
+
+The step is then run on sample data, plain and with rounding noise, which keeps
+programs meaningful: a call is dropped too if its result explodes, turns into
+NaN, or hangs on the last bit of its operands (``floor`` of a number that is an
+integer but for rounding). What remains can be compared between implementations.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+from torch.utils import _pytree as pytree
+
+from fxpasses.program import Input, Output, Program, make_graph_module
+from fxpasses.testing.drawers import Motif, Reject, Row
+from fxpasses.testing.numerics import RoundingNoise, is_exact
+from fxpasses.testing.values import DOMAINS, random_tensor
+
+__all__ = ["Growth"]
+
+_NOISE_RUNS = 2
+_MAGNITUDE = 2e3
+"""Values beyond this are not grown further: squares of them leave float16."""
+
+_NUMEL = 2000
+
+_WEIGHTS = {torch.float32: 6, torch.float64: 2, torch.int64: 3, torch.bool: 2}
+"""How often a dtype is drawn, relative to the others."""
+
+_SIZES = (2, 3, 1, 4)
+
+
+@dataclass(eq=False)
+class Leaf:
+    """A placeholder to be."""
+
+    kind: str
+    name: str
+    tensor: torch.Tensor
+
+
+@dataclass(eq=False)
+class Call:
+    """A call to be."""
+
+    op: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    val: Any
+
+
+@dataclass(eq=False)
+class Value:
+    """A value of the growing program: where it comes from, its fake tensor and its sample data."""
+
+    source: Leaf | Call
+    val: torch.Tensor
+    sample: torch.Tensor
+    noisy: list[torch.Tensor]
+    origin: Leaf | None = None
+    """The leaf whose elements it has, moved at most."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.val.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.sample.shape)
+
+    def dim(self) -> int:
+        return self.val.dim()
+
+
+class Growth:
+    """A program that grows; see `fxpasses.testing.drawers.Grower` for what drawers ask of it."""
+
+    def __init__(
+        self, draw_integer: Callable[[int, int], int], dtypes: Sequence[torch.dtype], dynamic: bool
+    ) -> None:
+        from torch._subclasses.fake_tensor import FakeTensorMode
+        from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+        self.draw_integer = draw_integer
+        self.dtypes = tuple(dtypes)
+        self.dynamic = dynamic
+        self.mode = FakeTensorMode(shape_env=ShapeEnv())
+        self.generator = torch.Generator().manual_seed(draw_integer(0, 255))
+        self.leaves: list[Leaf] = []
+        self.calls: list[Call] = []
+        self.values: list[Value] = []
+        self.indices: list[Leaf | None] = []
+        """Leaves that must stay in the range that they were drawn from."""
+        self.rejected: list[str] = []
+        """Why calls were dropped, for those who tune the table."""
+
+    # -- choices -----------------------------------------------------------------------
+
+    def integer(self, low: int, high: int) -> int:
+        if high < low:
+            raise Reject("empty range")
+        return low if high == low else self.draw_integer(low, high)
+
+    def choose(self, options: Sequence[Any]) -> Any:
+        return options[self.integer(0, len(options) - 1)]
+
+    def flag(self) -> bool:
+        return self.integer(0, 1) == 1
+
+    def permutation(self, length: int) -> list[int]:
+        left = list(range(length))
+        return [left.pop(self.integer(0, len(left) - 1)) for _ in range(length)]
+
+    def dtype(self, kinds: Iterable[torch.dtype]) -> torch.dtype:
+        options = [d for d in self.dtypes if d in set(kinds)]
+        if not options:
+            raise Reject("no such dtype is allowed")
+        return self.choose([d for d in options for _ in range(_WEIGHTS.get(d, 1))])
+
+    # -- values ------------------------------------------------------------------------
+
+    def tensor(self, kinds: Iterable[torch.dtype], rank: tuple[int, int], domain: str = "any") -> Value:
+        kinds = set(kinds)
+        found = self._find(lambda v: v.dtype in kinds and rank[0] <= v.dim() <= rank[1] and _holds(v, domain))
+        if found is not None:
+            return found
+        dtype = self.dtype(kinds)
+        most = min(rank[1], 3) if rank[0] <= 3 else rank[1]
+        return self._leaf(
+            dtype, self._sizes(self.choose([n for n in (2, 1, 3, 0, 4) if rank[0] <= n <= most])), domain
+        )
+
+    def like(self, dtype: torch.dtype, shape: Sequence[int], domain: str = "any") -> Value:
+        shape = tuple(shape)
+        found = self._find(lambda v: v.dtype == dtype and v.shape == shape and _holds(v, domain))
+        return found if found is not None else self._leaf(dtype, shape, domain)
+
+    def partner(self, shape: Sequence[int], kinds: Iterable[torch.dtype], domain: str = "any") -> Value:
+        shape, kinds = tuple(shape), set(kinds)
+        found = self._find(lambda v: v.dtype in kinds and _broadcasts(v.shape, shape) and _holds(v, domain))
+        if found is not None:
+            return found
+        dropped = self.choose((0, 0, *range(1, len(shape) + 1)))
+        sizes = [self.choose((size, size, 1)) if size > 1 else size for size in shape[dropped:]]
+        return self._leaf(self.dtype(kinds), sizes, domain)
+
+    def index(
+        self, size: int, shape: Sequence[int], dtype: torch.dtype = torch.int64, negative: bool = False
+    ) -> Value:
+        shape = tuple(shape)
+        if dtype not in self.dtypes and torch.int64 not in self.dtypes:
+            raise Reject("no index dtype is allowed")
+        low = -size if negative else 0
+        found = self._find(
+            lambda v: (
+                v.dtype == dtype
+                and v.shape == shape
+                and v.origin is not None
+                and bool(((v.sample >= low) & (v.sample < size)).all())
+            )
+        )
+        value = found if found is not None else self._leaf(dtype, shape, "any", low=low, high=size - 1)
+        self.indices.append(value.origin)
+        return value
+
+    def constant(self, tensor: torch.Tensor) -> Value:
+        return self._add_leaf("constant", tensor)
+
+    def tensor_data(self, dtype: torch.dtype, shape: Sequence[int], domain: str = "any") -> torch.Tensor:
+        low, high = DOMAINS[domain]
+        return random_tensor(dtype, tuple(shape), self.generator, low=low, high=high, nonzero=domain != "any")
+
+    def _find(self, accept: Callable[[Value], bool]) -> Value | None:
+        """One of the values there, the newest first, or None for a new leaf."""
+        found = [value for value in reversed(self.values) if accept(value)]
+        at = self.integer(0, 2 * len(found)) // 2
+        return found[at] if at < len(found) else None
+
+    def _sizes(self, rank: int) -> tuple[int, ...]:
+        return tuple(self.choose(_SIZES) for _ in range(rank))
+
+    def _leaf(
+        self,
+        dtype: torch.dtype,
+        shape: Sequence[int],
+        domain: str,
+        low: float | None = None,
+        high: float | None = None,
+    ) -> Value:
+        # A domain is promised of every run, so no user input can have one.
+        kinds = ["user", "user", "user", "param", "buffer", "constant"]
+        kinds = [k for k in kinds if not (k == "user" and domain != "any")]
+        kinds = [k for k in kinds if not (k == "param" and not dtype.is_floating_point)]
+        bounds = DOMAINS[domain] if low is None or high is None else (low, high)
+        tensor = random_tensor(
+            dtype, tuple(shape), self.generator, low=bounds[0], high=bounds[1], nonzero=domain != "any"
+        )
+        return self._add_leaf(self.choose(kinds), tensor)
+
+    def _add_leaf(self, kind: str, tensor: torch.Tensor) -> Value:
+        names = {"user": "x", "param": "weight", "buffer": "buffer", "constant": "c"}
+        number = sum(leaf.kind == kind for leaf in self.leaves)
+        leaf = Leaf(kind, f"{names[kind]}{number}", tensor)
+        self.leaves.append(leaf)
+        fake = self.mode.from_tensor(tensor, static_shapes=True)
+        value = Value(leaf, fake, tensor, [tensor] * _NOISE_RUNS, leaf)
+        self.values.append(value)
+        return value
+
+    # -- calls -------------------------------------------------------------------------
+
+    def attempt(self, row: Row | Motif) -> bool:
+        """Make the step; forget what it began if it fails."""
+        before = len(self.leaves), len(self.calls), len(self.values)
+        try:
+            row.grow(self)
+        except Reject as reason:
+            self.rejected.append(f"{row.name}: {reason}")
+            del self.leaves[before[0] :], self.calls[before[1] :], self.values[before[2] :]
+            return False
+        return True
+
+    def call(self, op: OpOverload, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            with _quiet(), self.mode, torch.no_grad():
+                val = op(*_each(args, lambda v: v.val), **_each(kwargs, lambda v: v.val))
+        except Exception as error:
+            raise Reject(
+                f"fake: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            ) from error
+        vals = val if isinstance(val, tuple | list) else (val,)
+        if not all(isinstance(v, torch.Tensor) for v in vals):
+            raise Reject("not a tensor")
+        sample = self._run(op, args, kwargs, lambda v: v.sample)
+        noisy = [self._run(op, args, kwargs, lambda v, i=i: v.noisy[i], seed=i) for i in range(_NOISE_RUNS)]
+        for position, fake in enumerate(vals):
+            self._judge(fake, sample[position], [run[position] for run in noisy])
+        if not sample[0].numel():
+            raise Reject("empty")
+        call = Call(op, args, kwargs, val)
+        self.calls.append(call)
+        operands = _values_in((args, kwargs))
+        origin = operands[0].origin if len(operands) == 1 and is_exact(op) else None
+        values = []
+        for position, fake in enumerate(vals):
+            source = call
+            if isinstance(val, tuple | list):
+                source = Call(operator.getitem, (call, position), {}, fake)
+                self.calls.append(source)
+            if not sample[position].numel():
+                continue  # the unused statistics of a batch norm
+            runs = [run[position] for run in noisy]
+            same = origin is not None and fake.dtype == operands[0].dtype
+            values.append(Value(source, fake, sample[position], runs, origin if same else None))
+        self.values += values
+        return tuple(values) if isinstance(val, tuple | list) else values[0]
+
+    def _run(
+        self, op: OpOverload, args: Any, kwargs: Any, data: Callable[[Value], Any], seed: int | None = None
+    ) -> Any:
+        mode = RoundingNoise(1000 * len(self.calls) + seed) if seed is not None else nullcontext()
+        try:
+            with mode, torch.no_grad():
+                result = op(*_each(args, data), **_each(kwargs, data))
+        except Exception as error:
+            raise Reject(f"eager: {str(error).splitlines()[0]}") from error
+        return result if isinstance(result, tuple | list) else (result,)
+
+    def _judge(self, fake: torch.Tensor, sample: torch.Tensor, noisy: list[torch.Tensor]) -> None:
+        """Raise `Reject` for a result that would not be worth comparing."""
+        if fake.dtype != sample.dtype or tuple(fake.shape) != tuple(sample.shape):
+            raise Reject(f"fake {fake.dtype} {tuple(fake.shape)}, eager {sample.dtype} {tuple(sample.shape)}")
+        if sample.numel() > _NUMEL or sample.is_complex():
+            raise Reject("large or complex")
+        if not sample.is_floating_point() and any(not torch.equal(sample, other) for other in noisy):
+            raise Reject("at an edge")
+        if sample.dtype == torch.bool or not sample.numel():
+            return
+        wide = sample.double()
+        if not bool(wide.isfinite().all()) or float(wide.abs().max()) > _MAGNITUDE:
+            raise Reject("not finite or too large")
+        if not sample.is_floating_point():
+            return
+        limit = 200 * torch.finfo(sample.dtype).eps
+        for other in noisy:
+            if not bool(((other.double() - wide).abs() <= limit * (0.1 + wide.abs())).all()):
+                raise Reject("ill-conditioned")
+
+    # -- the program -------------------------------------------------------------------
+
+    def finish(self, mutation: bool) -> Program:
+        """Choose outputs and mutations, drop what they do not need, and build the graph."""
+        mutations = self._mutations() if mutation else []
+        returned = self._returned()
+        structure = self._structure(returned)
+        return _build(self, mutations, returned, structure)
+
+    def _mutations(self) -> list[tuple[Value, Value]]:
+        """Pairs of a buffer or user input and its new value."""
+        pairs: list[tuple[Value, Value]] = []
+        leaves = [
+            v for v in self.values if isinstance(v.source, Leaf) and v.source.kind in ("buffer", "user")
+        ]
+        for leaf in [leaf for leaf in leaves if leaf.source not in self.indices][:4]:
+            if self.integer(0, 9) < (5 if leaf.source.kind == "buffer" else 9):
+                continue
+            fitting = [
+                v
+                for v in reversed(self.values)
+                if v is not leaf
+                and v.dtype == leaf.dtype
+                and v.shape == leaf.shape
+                and isinstance(v.source, Call)
+            ]
+            at = self.integer(0, len(fitting))
+            if at < len(fitting):
+                pairs.append((leaf, fitting[at]))
+                continue
+            try:
+                op = (
+                    torch.ops.aten.logical_not.default
+                    if leaf.dtype == torch.bool
+                    else torch.ops.aten.add.Tensor
+                )
+                pairs.append((leaf, self.call(op, leaf, *(() if leaf.dtype == torch.bool else (1,)))))
+            except Reject:
+                continue
+        return pairs
+
+    def _returned(self) -> list[Any]:
+        """Values, None and numbers."""
+        computed = [v for v in self.values if isinstance(v.source, Call)]
+        style = self.choose(("one", "ends", "ends", "ends", "some"))
+        one = self.integer(0, max(len(computed) - 1, 0))
+        if not computed:
+            return [self.values[0]] if self.values else [self._leaf(self.dtypes[0], (2,), "any")]
+        used = {id(v) for call in self.calls for v in _values_in((call.args, call.kwargs))}
+        if style == "one":
+            returned: list[Any] = [list(reversed(computed))[one]]
+        elif style == "ends":
+            returned = [v for v in computed if id(v) not in used] or computed[-1:]
+        else:
+            returned = [computed[self.integer(0, len(computed) - 1)] for _ in range(self.integer(1, 3))]
+        extra = self.integer(0, 15)
+        if extra > 11:
+            returned.append((None, 3, self.values[0], returned[0])[extra - 12])
+        return returned
+
+    def _structure(self, returned: list[Any]) -> Any:
+        style = self.choose(("tuple", "tuple", "dict", "nested"))
+        if len(returned) == 1 and style == "tuple":
+            return returned[0] if self.flag() else tuple(returned)
+        if style == "dict":
+            return {f"y{i}": value for i, value in enumerate(returned)}
+        if style == "nested":
+            return [returned[0], {"rest": tuple(returned[1:])}]
+        return tuple(returned)
+
+
+def _build(
+    growth: Growth, mutations: list[tuple[Value, Value]], returned: list[Any], structure: Any
+) -> Program:
+    roots = [new for _, new in mutations] + [v for v in returned if isinstance(v, Value)]
+    needed: set[int] = {id(leaf.source) for leaf, _ in mutations}
+    pending: list[Any] = [root.source for root in roots]
+    while pending:
+        source = pending.pop()
+        if id(source) in needed and not isinstance(source, Call):
+            continue
+        if id(source) in needed:
+            continue
+        needed.add(id(source))
+        if isinstance(source, Call):
+            if source.op is operator.getitem:
+                pending.append(source.args[0])
+            else:
+                pending += [v.source for v in _values_in((source.args, source.kwargs))]
+    graph = fx.Graph()
+    nodes: dict[int, fx.Node] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    fakes = {id(v.source): v.val for v in growth.values}
+    order = ("param", "buffer", "constant", "user")
+    inputs = []
+    for leaf in sorted(growth.leaves, key=lambda leaf: order.index(leaf.kind)):
+        if id(leaf) not in needed:
+            continue
+        node = graph.placeholder(f"p_{leaf.name}" if leaf.kind != "user" else leaf.name)
+        node.meta["role"] = Input(leaf.kind, leaf.name)  # type: ignore[arg-type]
+        node.meta["val"] = fakes[id(leaf)]
+        nodes[id(leaf)] = node
+        if leaf.kind == "user":
+            inputs.append(leaf)
+        else:
+            tensors[leaf.name] = torch.nn.Parameter(leaf.tensor) if leaf.kind == "param" else leaf.tensor
+
+    def node_of(item: Any) -> Any:
+        if isinstance(item, Value):
+            return nodes[id(item.source)]
+        return nodes[id(item)] if isinstance(item, Call) else item
+
+    for call in growth.calls:
+        if id(call) in needed:
+            args, kwargs = _map((call.args, call.kwargs), node_of)
+            node = graph.call_function(call.op, args, kwargs)
+            node.meta["val"] = call.val
+            nodes[id(call)] = node
+    # As torch.export orders them: buffers, then inputs, then what the user gets.
+    mutations = sorted(mutations, key=lambda pair: pair[0].source.kind != "buffer")  # type: ignore[union-attr]
+    leaves, out_spec = pytree.tree_flatten(structure)
+    output = graph.output(tuple(node_of(item) for item in [*(new for _, new in mutations), *leaves]))
+    output.meta["roles"] = tuple(
+        [
+            Output("buffer_mutation" if old.source.kind == "buffer" else "input_mutation", old.source.name)  # type: ignore[union-attr]
+            for old, _ in mutations
+        ]
+        + [Output("user")] * len(leaves)
+    )
+    program = Program(
+        graph_module=make_graph_module(graph, {}),
+        tensors=tensors,
+        in_spec=pytree.tree_structure((tuple(leaf.tensor for leaf in inputs), {})),
+        out_spec=out_spec,
+    )
+    return program
+
+
+# -- helpers -------------------------------------------------------------------------------
+
+
+def _map(item: Any, function: Callable[[Any], Any]) -> Any:
+    if isinstance(item, tuple):
+        return tuple(_map(part, function) for part in item)
+    if isinstance(item, list):
+        return [_map(part, function) for part in item]
+    if isinstance(item, dict):
+        return {key: _map(part, function) for key, part in item.items()}
+    return function(item)
+
+
+def _each(item: Any, data: Callable[[Value], Any]) -> Any:
+    return _map(item, lambda part: data(part) if isinstance(part, Value) else part)
+
+
+def _values_in(item: Any) -> list[Value]:
+    found: list[Value] = []
+    _map(item, lambda part: found.append(part) if isinstance(part, Value) else None)
+    return found
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    return len(shape) <= len(target) and all(
+        a == b or a == 1 or b == 1 for a, b in zip(reversed(shape), reversed(target), strict=False)
+    )
+
+
+def _holds(value: Value, domain: str) -> bool:
+    if domain == "any":
+        return True
+    low, high = DOMAINS[domain]
+    if not value.dtype.is_floating_point and not isinstance(value.source, Leaf):
+        return False
+    if isinstance(value.source, Leaf) and value.source.kind == "user":
+        return False
+    margin = 0.05 if value.dtype.is_floating_point else 1
+    return value.dtype != torch.bool and bool(
+        ((value.sample >= low + margin) & (value.sample <= max(high, 100 if low == 0 else high))).all()
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Fake tensors log what they refuse; here that is an everyday matter."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
