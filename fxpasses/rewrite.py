@@ -292,13 +292,18 @@ class Editor:
         return result.node
 
     def _symbol_sources(self, graph: fx.Graph) -> dict[Any, tuple[fx.Node, int | None]]:
+        from torch.utils._sympy.symbol import SymT, symbol_is_type
+
         if graph not in self._sources:
             sources: dict[Any, tuple[fx.Node, int | None]] = {}
             for node in graph.nodes:
                 val = node.meta.get("val")
                 if isinstance(val, torch.Tensor):
                     for dim, size in enumerate(val.shape):
-                        if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                        if not isinstance(size, torch.SymInt) or not size.node.expr.is_Symbol:
+                            continue
+                        # A computed value may itself need the size; only what depends on data starts there.
+                        if node.op == "placeholder" or symbol_is_type(size.node.expr, SymT.UNBACKED_INT):
                             sources.setdefault(size.node.expr, (node, dim))
                 elif (
                     isinstance(val, torch.SymInt)

@@ -552,31 +552,40 @@ def unused_tensor() -> Plant:
 
 @plant("twins")
 def equal_calls() -> Plant:
-    def build(g: Editor, x: fx.Node) -> fx.Node:
-        return g.call(aten.mul.Tensor, g.call(aten.sin.default, x), g.call(aten.sin.default, x))
+    names = []
 
-    program, _ = instead(build)
-    return program, "sin_default_1"
+    def build(g: Editor, x: fx.Node) -> fx.Node:
+        sines = [g.call(aten.sin.default, x) for _ in range(2)]
+        names.append(sines[1].name)
+        return g.call(aten.mul.Tensor, *sines)
+
+    return instead(build)[0], names[0]
 
 
 @plant("folded")
 def constant_expression() -> Plant:
-    def build(g: Editor, x: fx.Node) -> fx.Node:
-        return g.call(aten.mul.Tensor, x, g.call(aten.sin.default, g.constant(torch.arange(4.0))))
+    names = []
 
-    program, _ = instead(build)
-    return program, "sin_default"
+    def build(g: Editor, x: fx.Node) -> fx.Node:
+        sine = g.call(aten.sin.default, g.constant(torch.arange(4.0)))
+        names.append(sine.name)
+        return g.call(aten.mul.Tensor, x, sine)
+
+    return instead(build)[0], names[0]
 
 
 @plant("storages")
 def tied_weights() -> Plant:
+    names = []
+
     def build(g: Editor, x: fx.Node) -> fx.Node:
         tensor = torch.randn(4)
         scaled = g.call(aten.mul.Tensor, x, g.constant(tensor, "first"))
-        return g.call(aten.mul.Tensor, scaled, g.constant(tensor.view(4), "second"))
+        second = g.constant(tensor.view(4), "second")
+        names.append(second.name)
+        return g.call(aten.mul.Tensor, scaled, second)
 
-    program, _ = instead(build)
-    return program, "second"
+    return instead(build)[0], names[0]
 
 
 @plant("inference")
@@ -749,6 +758,13 @@ def test_rules_leave_good_calls_alone(build: Callable[[Editor, fx.Node], fx.Node
     program, _ = instead(build)
     found = [v for v in verify(program, "canonical", strict=True) if v.rule not in ("opset", "order")]
     assert not found
+
+
+def test_a_symbol_may_be_bound_by_a_multiple_of_it() -> None:
+    twice = 2 * torch.export.Dim("half", max=8)
+    program = export(lambda x: x.reshape(-1, 2), torch.randn(6), dynamic=(({0: twice},),))
+    assert not verify(program, strict=True)
+    assert not verify(canonicalize(program), "canonical", strict=True)
 
 
 def test_random_operators_on_request() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -333,16 +334,12 @@ def _kind(val: Any) -> Any:
 @rule("symbols", "well-formed")
 def _symbols(subject: Subject) -> Findings:
     """Every symbol of a size is the size of an input, with a range, or comes from a data-dependent call."""
-    bound: set[sympy.Symbol] = set()
-    for node, role in subject.inputs:
-        if role.kind == "user":
-            val = node.meta.get("val")
-            sizes = val.shape if isinstance(val, torch.Tensor) else (val,)
-            bound |= {
-                size.node.expr
-                for size in sizes
-                if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol
-            }
+    bound = {
+        symbol
+        for node, role in subject.inputs
+        if role.kind == "user"
+        for symbol in _bound_by(node.meta.get("val"))
+    }
     reported: set[sympy.Symbol] = set()
     for node in subject.nodes:
         for symbol in free_symbols(node.meta.get("val")):
@@ -361,10 +358,16 @@ def _symbols(subject: Subject) -> Findings:
                     yield node, f"the symbol {symbol} is made by no data-dependent call"
             else:
                 reported.add(symbol)
-                yield node, f"the symbol {symbol} is the size of no input; {_HOW_TO_BIND}"
+                yield node, f"the symbol {symbol} cannot be read off the shape of any input"
 
 
-_HOW_TO_BIND = "an input must have it as a whole dim"
+def _bound_by(val: Any) -> Iterator[sympy.Symbol]:
+    """The symbols that an input determines: those of dims like ``s0`` or ``2*s0 + 1``."""
+    for size in val.shape if isinstance(val, torch.Tensor) else (val,):
+        if isinstance(size, torch.SymInt) and len(size.node.expr.free_symbols) == 1:
+            (symbol,) = size.node.expr.free_symbols
+            if size.node.expr.diff(symbol).is_Integer:
+                yield symbol
 
 
 def _may_make_symbols(node: fx.Node) -> bool:

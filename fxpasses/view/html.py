@@ -131,9 +131,10 @@ def _hidden_note(hidden: int) -> str:
     if not hidden:
         return ""
     return (
-        f"<p class='dim'>{hidden:,} lines are left out. All of them: "
-        "<code>IPython.display.HTML(fxpasses.view.html.program_html(program, limit=None))</code>, "
-        "or as text <code>print(program)</code>.</p>"
+        f"<p class='dim'>{hidden:,} lines are left out. All of them, after "
+        "<code>from fxpasses.view.html import program_html</code>: "
+        "<code>IPython.display.HTML(program_html(program, limit=None))</code>; "
+        "as text: <code>print(program)</code>.</p>"
     )
 
 
