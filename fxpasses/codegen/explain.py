@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,18 +63,13 @@ class Explanation:
     __repr__ = __str__
 
     def _cells(self) -> list[tuple[str, ...]]:
-        cells = [("operator", "calls", "kind", "reason", "source")]
-        cells += [(row.op, str(row.count), row.kind, row.reason, row.source) for row in self.rows]
-        return cells
+        header = ("operator", "calls", "kind", "reason", "source")
+        return [header, *((row.op, str(row.count), row.kind, row.reason, row.source) for row in self.rows)]
 
     def _repr_html_(self) -> str:
-        header, *rows = [[html.escape(cell) for cell in row] for row in self._cells()]
-        head = "".join(f"<th>{cell}</th>" for cell in header)
-        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-        return (
-            f"<div><b>{html.escape(self.headline)}</b>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
+        from fxpasses.view.html import explanation_html
+
+        return explanation_html(self)
 
 
 def explain(

@@ -20,11 +20,12 @@ from fxpasses.view.tables import byte_text, history_rows, report_headline
 from fxpasses.view.text import keyword_defaults, short_source
 
 if TYPE_CHECKING:
+    from fxpasses.codegen.explain import Explanation
     from fxpasses.pipeline import History
     from fxpasses.program import Program
     from fxpasses.verify import Report
 
-__all__ = ["history_html", "program_html", "report_html"]
+__all__ = ["explanation_html", "history_html", "program_html", "report_html"]
 
 SHOWN_CALLS = 300
 """How many calls of a program a notebook shows; more only make it slow."""
@@ -251,6 +252,26 @@ def report_html(report: Report) -> str:
     ]
     found = _table(["rule", "node", "problem", "source"], rows, "report") if rows else ""
     return _page(head, found, _details("rules checked", len(report.rules), rules, False))
+
+
+# -- explanations ------------------------------------------------------------------------------
+
+
+def explanation_html(explanation: Explanation) -> str:
+    """The operators with their number of calls; those that are not TVM code say why."""
+    marks = {"native": "dim", "island": "num", "unsupported": "minus"}
+    rows = [
+        _cells(
+            escape(row.op),
+            str(row.count),
+            f"<span class='{marks[row.kind]}'>{row.kind}</span>",
+            escape(row.reason),
+            _place(row.source or None),
+        )
+        for row in explanation
+    ]
+    head = f"<p class='head'><b>{escape(explanation.headline)}</b></p>"
+    return _page(head, _table(["operator", "calls", "kind", "reason", "source"], rows))
 
 
 # -- pieces of HTML --------------------------------------------------------------------------
