@@ -19,7 +19,7 @@ from torch.fx.node import map_aggregate
 
 from fxpasses.errors import UnsupportedOperatorError, source_line
 from fxpasses.functionalize import replace_fresh_mutations
-from fxpasses.passes.decompositions import DECOMPOSITIONS
+from fxpasses.passes.decompositions.table import decompositions
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 from fxpasses.schema import bind, is_canonical_target
@@ -58,13 +58,13 @@ def _needs_work(node: fx.Node) -> bool:
     target = node.target
     if not isinstance(target, OpOverload):
         return False
-    return target in DECOMPOSITIONS or not is_canonical_target(target)
+    return target in decompositions() or not is_canonical_target(target)
 
 
 def _decompose(g: Editor, node: fx.Node, known: dict[Any, fx.GraphModule | None]) -> Any:
     op: OpOverload = node.target  # type: ignore[assignment]
     args, kwargs = bind(op, node.args, node.kwargs)
-    row = DECOMPOSITIONS.get(op)
+    row = decompositions().get(op)
     if row is not None:
         value = row(g, *args, **kwargs)
         if value is not None or is_canonical_target(op):

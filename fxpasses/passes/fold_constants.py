@@ -31,13 +31,17 @@ class FoldConstants:
 
     Args:
         max_bytes: larger results, and larger values on the way, are not computed.
+        parameters: take parameters for constants too, and compute whatever is no
+            larger than its operands, such as a transposed weight. For a program
+            that is about to be compiled: its weights are final.
     """
 
     max_bytes: int = 1 << 20
+    parameters: bool = False
     __name__ = "fold_constants"
 
     def __call__(self, program: Program) -> Program:
-        constant = foldable(program, self.max_bytes)
+        constant = foldable(program, self.max_bytes, self.parameters)
         roots = [
             node
             for node in constant
@@ -57,21 +61,22 @@ class FoldConstants:
         return g.finish()
 
 
-def foldable(program: Program, max_bytes: int) -> dict[fx.Node, None]:
+def foldable(program: Program, max_bytes: int, parameters: bool = False) -> dict[fx.Node, None]:
     """The nodes of the top-level graph whose value is constant, in order."""
+    kinds = ("buffer", "constant", "param") if parameters else ("buffer", "constant")
     mutated = {role.target for role, _ in program.outputs if role.kind == "buffer_mutation"}
     found: dict[fx.Node, None] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder":
             role = node.meta["role"]
-            constant = role.kind in ("buffer", "constant") and role.target not in mutated
+            constant = role.kind in kinds and role.target not in mutated
         else:
             constant = (
                 node.op == "call_function"
                 and is_pure(node)
                 and (isinstance(node.target, OpOverload) or node.target is operator.getitem)
                 and all(operand in found for operand in node.all_input_nodes)
-                and _bytes(node.meta["val"]) <= max_bytes
+                and _bytes(node.meta["val"]) <= max(max_bytes, _operand_bytes(node) if parameters else 0)
             )
         if constant:
             found[node] = None
@@ -91,6 +96,10 @@ def _bytes(val: Any) -> float:
     if isinstance(val, tuple | list):
         return sum(map(_bytes, val))
     return float("inf")
+
+
+def _operand_bytes(node: fx.Node) -> float:
+    return sum(_bytes(operand.meta["val"]) for operand in node.all_input_nodes)
 
 
 def _evaluate(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpasses.passes.decompositions import shape
+from fxpasses.passes.decompositions.values import shape
 from fxpasses.rewrite import Editor, rewrite
 from fxpasses.schema import bind
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpasses.passes.decompositions import reshape, shape
+from fxpasses.passes.decompositions.values import reshape, shape
 from fxpasses.rewrite import Editor, rewrite, same_size, same_type
 
 __all__ = ["remove_noops"]

@@ -1,0 +1,1 @@
+"""Our own decompositions, one file for each family of operators."""

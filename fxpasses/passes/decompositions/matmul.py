@@ -1,0 +1,86 @@
+"""Matrix products: one form, whatever the strides."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpasses.errors import FxpassesError, source_line
+from fxpasses.passes.decompositions.table import decomposition
+from fxpasses.passes.decompositions.values import expand, reshape, shape
+from fxpasses.rewrite import Editor
+
+aten = torch.ops.aten
+
+
+@decomposition(aten.linear.default)
+def linear(g: Editor, input: fx.Node, weight: fx.Node, bias: fx.Node | None) -> fx.Node:
+    if weight.meta["val"].dim() == 1:
+        weight = g.call(aten.unsqueeze.default, weight, 0)
+        return reshape(g, linear(g, input, weight, bias), shape(input)[:-1])
+    matrix = g.call(aten.permute.default, weight, [1, 0])
+    flat = reshape(g, input, [math.prod(shape(input)[:-1]), shape(input)[-1]])
+    if bias is None:
+        product = g.call(aten.mm.default, flat, matrix)
+    else:
+        product = g.call(aten.addmm.default, bias, flat, matrix)
+    return reshape(g, product, [*shape(input)[:-1], shape(matrix)[1]])
+
+
+@decomposition(aten.matmul.default)
+def matmul(g: Editor, self: fx.Node, other: fx.Node) -> fx.Node:
+    left, right = shape(self), shape(other)
+    if len(left) == 0 or len(right) == 0:
+        raise FxpassesError(f"matmul of a 0-d tensor ({_here(g)}); multiply instead")
+    if len(left) == 1:
+        product = matmul(g, reshape(g, self, [1, *left]), other)
+        sizes = shape(product)
+        return reshape(g, product, sizes[:-2] + sizes[-1:] if len(right) > 1 else [])
+    if len(right) == 1:
+        product = matmul(g, self, reshape(g, other, [*right, 1]))
+        return reshape(g, product, shape(product)[:-1])
+    if len(right) == 2:
+        flat = reshape(g, self, [math.prod(left[:-1]), left[-1]])
+        return reshape(g, g.call(aten.mm.default, flat, other), [*left[:-1], right[-1]])
+    batch = list(torch.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2])))
+    a = reshape(g, expand(g, self, batch + left[-2:]), [math.prod(batch), *left[-2:]])
+    c = reshape(g, expand(g, other, batch + right[-2:]), [math.prod(batch), *right[-2:]])
+    return reshape(g, g.call(aten.bmm.default, a, c), [*batch, left[-2], right[-1]])
+
+
+@decomposition(aten.mv.default)
+def mv(g: Editor, self: fx.Node, vec: fx.Node) -> fx.Node:
+    return matmul(g, self, vec)
+
+
+@decomposition(aten.dot.default)
+def dot(g: Editor, self: fx.Node, tensor: fx.Node) -> fx.Node:
+    return matmul(g, self, tensor)
+
+
+@decomposition(aten.addmm.default)
+def addmm(g: Editor, self: fx.Node, mat1: fx.Node, mat2: fx.Node, *, beta: Any, alpha: Any) -> Any:
+    if beta == 1 and alpha == 1:
+        return None
+    if beta == 0:
+        return _scaled(g, g.call(aten.mm.default, mat1, mat2), alpha)
+    product = _scaled(g, g.call(aten.mm.default, mat1, mat2), alpha)
+    return g.call(aten.add.Tensor, product, _scaled(g, self, beta))
+
+
+@decomposition(aten.baddbmm.default)
+def baddbmm(g: Editor, self: fx.Node, batch1: fx.Node, batch2: fx.Node, *, beta: Any, alpha: Any) -> fx.Node:
+    product = _scaled(g, g.call(aten.bmm.default, batch1, batch2), alpha)
+    return product if beta == 0 else g.call(aten.add.Tensor, product, _scaled(g, self, beta))
+
+
+def _scaled(g: Editor, node: fx.Node, factor: Any) -> fx.Node:
+    return node if factor == 1 else g.call(aten.mul.Scalar, node, factor)
+
+
+def _here(g: Editor) -> str:
+    node = g._anchor
+    return (source_line(node) if node is not None else None) or "no source line"

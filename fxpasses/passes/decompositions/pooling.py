@@ -1,0 +1,37 @@
+"""Pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpasses.passes.decompositions.table import decomposition
+from fxpasses.passes.decompositions.values import first
+from fxpasses.rewrite import Editor
+
+aten = torch.ops.aten
+
+
+@decomposition(aten.max_pool2d.default)
+def max_pool2d(
+    g: Editor, self: fx.Node, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> fx.Node:
+    def full(values: Any) -> list[int]:
+        values = list(values)
+        return values * 2 if len(values) == 1 else values
+
+    kernel = full(kernel_size)
+    return first(
+        g,
+        g.call(
+            aten.max_pool2d_with_indices.default,
+            self,
+            kernel,
+            full(stride) if stride else kernel,
+            full(padding),
+            full(dilation),
+            ceil_mode,
+        ),
+    )
