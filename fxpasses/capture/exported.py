@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpasses.capture.replay import has_regions, replay_graph
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source
 from fxpasses.errors import CaptureError
@@ -25,7 +26,10 @@ __all__ = ["by_export", "export", "inference_tracing", "load_pt2", "quiet", "wit
 
 def by_export(source: Source) -> Captured:
     """Capture with `torch.export.export`, which runs the Python code on fake tensors."""
-    return export(source)
+    if not isinstance(source.root, fx.GraphModule):
+        return export(source)
+    captured = export(replay_graph(source) if has_regions(source.root) else source)
+    return Captured(with_traced_constants(captured.program), captured.guards)
 
 
 def export(source: Source, *, strict: bool = False) -> Captured:
@@ -39,8 +43,6 @@ def export(source: Source, *, strict: bool = False) -> Captured:
             strict=strict,
         )
         program = Program.from_exported_program(exported)
-    if isinstance(source.root, fx.GraphModule):
-        program = with_traced_constants(program)
     return Captured(program, tuple(getattr(exported, "_guards_code", None) or ()))
 
 

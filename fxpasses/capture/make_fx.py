@@ -14,7 +14,7 @@ from fxpasses.capture.replay import fetch, input_positions, interpret, replay
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source, register_dataclasses
 
-__all__ = ["by_make_fx", "trace"]
+__all__ = ["as_in_export", "by_make_fx", "swapped", "trace"]
 
 
 def by_make_fx(source: Source) -> Captured:
@@ -52,7 +52,7 @@ def trace(source: Source) -> Source:
         for position, value in zip(positions, given, strict=True):
             filled[position] = value
         inner_args, inner_kwargs = pytree.tree_unflatten(filled, in_spec)
-        with _swapped(source.root, fakes):
+        with swapped(source.root, fakes):
             result = source.root(*inner_args, **inner_kwargs)
             for name, buffer in source.root.named_buffers(remove_duplicate=False):
                 if name in fakes and buffer is not fakes[name]:  # self.count = self.count + 1
@@ -63,7 +63,7 @@ def trace(source: Source) -> Source:
 
     with ExitStack() as stack:
         stack.enter_context(mode)
-        stack.enter_context(_as_in_export(source.root))
+        stack.enter_context(as_in_export(source.root))
         fakes = [mode.from_tensor(state[name], static_shapes=True) for name in names]
         graph_module = make_fx(
             flat,
@@ -84,7 +84,7 @@ def trace(source: Source) -> Source:
 
 
 @contextmanager
-def _swapped(root: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Iterator[None]:
+def swapped(root: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Iterator[None]:
     from torch.nn.utils.stateless import _reparametrize_module
 
     with _reparametrize_module(root, tensors, stack_weights=True):
@@ -92,7 +92,7 @@ def _swapped(root: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Iterato
 
 
 @contextmanager
-def _as_in_export(root: torch.nn.Module) -> Iterator[None]:
+def as_in_export(root: torch.nn.Module) -> Iterator[None]:
     """What `torch.export` sets while it traces; it also gives plain attributes of modules back."""
     from torch._dispatch.python import enable_python_dispatcher
     from torch._export.utils import _compiling_state_context

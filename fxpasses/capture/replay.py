@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from fxpasses.capture.source import Source, sharing_state
 
-__all__ = ["input_positions", "replay"]
+__all__ = ["fetch", "has_regions", "input_positions", "interpret", "replay", "replay_graph"]
 
 
 def input_positions(source: Source, leaves: Sequence[Any]) -> list[int]:
@@ -41,11 +42,59 @@ def replay(
     return source.replace(root=root)
 
 
+def replay_graph(source: Source) -> Source:
+    """*source*, a `GraphModule`, with a root that interprets its graph."""
+    module = source.root
+    assert isinstance(module, fx.GraphModule)
+    signature = inspect.signature(module.forward)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        with fx.traceback.preserve_node_meta():
+            return _Interpreter(module).run(*bound.args, **bound.kwargs)
+
+    return source.replace(root=sharing_state(module, forward))
+
+
 def interpret(module: torch.nn.Module, graph: fx.Graph, values: Sequence[Any]) -> list[Any]:
     """Run *graph* with the attributes of *module*; new nodes get the source lines of its nodes."""
     with fx.traceback.preserve_node_meta():
-        result = fx.Interpreter(module, graph=graph).run(*values)
+        result = _Interpreter(module, graph=graph).run(*values, enable_io_processing=False)
     return list(result)
+
+
+def has_regions(module: fx.GraphModule) -> bool:
+    """Whether a graph switches gradients or autocast on or off by calls, so that it must be interpreted."""
+    from torch.amp.autocast_mode import _enter_autocast
+
+    return any(
+        module.graph.find_nodes(op="call_function", target=target)
+        for target in (_enter_autocast, torch._C._set_grad_enabled)
+    )
+
+
+class _Interpreter(fx.Interpreter):
+    """Runs regions of autocast as regions, and without gradients throughout.
+
+    Torch records the two calls that a traced region of autocast consists of,
+    but does not enter it; the values inside would have the dtypes of the code
+    around.
+    """
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        from torch.amp.autocast_mode import _enter_autocast, _exit_autocast
+
+        if target is torch._C._set_grad_enabled:
+            return None
+        if target is _enter_autocast:
+            device, dtype, enabled, cache = args
+            region = torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=cache)
+            region.__enter__()
+            return region
+        if target is _exit_autocast:
+            return args[0].__exit__(None, None, None)
+        return super().call_function(target, args, kwargs)
 
 
 def fetch(root: torch.nn.Module, names: Sequence[str]) -> list[torch.Tensor]:

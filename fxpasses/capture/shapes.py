@@ -23,7 +23,7 @@ from fxpasses.capture.source import Source
 from fxpasses.errors import CaptureError, InputError
 from fxpasses.program import Program
 
-__all__ = ["Captured", "capture_dynamic"]
+__all__ = ["Captured", "capture_dynamic", "combined", "settle"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def capture_dynamic(door: Door, source: Source) -> Program:
     first: Exception
     try:
         with _sizes_of_one():
-            return _settle(door(source), source, 0)
+            return settle(door(source), source, 0)
     except Exception as error:  # every error of tracing, to try again in another way
         first = error
     if _needs_only_elements(first):
@@ -62,7 +62,7 @@ def capture_dynamic(door: Door, source: Source) -> Program:
         if narrowed is not None:
             try:
                 with _sizes_of_one():
-                    return _settle(door(narrowed), narrowed, 1)
+                    return settle(door(narrowed), narrowed, 1)
             except Exception as error:
                 first = error
     try:
@@ -76,7 +76,7 @@ def capture_dynamic(door: Door, source: Source) -> Program:
                 f"{_last_line(first)}\nCapture that size on its own, or let the range start at 2: "
                 f"Dim({name!r}, min=2)"
             ) from first
-    return _settle(captured, source, 2)
+    return settle(captured, source, 2)
 
 
 @contextmanager
@@ -103,12 +103,17 @@ def _last_line(error: Exception) -> str:
 
 
 def _with_resolved_shapes(source: Source) -> Source:
-    from torch.export.dynamic_shapes import AdditionalInputs, ShapesCollection
+    from torch.export.dynamic_shapes import (
+        AdditionalInputs,
+        ShapesCollection,
+        _check_dynamic_shapes,
+        _IntWrapper,
+    )
 
     shapes = source.dynamic_shapes
     if isinstance(shapes, AdditionalInputs | ShapesCollection):
         shapes = shapes.dynamic_shapes(source.root, source.args, source.kwargs)
-    names = list(_combined(source))
+    names = list(combined(source))
     if isinstance(shapes, dict) and not set(shapes) <= set(names):
         unknown = next(name for name in shapes if name not in names)
         raise InputError(
@@ -123,10 +128,20 @@ def _with_resolved_shapes(source: Source) -> Source:
             )
         shapes = dict(zip(names, shapes, strict=False))
     # torch wants every argument, in order
-    return source.replace(dynamic_shapes={name: shapes.get(name) for name in names})
+    source = source.replace(dynamic_shapes={name: shapes.get(name) for name in names})
+    wrapped = pytree.tree_map_only(int, _IntWrapper, (source.args, source.kwargs))
+    try:
+        _check_dynamic_shapes(
+            combined(source.replace(args=wrapped[0], kwargs=wrapped[1])), source.dynamic_shapes
+        )
+    except Exception as error:
+        raise InputError(
+            f"dynamic_shapes does not fit the arguments of {source.label}: {str(error).splitlines()[0]}"
+        ) from error
+    return source
 
 
-def _combined(source: Source) -> dict[str, Any]:
+def combined(source: Source) -> dict[str, Any]:
     from torch.export.dynamic_shapes import _combine_args
 
     return _combine_args(source.root, source.args, source.kwargs)
@@ -144,12 +159,7 @@ def _each_dim(source: Source) -> Iterator[tuple[torch.Tensor, int, Any]]:
         items = spec.items() if isinstance(spec, dict) else enumerate(spec)
         found.extend((value, dim, what) for dim, what in items if what is not None)
 
-    try:
-        _tree_map_with_path(visit, _combined(source), source.dynamic_shapes, tree_name="inputs")
-    except Exception as error:
-        raise InputError(
-            f"dynamic_shapes does not fit the arguments of {source.label}: {str(error).splitlines()[0]}"
-        ) from error
+    _tree_map_with_path(visit, combined(source), source.dynamic_shapes, tree_name="inputs")
     return iter(found)
 
 
@@ -240,7 +250,7 @@ def _is_dynamic_hint(what: Any) -> bool:
 # -- ranges and guards --------------------------------------------------------------------
 
 
-def _settle(captured: Captured, source: Source, lowest: int) -> Program:
+def settle(captured: Captured, source: Source, lowest: int) -> Program:
     """Raise the ranges to *lowest* and until every guard holds within them."""
     from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -364,7 +374,8 @@ class _Guard:
             else:
                 leaves.append(_number(val, values))
         args, kwargs = pytree.tree_unflatten(leaves, self.program.in_spec)
-        scope = _combined(self.source.replace(args=args, kwargs=kwargs))
+        scope = combined(self.source.replace(args=args, kwargs=kwargs))
+        scope["flat_args"] = leaves  # the name that dynamo gives them
         try:
             return eval(self.code, {"L": scope, "torch": torch})
         except Exception as error:

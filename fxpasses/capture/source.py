@@ -201,7 +201,7 @@ def register_dataclasses(tree: Any) -> None:
 def untouched(source: Source) -> Iterator[None]:
     """Give the user's tensors and modes back as they were, whatever the tracing did."""
     kept = [(t, t._version, t.detach().clone()) for t in source.free]
-    modes = [(module, module.training) for module in source.root.modules()]
+    modules = [(m, m.training, dict(m._parameters), dict(m._buffers)) for m in source.root.modules()]
     try:
         yield
     finally:
@@ -209,5 +209,7 @@ def untouched(source: Source) -> Iterator[None]:
             if tensor._version != version:
                 with torch.no_grad():
                     tensor.copy_(value)
-        for module, training in modes:
+        for module, training, parameters, buffers in modules:
             module.training = training
+            module._parameters.update(parameters)
+            module._buffers.update(buffers)

@@ -1,0 +1,121 @@
+"""The door of `torch.fx.symbolic_trace`: run the code on proxies, then export the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from fxpasses.capture.effects import check_effects, effects_of
+from fxpasses.capture.exported import export, inference_tracing, quiet
+from fxpasses.capture.make_fx import as_in_export
+from fxpasses.capture.replay import input_positions, interpret, replay
+from fxpasses.capture.shapes import Captured
+from fxpasses.capture.source import Source, register_dataclasses, sharing_state, untouched
+from fxpasses.errors import CaptureError
+
+__all__ = ["by_symbolic_trace"]
+
+
+def by_symbolic_trace(source: Source) -> Captured:
+    """Capture with fx proxies.
+
+    Arguments that are no tensors are constants. Branches on sizes or values
+    cannot be followed. What the proxies may have missed is found by a run on
+    fake tensors, and refused.
+    """
+    with inference_tracing(), quiet():
+        effects = effects_of(source)
+        traced = _trace(source)
+    captured = export(traced)
+    check_effects(captured.program, source, effects, "symbolic_trace")
+    return captured
+
+
+class _Tracer(fx.Tracer):
+    """Traces a source with one placeholder for each tensor among its arguments."""
+
+    record_stack_traces = True
+    proxy_buffer_attributes = True  # else self.count.add_(1) would count during the trace
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.source = source
+        self.positions: list[int] = []
+        self.out_spec: pytree.TreeSpec | None = None
+
+    def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
+        from fxpasses.capture.leaf import is_leaf
+
+        return is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
+
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        leaves, spec = pytree.tree_flatten((self.source.args, self.source.kwargs))
+        self.positions = input_positions(self.source, leaves)
+        proxies = [self.create_proxy("placeholder", f"x{i}", (), {}) for i in self.positions]
+
+        def call(*given: Any) -> list[Any]:
+            filled = list(leaves)
+            for position, proxy in zip(self.positions, given, strict=True):
+                filled[position] = proxy
+            args, kwargs = pytree.tree_unflatten(filled, spec)
+            buffers = dict(self.source.root.named_buffers(remove_duplicate=False))
+            result = self.source.root.forward(*args, **kwargs)
+            for name, buffer in self.source.root.named_buffers(remove_duplicate=False):
+                if buffer is not buffers.get(name):  # self.count = self.count + 1
+                    held = self.create_proxy("get_attr", name, (), {})
+                    self.create_proxy("call_method", "copy_", (held, buffer), {})
+            register_dataclasses(result)
+            results, self.out_spec = pytree.tree_flatten(result)
+            return results
+
+        return call, proxies
+
+
+def _trace(source: Source) -> Source:
+    if source.root._forward_hooks or source.root._forward_pre_hooks:
+        raise CaptureError(f"symbolic_trace does not see the hooks of {source.label}")
+    tracer = _Tracer(source)
+    # The tracer writes constants to its root, which must not be the user's module.
+    owner = sharing_state(source.root)
+    random = torch.get_rng_state()
+    with _recorded_autocast(tracer), as_in_export(source.root), untouched(source):
+        graph = tracer.trace(owner)
+    if not torch.equal(random, torch.get_rng_state()):
+        torch.set_rng_state(random)
+        raise CaptureError("symbolic_trace takes random numbers that the code draws for constants")
+    assert tracer.out_spec is not None
+
+    def run(root: torch.nn.Module, given: list[Any]) -> list[Any]:
+        return interpret(owner, graph, given)
+
+    return replay(source, run, tracer.positions, tracer.out_spec)
+
+
+@contextmanager
+def _recorded_autocast(tracer: fx.Tracer) -> Iterator[None]:
+    """Put regions of autocast into the graph, which fx would drop."""
+    from torch.amp.autocast_mode import _enter_autocast, _exit_autocast, autocast
+
+    entered: list[Any] = []
+    enter, leave = autocast.__enter__, autocast.__exit__
+
+    def __enter__(self: Any) -> Any:
+        arguments = (self.device, self.fast_dtype, self._enabled, self._cache_enabled)
+        entered.append(tracer.create_proxy("call_function", _enter_autocast, arguments, {}))
+        return self
+
+    def __exit__(self: Any, *error: Any) -> None:
+        tracer.create_proxy("call_function", _exit_autocast, (entered.pop(),), {})
+
+    autocast.__enter__, autocast.__exit__ = __enter__, __exit__  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        autocast.__enter__, autocast.__exit__ = enter, leave  # type: ignore[method-assign]
