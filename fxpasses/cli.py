@@ -148,6 +148,7 @@ def compile_(
 ) -> None:
     """Compile a model and save it as one file that fxpasses.load reads."""
     from fxpasses.view import console
+    from fxpasses.view.tables import byte_text
 
     with _stage(f"load {model}"):
         source, args, kwargs = _load(model)
@@ -161,7 +162,7 @@ def compile_(
     out.print(console.history_table(history))
     rows = [
         ("target", str(compiled.target)),
-        ("file", f"{output} ({console.byte_text(output.stat().st_size)})"),
+        ("file", f"{output} ({byte_text(output.stat().st_size)})"),
     ]
     islands = compiled.islands.rows if compiled.islands is not None else ()
     rows += [("runs in PyTorch", f"{island.op}: {island.reason}") for island in dict.fromkeys(islands)]

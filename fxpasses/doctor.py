@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fxpasses.errors import FxpassesError
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["Finding", "examine", "extras", "install_command", "missing"]
@@ -150,10 +151,10 @@ def _compiler() -> Finding:
 def extras() -> dict[str, list[str]]:
     """The packages of each extra, from the metadata of the installed fxpasses."""
     found: dict[str, list[str]] = {}
-    metadata = importlib.metadata.metadata("fxpasses")
-    for extra in metadata.get_all("Provides-Extra") or []:
+    package = _package()
+    for extra in package.metadata.get_all("Provides-Extra") or []:
         found[extra] = []
-    for text in importlib.metadata.requires("fxpasses") or []:
+    for text in package.requires or []:
         match = _EXTRA.fullmatch(text)
         if match is not None and match["name"] != "fxpasses":
             found.setdefault(match["extra"], []).append(match["name"])
@@ -182,6 +183,16 @@ def _extra(extra: str, packages: list[str]) -> Finding:
 _EXTRA = re.compile(r"""(?P<name>[\w.-]+).*;\s*extra\s*==\s*['"](?P<extra>[\w-]+)['"]\s*""")
 
 
+def _package() -> importlib.metadata.Distribution:
+    """The installed fxpasses, which knows its requirements."""
+    try:
+        return importlib.metadata.distribution("fxpasses")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise FxpassesError(
+            "fxpasses runs from a folder and is not installed; install it there with: python -m pip install -e ."
+        ) from error
+
+
 def _installed(name: str) -> bool:
     try:
         importlib.metadata.version(name)
@@ -192,7 +203,7 @@ def _installed(name: str) -> bool:
 
 def _requirement(name: str) -> str:
     """The version range of a required package, such as ``>=2.13,<2.14``."""
-    for text in importlib.metadata.requires("fxpasses") or []:
+    for text in _package().requires or []:
         match = re.fullmatch(rf"{re.escape(name)}\s*(?P<range>[^;]*)", text)
         if match is not None:
             return match["range"].strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -243,6 +244,16 @@ def test_extras_are_those_of_the_project_file() -> None:
     assert doctor.extras()["testing"] == ["hypothesis"]
 
 
+def test_doctor_says_when_the_package_is_not_installed(fxpasses, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", nothing)
+    run = fxpasses("doctor")
+    assert run.code == 1
+    assert "python -m pip install -e ." in run.err
+
+
 @pytest.mark.parametrize(
     ("version", "fits"),
     [("2.13.0+cpu", True), ("2.13.4", True), ("2.12.9", False), ("2.14.0a0", False), ("10.0", False)],
@@ -256,8 +267,10 @@ def test_version_ranges(version: str, fits: bool) -> None:
 
 def test_demo(fxpasses) -> None:
     threads = torch.get_num_threads()
-    run = fxpasses("demo", "--rounds", "2", "--threads", "1")
-    torch.set_num_threads(threads)
+    try:
+        run = fxpasses("demo", "--rounds", "2", "--threads", "1")
+    finally:
+        torch.set_num_threads(threads)
     assert run.code == 0, run.err
     for text in ("decompose_to_core_aten", "eager PyTorch", "largest difference", "ranking: the same"):
         assert text in run.out

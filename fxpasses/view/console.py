@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "arguments_table",
-    "byte_text",
     "history_table",
     "operators_table",
     "plain_table",

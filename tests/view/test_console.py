@@ -86,18 +86,3 @@ def test_report(program: fxp.Program) -> None:
     header, *rows = lines(console.report_table(fxp.verify(program, "canonical")))
     assert header == ["rule", "node", "problem", "source"]
     assert any("alpha" in row[2] for row in rows)
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1536, "1.5 KiB"),
-        (5 << 20, "5.0 MiB"),
-        (3 << 30, "3.0 GiB"),
-        (9 << 40, "9216.0 GiB"),
-    ],
-)
-def test_bytes(count: int, text: str) -> None:
-    assert console.byte_text(count) == text
