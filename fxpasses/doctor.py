@@ -189,7 +189,8 @@ def _package() -> importlib.metadata.Distribution:
         return importlib.metadata.distribution("fxpasses")
     except importlib.metadata.PackageNotFoundError as error:
         raise FxpassesError(
-            "fxpasses runs from a folder and is not installed; install it there with: python -m pip install -e ."
+            "fxpasses runs from a folder and is not installed; install it there with: "
+            "python -m pip install -e ."
         ) from error
 
 
