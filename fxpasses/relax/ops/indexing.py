@@ -329,7 +329,8 @@ def _scatter(
             return found
         return T.te.compute(x.shape, lambda *at: found(*at).astype(dtype), name="round")
 
-    return T.relax.op.reshape(b.te(kernel, self, index, sources), b.shape(b.val))
+    result = b.te(kernel, self, index, sources)
+    return result if b.val.dim() else T.relax.op.reshape(result, [])
 
 
 def _as_line(b: Any, value: Any) -> Any:
