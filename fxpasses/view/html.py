@@ -226,7 +226,6 @@ def _history_cell(column: str, text: str, bar: str) -> str:
     if column == "modified":
         return "&#10003;" if text else ""
     if column in classes:
-        cell = cell.replace("-", "&minus;") if column == "removed" else cell
         return f"<span class='{classes[column]}'>{cell}</span>"
     return cell
 
