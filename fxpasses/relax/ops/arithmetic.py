@@ -1,0 +1,338 @@
+"""Arithmetic: sums, products, quotients, powers, rounding, signs.
+
+Integers wrap around. An integer division by zero, an error in eager PyTorch,
+gives an unspecified value here; it does not stop the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from fxpasses.errors import LoweringError
+from fxpasses.relax import scalar as S
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.elementwise import Element, Promotion, binary, compute_dtype, elementwise, unary
+from fxpasses.relax.table import lowering
+
+aten = torch.ops.aten
+
+FLOAT = Promotion.INT_TO_FLOAT
+
+
+# -- sums, differences, products ---------------------------------------------------
+
+
+def _add_scaled(x: Any, y: Any, alpha: Any) -> Any:
+    return S.add(x, S.multiply(y, alpha))
+
+
+def _subtract_scaled(x: Any, y: Any, alpha: Any) -> Any:
+    return S.subtract(x, S.multiply(y, alpha))
+
+
+@lowering(aten.add.Tensor)
+def add_tensor(b: Any, self: Any, other: Any, *, alpha: Any) -> Any:
+    return _sum(b, S.add, _add_scaled, self, other, alpha)
+
+
+@lowering(aten.add.Scalar)
+def add_scalar(b: Any, self: Any, other: Any, alpha: Any) -> Any:
+    return _sum(b, S.add, _add_scaled, self, other, alpha)
+
+
+@lowering(aten.sub.Tensor)
+def sub_tensor(b: Any, self: Any, other: Any, *, alpha: Any) -> Any:
+    return _sum(b, S.subtract, _subtract_scaled, self, other, alpha)
+
+
+@lowering(aten.sub.Scalar)
+def sub_scalar(b: Any, self: Any, other: Any, alpha: Any) -> Any:
+    return _sum(b, S.subtract, _subtract_scaled, self, other, alpha)
+
+
+def _sum(b: Any, plain: Element, scaled: Element, self: Any, other: Any, alpha: Any) -> Any:
+    function, factor = (plain, ()) if _is(alpha, 1) else (scaled, (alpha,))
+    return elementwise(b, function, self, other, *factor, numbers="rounded")
+
+
+def _is(value: Any, number: int) -> bool:
+    return isinstance(value, bool | int | float) and value == number
+
+
+lowering(aten.mul.Tensor, aten.mul.Scalar)(binary(S.multiply))
+
+
+# -- quotients and remainders ------------------------------------------------------
+
+
+def _integer_quotient(quotient: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
+    """A quotient that neither divides by zero nor the least integer by -1, which would trap."""
+    dtype = S.dtype_of(x)
+    zero, one = S.const(0, dtype), S.const(1, dtype)
+    if dtype == "uint8":
+        return quotient(x, S.select(y.equal(zero), one, y))
+    minus_one = S.const(-1, dtype)
+    safe = S.select(y.equal(zero) | y.equal(minus_one), one, y)
+    return S.select(y.equal(minus_one), S.negative(x), quotient(x, safe))
+
+
+def _integer_remainder(remainder: Callable[[Any, Any], Any], x: Any, y: Any) -> Any:
+    dtype = S.dtype_of(x)
+    zero, one = S.const(0, dtype), S.const(1, dtype)
+    trap = y.equal(zero) if dtype == "uint8" else y.equal(zero) | y.equal(S.const(-1, dtype))
+    return remainder(x, S.select(trap, one, y))
+
+
+def divide_trunc(x: Any, y: Any) -> Any:
+    """The quotient rounded towards zero."""
+    if S.is_float(S.dtype_of(x)):
+        return T.tirx.trunc(S.divide(x, y))
+    return _integer_quotient(T.tirx.truncdiv, x, y)
+
+
+def divide_floor(x: Any, y: Any) -> Any:
+    """The quotient rounded towards minus infinity.
+
+    For floats it is derived from the exact remainder, since the rounded
+    quotient may lie on the other side of an integer.
+    """
+    if not S.is_float(S.dtype_of(x)):
+        return _integer_quotient(T.tirx.floordiv, x, y)
+    dtype = S.dtype_of(x)
+    zero, one, half = S.const(0.0, dtype), S.const(1.0, dtype), S.const(0.5, dtype)
+
+    def nearest(quotient: Any) -> Any:
+        floor = T.tirx.floor(quotient)
+        up = S.add(floor, S.select(S.subtract(quotient, floor) > half, one, zero))
+        signed_zero = S.select(S.divide(x, y) < zero, S.const(-0.0, dtype), zero)
+        return S.select(S.equal(quotient, zero), signed_zero, up)
+
+    def exact(rest: Any) -> Any:
+        quotient = S.divide(S.subtract(x, rest), y)
+        quotient = S.select(_signs_differ(rest, y), S.subtract(quotient, one), quotient)
+        return S.let(quotient, nearest)
+
+    return S.select(S.equal(y, zero), S.divide(x, y), S.let(S.call_libm("fmod", x, y), exact))
+
+
+def fmod(x: Any, y: Any) -> Any:
+    """The remainder with the sign of *x*."""
+    if S.is_float(S.dtype_of(x)):
+        return S.call_libm("fmod", x, y)
+    return _integer_remainder(T.tirx.truncmod, x, y)
+
+
+def remainder(x: Any, y: Any) -> Any:
+    """The remainder with the sign of *y*."""
+    if not S.is_float(S.dtype_of(x)):
+        return _integer_remainder(T.tirx.floormod, x, y)
+    return S.let(
+        S.call_libm("fmod", x, y), lambda rest: S.select(_signs_differ(rest, y), S.add(rest, y), rest)
+    )
+
+
+def _signs_differ(rest: Any, y: Any) -> Any:
+    """Whether a remainder is not zero and has another sign than the divisor."""
+    zero = S.const(0.0, S.dtype_of(y))
+    return ((rest < zero) & (y >= zero)) | ((rest > zero) & (y < zero))
+
+
+lowering(aten.div.Tensor, aten.div.Scalar)(binary(S.divide, FLOAT))
+lowering(aten.fmod.Tensor, aten.fmod.Scalar)(binary(fmod, numbers="rounded"))
+lowering(aten.remainder.Tensor, aten.remainder.Scalar, aten.remainder.Scalar_Tensor)(
+    binary(remainder, numbers="rounded")
+)
+
+_DIVISIONS = {
+    None: (S.divide, FLOAT),
+    "trunc": (divide_trunc, Promotion.DEFAULT),
+    "floor": (divide_floor, Promotion.DEFAULT),
+}
+
+
+@lowering(aten.div.Tensor_mode, aten.div.Scalar_mode)
+def div_mode(b: Any, self: Any, other: Any, *, rounding_mode: Any) -> Any:
+    function, kind = _DIVISIONS[rounding_mode]
+    return elementwise(b, function, self, other, compute=compute_dtype(b, kind))
+
+
+def reciprocal(x: Any) -> Any:
+    """``1 / x``."""
+    return S.divide(S.const(1.0, S.dtype_of(x)), x)
+
+
+lowering(aten.reciprocal.default)(unary(reciprocal, FLOAT))
+
+
+# -- powers ------------------------------------------------------------------------
+
+
+def power(x: Any, y: Any) -> Any:
+    """``x ** y``; for integers 0 where *y* is negative and *x* neither 1 nor -1."""
+    dtype = S.dtype_of(x)
+    return T.tirx.power(x, y) if S.is_float(dtype) else _integer_power(x, y, dtype)
+
+
+def _integer_power(x: Any, y: Any, dtype: str) -> Any:
+    """By squaring: one step for each bit that a positive exponent can have."""
+    zero, one = S.const(0, dtype), S.const(1, dtype)
+    bits = S.BITS[dtype] - (dtype != "uint8")
+
+    def step(bit: int, base: Any, result: Any) -> Any:
+        taken = S.not_equal(T.tirx.bitwise_and(y, S.const(1 << bit, dtype)), zero)
+        result = S.select(taken, S.multiply(result, base), result)
+        if bit == bits - 1:
+            return result
+        return S.let(result, lambda r: S.let(S.multiply(base, base), lambda square: step(bit + 1, square, r)))
+
+    whole = step(0, x, one)
+    if dtype == "uint8":
+        return whole
+    odd = S.not_equal(T.tirx.bitwise_and(y, one), zero)
+    sign = S.select(odd, S.const(-1, dtype), one)
+    inverse = S.select(x.equal(one), one, S.select(x.equal(S.const(-1, dtype)), sign, zero))
+    return S.select(y < zero, inverse, whole)
+
+
+@cache
+def _float_power(exponent: float) -> Element:
+    """A function for the exponents that PyTorch has a formula for, else `power`."""
+    if exponent == 0:
+        return lambda x: S.const(1.0, S.dtype_of(x))
+    if exponent == 1:
+        return lambda x: x
+    if exponent == 0.5:
+        return T.tirx.sqrt
+    if exponent == -0.5:
+        return lambda x: reciprocal(T.tirx.sqrt(x))
+    if exponent == -1:
+        return reciprocal
+    if exponent == 2:
+        return lambda x: S.let(x, lambda v: S.multiply(v, v))
+    if exponent == 3:
+        return lambda x: S.let(x, lambda v: S.multiply(S.multiply(v, v), v))
+    if exponent == -2:
+        return lambda x: S.let(x, lambda v: reciprocal(S.multiply(v, v)))
+    return lambda x: power(x, S.const(exponent, S.dtype_of(x)))
+
+
+@lowering(aten.pow.Tensor_Tensor)
+def pow_tensor_tensor(b: Any, self: Any, exponent: Any) -> Any:
+    return elementwise(b, power, self, exponent)
+
+
+@lowering(aten.pow.Scalar)
+def pow_scalar(b: Any, self: Any, exponent: Any) -> Any:
+    return elementwise(b, power, self, exponent, numbers="rounded")
+
+
+@lowering(aten.pow.Tensor_Scalar)
+def pow_tensor_scalar(b: Any, self: Any, exponent: Any) -> Any:
+    compute = compute_dtype(b)
+    if S.is_float(compute) and isinstance(exponent, int | float):
+        return elementwise(b, _float_power(S.rounded(exponent, b.dtype_of(self))), self)
+    if isinstance(exponent, int) and exponent < 0:
+        raise LoweringError("integers to negative integer powers are not allowed, in PyTorch either")
+    return elementwise(b, power, self, exponent, numbers="rounded")
+
+
+# -- signs and rounding ------------------------------------------------------------
+
+
+def absolute(x: Any) -> Any:
+    """``|x|``; the least integer stays as it is."""
+    dtype = S.dtype_of(x)
+    if dtype == "uint8":
+        return x
+    return T.tirx.abs(x) if S.is_float(dtype) else S.select(x < S.const(0, dtype), S.negative(x), x)
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1; 0 for NaN."""
+    dtype = S.dtype_of(x)
+    zero, one = S.const(0, dtype), S.const(1, dtype)
+    if dtype == "uint8":
+        return S.select(x > zero, one, zero)
+    return S.select(x > zero, one, S.select(x < zero, S.const(-1, dtype), zero))
+
+
+def _whole(function: str) -> Element:
+    """A rounding function; it leaves integers alone."""
+
+    def element(x: Any) -> Any:
+        return getattr(T.tirx, function)(x) if S.is_float(S.dtype_of(x)) else x
+
+    return element
+
+
+_UNARY: dict[Any, Element] = {
+    aten.abs.default: absolute,
+    aten.neg.default: S.negative,
+    aten.sign.default: sign,
+    aten.ceil.default: _whole("ceil"),
+    aten.floor.default: _whole("floor"),
+    aten.trunc.default: _whole("trunc"),
+    aten.round.default: _whole("nearbyint"),  # half to even
+}
+for _op, _function in _UNARY.items():
+    lowering(_op)(unary(_function))
+
+
+@cache
+def _round_to(decimals: int) -> Element:
+    def element(x: Any) -> Any:
+        scale = S.const(10.0 ** abs(decimals), S.dtype_of(x))
+        if decimals < 0:
+            return S.multiply(T.tirx.nearbyint(S.divide(x, scale)), scale)
+        return S.divide(T.tirx.nearbyint(S.multiply(x, scale)), scale)
+
+    return element
+
+
+@lowering(aten.round.decimals)
+def round_decimals(b: Any, self: Any, *, decimals: Any) -> Any:
+    if decimals == 0 or not S.is_float(b.dtype_of(self)):
+        return elementwise(b, _UNARY[aten.round.default], self)
+    return elementwise(b, _round_to(decimals), self)
+
+
+# -- greater and lesser ------------------------------------------------------------
+
+
+def fmax(x: Any, y: Any) -> Any:
+    """The greater one; the other one where one of them is NaN."""
+    return S.select((x >= y) | S.isnan(y), x, y)
+
+
+def fmin(x: Any, y: Any) -> Any:
+    """The lesser one; the other one where one of them is NaN."""
+    return S.select((x <= y) | S.isnan(y), x, y)
+
+
+lowering(aten.maximum.default)(binary(S.maximum))
+lowering(aten.minimum.default)(binary(S.minimum))
+lowering(aten.fmax.default)(binary(fmax))
+lowering(aten.fmin.default)(binary(fmin))
+
+
+def _clamp_low(x: Any, low: Any) -> Any:
+    return S.maximum(low, x)
+
+
+def _clamp_high(x: Any, high: Any) -> Any:
+    return S.minimum(high, x)
+
+
+def _clamp(x: Any, low: Any, high: Any) -> Any:
+    return S.minimum(high, S.maximum(low, x))
+
+
+@lowering(aten.clamp.default, aten.clamp.Tensor)
+def clamp(b: Any, self: Any, min: Any, max: Any) -> Any:
+    bounds = [bound for bound in (min, max) if bound is not None]
+    function = _clamp if len(bounds) == 2 else _clamp_low if max is None else _clamp_high
+    return elementwise(b, function, self, *bounds, numbers="rounded")

@@ -1,0 +1,296 @@
+"""Arithmetic on single elements, with PyTorch's meaning, as TIR expressions.
+
+Kernels are written with these functions and not with TVM's operators, because
+TVM treats floats as real numbers when it simplifies (``x - x`` and ``x * 0.0``
+become 0, ``x + 0.0`` and ``(x + y) - y`` become x, ``x == x`` is true, and
+``not (x < y)`` becomes ``y <= x``), which is wrong for NaN, infinities, zeros
+of either sign and rounding. The spelling here keeps the simplifier off without
+costing an instruction.
+
+Elements are in a *compute dtype*: float32, float64, an integer type, or bool
+for truth values. Half types are converted to float32 first, as PyTorch does.
+
+Signed overflow wraps, as in PyTorch, with one limit that LLVM sets: TVM marks
+additions and products of int64 as free of overflow, so that a fused kernel
+that overflows int64 and then compares or divides the sum may be simplified
+as if it had not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fxpasses.relax import tvm_api as T
+
+__all__ = [
+    "BITS",
+    "add",
+    "call_libm",
+    "cast",
+    "const",
+    "divide",
+    "dtype_of",
+    "equal",
+    "is_float",
+    "is_half",
+    "is_integer",
+    "isinf",
+    "isnan",
+    "let",
+    "logical_not",
+    "highest",
+    "lowest",
+    "maximum",
+    "minimum",
+    "multiply",
+    "negative",
+    "not_equal",
+    "opaque",
+    "rounded",
+    "select",
+    "subtract",
+]
+
+BITS = {"int8": 8, "uint8": 8, "int16": 16, "int32": 32, "int64": 64}
+
+_LARGEST = {
+    "float64": 1.7976931348623157e308,
+    "float32": 3.4028234663852886e38,
+    "bfloat16": 3.3895313892515355e38,
+    "float16": 65504.0,
+}
+
+
+def dtype_of(x: Any) -> str:
+    """The dtype name of an expression."""
+    return str(x.ty.dtype)
+
+
+def is_float(dtype: str) -> bool:
+    """Whether *dtype* is a floating-point type, half types included."""
+    return "float" in dtype
+
+
+def is_half(dtype: str) -> bool:
+    """Whether *dtype* is computed in float32."""
+    return dtype in ("float16", "bfloat16")
+
+
+def is_integer(dtype: str) -> bool:
+    """Whether *dtype* is an integer type; bool is none."""
+    return dtype in BITS
+
+
+# -- constants ---------------------------------------------------------------------
+
+
+def const(value: Any, dtype: str) -> Any:
+    """A Python number in *dtype*: wrapped for integers; float zeros kept from folding.
+
+    An expression passes through `cast`.
+    """
+    if not isinstance(value, bool | int | float):
+        return cast(value, dtype)
+    if dtype == "bool":
+        return T.tirx.const(bool(value), "bool")
+    if is_integer(dtype):
+        return T.tirx.const(_wrap(int(value), dtype), dtype)
+    number = T.tirx.const(float(value), dtype)
+    return opaque(number) if value == 0 or not math.isfinite(value) else number
+
+
+def _wrap(value: int, dtype: str) -> int:
+    bits = BITS[dtype]
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if dtype != "uint8" and value >> (bits - 1) else value
+
+
+def rounded(value: float, dtype: str) -> float:
+    """A Python number rounded to *dtype* where that is a half type."""
+    if not is_half(dtype):
+        return value
+    return torch.tensor(float(value), dtype=torch.float64).to(getattr(torch, dtype)).item()
+
+
+def let(value: Any, body: Callable[[Any], Any]) -> Any:
+    """``body(value)``, with *value* computed once however often the body uses it."""
+    if isinstance(value, T.tirx.IntImm | T.tirx.FloatImm | T.tirx.Var):
+        return body(value)
+    var = T.tirx.Var("v", dtype_of(value))
+    return T.tirx.Let(var, value, body(var))
+
+
+def opaque(x: Any) -> Any:
+    """*x*, which TVM's simplifier cannot look into; it is nothing in machine code."""
+    return T.tirx.call_intrin(dtype_of(x), "tirx.reinterpret", x)
+
+
+def lowest(dtype: str) -> Any:
+    """The least value of *dtype*: -inf for floats."""
+    if is_float(dtype):
+        return const(-math.inf, dtype)
+    if dtype in ("bool", "uint8"):
+        return const(0, dtype)
+    return const(-(1 << (BITS[dtype] - 1)), dtype)
+
+
+def highest(dtype: str) -> Any:
+    """The greatest value of *dtype*: inf for floats."""
+    if is_float(dtype):
+        return const(math.inf, dtype)
+    if dtype == "bool":
+        return const(True, dtype)
+    return const(255 if dtype == "uint8" else (1 << (BITS[dtype] - 1)) - 1, dtype)
+
+
+# -- conversion --------------------------------------------------------------------
+
+
+def cast(x: Any, dtype: str) -> Any:
+    """*x* converted as PyTorch's CPU kernels do.
+
+    Floats become integers by truncation; where they do not fit, through a wider
+    integer. Everything reaches a half type, and leaves one, through float32.
+    """
+    source = dtype_of(x)
+    if source == dtype:
+        return x
+    if is_half(source) and dtype != "float32":
+        return cast(x.astype("float32"), dtype)
+    if is_half(dtype) and source != "float32":
+        return cast(cast(x, "float32"), dtype)
+    if source == "bfloat16":
+        return _from_bfloat16(x)
+    if dtype == "bfloat16":
+        return _to_bfloat16(x)
+    if is_float(source) and dtype == "uint8":
+        return x.astype("int64").astype(dtype)
+    if is_float(source) and dtype in ("int8", "int16"):
+        return x.astype("int32").astype(dtype)
+    return x.astype(dtype)
+
+
+# bfloat16 is converted on its bits. TVM's own conversion repeats the expression
+# that is rounded, calls included, makes a zero of some NaN, and takes the bits
+# for an integer inside of a let.
+
+
+def _from_bfloat16(x: Any) -> Any:
+    word = T.tirx.reinterpret("uint16", x).astype("uint32")
+    return T.tirx.reinterpret("float32", word << T.tirx.const(16, "uint32"))
+
+
+def _to_bfloat16(x: Any) -> Any:
+    """Rounded half to even."""
+
+    def bits(number: int) -> Any:
+        return T.tirx.const(number, "uint32")
+
+    def round_bits(v: Any) -> Any:
+        u = T.tirx.reinterpret("uint32", v)
+        u = u + ((u >> bits(16)) & bits(1)) + bits(0x7FFF)
+        return (select(isnan(v), bits(0x7FC00000), u) >> bits(16)).astype("uint16")
+
+    return T.tirx.reinterpret("bfloat16", let(x, round_bits))
+
+
+# -- truth values ------------------------------------------------------------------
+
+
+def select(condition: Any, x: Any, y: Any) -> Any:
+    """*x* where *condition* holds, else *y*; both are computed."""
+    return T.tirx.Select(condition, x, y)
+
+
+def logical_not(x: Any) -> Any:
+    """The negation of a truth value."""
+    return T.tirx.bitwise_xor(x, T.tirx.const(True, "bool"))
+
+
+def equal(x: Any, y: Any) -> Any:
+    """Whether *x* is *y*; false for NaN."""
+    if is_float(dtype_of(x)):
+        return (x <= y) & (x >= y)
+    return x.equal(y)
+
+
+def not_equal(x: Any, y: Any) -> Any:
+    """Whether *x* is not *y*; true for NaN."""
+    return logical_not(equal(x, y))
+
+
+def isnan(x: Any) -> Any:
+    """Whether *x* is NaN; never for an integer."""
+    return T.tirx.isnan(x) if is_float(dtype_of(x)) else const(False, "bool")
+
+
+def isinf(x: Any) -> Any:
+    """Whether *x* is infinite; never for an integer."""
+    dtype = dtype_of(x)
+    if not is_float(dtype):
+        return const(False, "bool")
+    return T.tirx.abs(x) > T.tirx.const(_LARGEST[dtype], dtype)
+
+
+# -- arithmetic --------------------------------------------------------------------
+
+
+def add(x: Any, y: Any) -> Any:
+    """``x + y``."""
+    return _wrapping(lambda a, b: a + b, x, y)
+
+
+def subtract(x: Any, y: Any) -> Any:
+    """``x - y``."""
+    if is_float(dtype_of(x)):
+        return x - opaque(y)
+    return _wrapping(lambda a, b: a - b, x, y)
+
+
+def multiply(x: Any, y: Any) -> Any:
+    """``x * y``."""
+    return _wrapping(lambda a, b: a * b, x, y)
+
+
+def negative(x: Any) -> Any:
+    """``-x``."""
+    dtype = dtype_of(x)
+    if is_float(dtype):
+        return x * T.tirx.const(-1.0, dtype)
+    return subtract(const(0, dtype), x)
+
+
+def divide(x: Any, y: Any) -> Any:
+    """``x / y`` for floats."""
+    return T.tirx.div(x, y)
+
+
+def _wrapping(function: Any, x: Any, y: Any) -> Any:
+    """int32 through int64, where nothing overflows that LLVM assumes not to."""
+    if dtype_of(x) != "int32":
+        return function(x, y)
+    return function(x.astype("int64"), y.astype("int64")).astype("int32")
+
+
+def maximum(x: Any, y: Any) -> Any:
+    """The greater one; NaN where one of them is NaN."""
+    if is_float(dtype_of(x)):
+        return select((x > y) | isnan(x), x, y)
+    return T.tirx.max(x, y)
+
+
+def minimum(x: Any, y: Any) -> Any:
+    """The lesser one; NaN where one of them is NaN."""
+    if is_float(dtype_of(x)):
+        return select((x < y) | isnan(x), x, y)
+    return T.tirx.min(x, y)
+
+
+def call_libm(name: str, *operands: Any) -> Any:
+    """A function of C's math library on float32 or float64."""
+    dtype = dtype_of(operands[0])
+    return T.tirx.call_pure_extern(dtype, name + ("f" if dtype == "float32" else ""), *operands)
