@@ -749,6 +749,7 @@ def test_pipeline_names_the_pass_and_the_rule() -> None:
         lambda g, x: g.call(aten.mul.Tensor, x, g.constant(torch.randn(4), kind="param")),
         lambda g, x: g.call(operator.getitem, g.call(aten.max.dim, x, 2, False), 1),
         lambda g, x: g.call(aten.unsqueeze.default, x, 3),
+        lambda g, x: g.call(aten.roll.default, x, [1], []),
         lambda g, x: g.call(aten.slice.Tensor, x, 0, 2, 2, 1),
         lambda g, x: g.call(aten.eq.Scalar, g.call(aten._to_copy.default, x, dtype=torch.int64), 2),
         lambda g, x: g.call(aten._to_copy.default, g.call(aten.gt.Scalar, x, 0.0), dtype=torch.int64),

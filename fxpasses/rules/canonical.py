@@ -169,6 +169,7 @@ _INSERTING = ("aten::unsqueeze", "aten::stack")
 @rule("dims", "canonical")
 def _dims(subject: Subject) -> Findings:
     """Dims are in [0, rank), and a reduction lists those that it reduces."""
+    # Rolling over no dims is not a reduction: it means the flattened tensor.
     for call in subject.calls:
         tensors = call.tensors()
         if call.op.namespace != "aten" or not tensors:
@@ -180,7 +181,7 @@ def _dims(subject: Subject) -> Findings:
             if argument.name not in _DIM_ARGUMENTS or argument.name not in call.given:
                 continue
             value = call.given[argument.name]
-            if argument.may_be_empty and not value and rank > 0:
+            if argument.may_be_empty and not value and rank > 0 and call.op is not aten.roll.default:
                 yield call.node, f"{argument.name!r} of {call.op} is {value}; list the dims"
             outside = [dim for dim in ints(value) if not 0 <= dim < places]
             if outside:

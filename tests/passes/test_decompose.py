@@ -136,6 +136,16 @@ def test_splits_become_slices_and_unused_parts_vanish():
     assert operators(program) == ["slice", "slice", "add"]
 
 
+def test_the_value_of_a_tensor_keeps_its_symbol():
+    program = program_of(lambda x: torch.full((2,), 1.0) * x.sum().item(), torch.arange(3))
+    before, after = (
+        next(n for n in p.nodes() if n.target in (aten.item.default, aten._local_scalar_dense.default))
+        for p in (program, canonicalize(program))
+    )
+    assert after.target is aten._local_scalar_dense.default
+    assert after.meta["val"].node.expr == before.meta["val"].node.expr
+
+
 def test_an_unknown_operator_stays():
     library = torch.library.Library("fxpasses_test_decompose", "FRAGMENT")
     library.define("twice(Tensor x) -> Tensor")

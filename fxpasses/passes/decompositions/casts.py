@@ -99,3 +99,12 @@ def _to_copy(
     if any(x is not None for x in (layout, device, pin_memory, memory_format)) or non_blocking:
         return g.call(aten._to_copy.default, self, dtype=dtype)
     return None
+
+
+@decomposition(aten.item.default)
+def item(g: Editor, self: fx.Node) -> fx.Node:
+    """The same call under its core name; a call of its own would make a symbol of its own."""
+    node = g._anchor
+    assert node is not None
+    node.target = aten._local_scalar_dense.default
+    return node
