@@ -2,7 +2,7 @@
 
 One program of residual blocks at several sizes; for each pass, and for lowering,
 the time and its ratio to the size before. Twice the nodes should take about
-twice the time.
+twice the time. The garbage collector is off: its pauses would fall on any step.
 
     python -m tests.benchmarks.scaling [--rounds 3] [--nodes 1000 5000 10000]
 """
@@ -10,6 +10,7 @@ twice the time.
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import time
 import warnings
@@ -22,7 +23,7 @@ from torch import nn
 import fxpasses as fxp
 from fxpasses.view.console import plain_table
 
-NODES_A_BLOCK = 12
+NODES_A_BLOCK = 15
 """Call nodes that a block has in canonical form, about."""
 
 
@@ -58,8 +59,9 @@ def measure(nodes: int, rounds: int) -> tuple[int, dict[str, float]]:
         samples.setdefault(step, []).append((time.perf_counter() - start) * 1000)
         return value
 
-    captured = timed("capture", lambda: fxp.capture(model, args, via="export"))
+    captured = timed("capture (torch.export)", lambda: fxp.capture(model, args, via="export"))
     for _ in range(rounds):
+        gc.collect()
         program, history = fxp.canonicalize.run(captured)
         seen: dict[str, int] = {}
         for step in history:  # a pass may take part more than once
@@ -83,10 +85,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     console, progress = Console(), Console(stderr=True)
     measure(10 * NODES_A_BLOCK, 1)  # imports and caches
+    gc.disable()
     results: list[tuple[int, dict[str, float]]] = []
     for nodes in options.nodes:
         with progress.status(f"{nodes} nodes"):
             results.append(measure(nodes, options.rounds))
+    gc.enable()
     columns = ["step"]
     for index, (calls, _) in enumerate(results):
         columns.append(f"{calls} nodes #")
