@@ -25,6 +25,7 @@ __all__ = [
     "draws_random",
     "is_assertion",
     "is_canonical_target",
+    "is_data_dependent",
     "is_functional",
     "is_pure",
     "is_random",
@@ -170,6 +171,16 @@ def is_pure(node: fx.Node) -> bool:
             and not draws_random(target, node.args, node.kwargs)  # type: ignore[arg-type]
         )
     return target is operator.getitem or target in SYMBOLIC_BUILTINS or isinstance(target, HigherOrderOperator)
+
+
+def is_data_dependent(op: Any) -> bool:
+    """Whether the result of *op* is a number, or has a size, that depends on values.
+
+    Every call of it makes a symbol of its own, so that two calls are never the same.
+    """
+    return isinstance(op, OpOverload) and bool(
+        {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(op.tags)
+    )
 
 
 def is_assertion(op: Any) -> bool:

@@ -7,13 +7,13 @@ from typing import Any
 from torch import fx
 
 from fxpasses.program import Program, body_of, graph_modules
-from fxpasses.schema import is_pure
+from fxpasses.schema import is_data_dependent, is_pure
 
 __all__ = ["call_key", "eliminate_common_subexpressions"]
 
 
 def eliminate_common_subexpressions(program: Program) -> Program:
-    """Merge calls of one pure operator with the same arguments; random calls stay apart."""
+    """Merge calls of one pure operator with the same arguments; random and data-dependent calls stay apart."""
     g = program.edit()
     for module in graph_modules(g.graph_module):
         first: dict[Any, fx.Node] = {}
@@ -33,7 +33,7 @@ def call_key(node: fx.Node) -> Any:
     if node.op == "get_attr":
         body = body_of(node)
         return ("body", id(body)) if body is not None else None
-    if not is_pure(node):
+    if not is_pure(node) or is_data_dependent(node.target):
         return None
     return (node.target, _hashable(node.args), _hashable(node.kwargs))
 

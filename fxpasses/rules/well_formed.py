@@ -17,7 +17,7 @@ from fxpasses.program import Input, body_of
 from fxpasses.rewrite import same_type
 from fxpasses.rules.subject import NUMBER, SYMBOLIC, Subject, flat, free_symbols, is_unbacked, show, type_text
 from fxpasses.rules.table import Findings, rule
-from fxpasses.schema import SYMBOLIC_BUILTINS, bind, is_functional
+from fxpasses.schema import SYMBOLIC_BUILTINS, bind, is_data_dependent, is_functional
 
 if TYPE_CHECKING:
     import sympy
@@ -377,8 +377,3 @@ def _may_make_symbols(node: fx.Node) -> bool:
         return is_data_dependent(target) or target.namespace not in ("aten", "prims", "prim")
     # The carried values of a loop are placeholders of its body.
     return isinstance(target, HigherOrderOperator) or (node.op == "placeholder" and "role" not in node.meta)
-
-
-def is_data_dependent(op: OpOverload) -> bool:
-    """Whether the result of *op* is a number, or has a size, that depends on data."""
-    return bool({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(op.tags))

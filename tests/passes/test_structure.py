@@ -69,6 +69,14 @@ def test_random_calls_are_no_twins():
     assert targets(P.eliminate_common_subexpressions(program)).count(aten.rand_like.default) == 2
 
 
+def test_calls_with_symbols_of_their_own_are_not_merged():
+    program = program_of(lambda x: x * (x.sum().item() + 2 * x.sum().item()), torch.arange(3))
+    after = P.canonicalize(program)
+    assert targets(after).count(aten._local_scalar_dense.default) == 2
+    assert targets(after).count(aten.sum.dim_IntList) == 1
+    assert torch.equal(after.run(torch.arange(3))[0], torch.tensor([0, 9, 18]))
+
+
 def test_constants_fold():
     model = Model(lambda m, x: x + (m.table[1:] * 2).sin(), table=torch.arange(5.0))
     after = apply(P.canonicalize, program_of(model, X), X)
