@@ -96,7 +96,9 @@ def _slots(graph_module: fx.GraphModule, example_inputs: Sequence[Any]) -> list[
     nodes = graph_module.graph.find_nodes(op="placeholder")
     if len(nodes) != len(example_inputs):
         names = ", ".join(node.name for node in nodes)
-        raise InputError(f"the graph has {len(nodes)} inputs ({names}), {len(example_inputs)} examples are given")
+        raise InputError(
+            f"the graph has {len(nodes)} inputs ({names}), {len(example_inputs)} examples are given"
+        )
     original = _original_names(graph_module)
     sizes: dict[Any, tuple[int, int]] = {}
     for position, (node, value) in enumerate(zip(nodes, example_inputs, strict=True)):
@@ -202,7 +204,9 @@ def _tell_dynamo(captured: Captured, source: Source, slots: list[_Slot]) -> None
     scope = {**combined(source.replace(args=tuple(given))), "flat_args": given}
     for guard in captured.guards:
         if not bool(eval(guard.strip(), {"L": scope, "torch": torch})):
-            raise CaptureError(f"the exported graph holds under {guard}, which is not so for the inputs of dynamo")
+            raise CaptureError(
+                f"the exported graph holds under {guard}, which is not so for the inputs of dynamo"
+            )
 
 
 def _with_dynamo_roles(program: Program, slots: list[_Slot]) -> Program:
@@ -237,7 +241,9 @@ def _with_dynamo_roles(program: Program, slots: list[_Slot]) -> Program:
     program.output.meta["roles"] = tuple(
         role
         if role.target is None
-        else Output("input_mutation" if role.target in renamed else role.kind, renamed.get(role.target, role.target))
+        else Output(
+            "input_mutation" if role.target in renamed else role.kind, renamed.get(role.target, role.target)
+        )
         for role in program.output.meta["roles"]
     )
     return program.replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ def input_positions(source: Source, leaves: Sequence[Any]) -> list[int]:
 
 def replay(
     source: Source,
-    run: Callable[[torch.nn.Module, list[Any]], list[Any]],
+    run: Callable[[torch.nn.Module, list[Any]], Iterable[Any]],
     positions: Sequence[int],
     out_spec: pytree.TreeSpec,
 ) -> Source:
@@ -57,11 +57,10 @@ def replay_graph(source: Source) -> Source:
     return source.replace(root=sharing_state(module, forward))
 
 
-def interpret(module: torch.nn.Module, graph: fx.Graph, values: Sequence[Any]) -> list[Any]:
+def interpret(module: torch.nn.Module, graph: fx.Graph, values: Sequence[Any]) -> Any:
     """Run *graph* with the attributes of *module*; new nodes get the source lines of its nodes."""
     with fx.traceback.preserve_node_meta():
-        result = _Interpreter(module, graph=graph).run(*values, enable_io_processing=False)
-    return list(result)
+        return _Interpreter(module, graph=graph).run(*values, enable_io_processing=False)
 
 
 def has_regions(module: fx.GraphModule) -> bool:

@@ -17,7 +17,14 @@ from torch.utils import _pytree as pytree
 
 from fxpasses.errors import InputError
 
-__all__ = ["Source", "make_source", "register_dataclasses", "sharing_state"]
+__all__ = [
+    "Source",
+    "make_source",
+    "register_dataclasses",
+    "sharing_state",
+    "state_of",
+    "untouched",
+]
 
 _PLAIN_LEAVES = (torch.Tensor, int, float, complex, bool, str, type(None), torch.dtype, torch.device)
 
@@ -53,10 +60,7 @@ class Source:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers by name; a tied one under each of its names."""
-        return {
-            **dict(self.root.named_parameters(remove_duplicate=False)),
-            **dict(self.root.named_buffers(remove_duplicate=False)),
-        }
+        return state_of(self.root)
 
 
 def make_source(
@@ -105,6 +109,11 @@ def _arguments(args: Any, kwargs: Any, label: str) -> tuple[tuple[Any, ...], dic
 
 
 def _as_module(source: Any) -> tuple[torch.nn.Module, str, tuple[torch.Tensor, ...]]:
+    if isinstance(source, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+        from fxpasses.capture.torchscript import as_module
+
+        name = getattr(source, "original_name", None) or getattr(source, "name", None)
+        return as_module(source), name or type(source).__name__, ()
     if isinstance(source, torch.nn.Module):
         source = getattr(source, "_orig_mod", source)  # a module that torch.compile wrapped
         return source, type(source).__name__, ()
@@ -170,6 +179,14 @@ def _free_values(source: Any) -> tuple[dict[str, torch.nn.Module], list[torch.Te
     }
     tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
     return modules, tensors
+
+
+def state_of(root: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name; a tied one under each of its names."""
+    return {
+        **dict(root.named_parameters(remove_duplicate=False)),
+        **dict(root.named_buffers(remove_duplicate=False)),
+    }
 
 
 def sharing_state(root: torch.nn.Module, forward: Callable[..., Any] | None = None) -> torch.nn.Module:
