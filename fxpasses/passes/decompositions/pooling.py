@@ -35,3 +35,10 @@ def max_pool2d(
             ceil_mode,
         ),
     )
+
+
+@decomposition(aten.adaptive_avg_pool1d.default)
+def adaptive_avg_pool1d(g: Editor, self: fx.Node, output_size: Any) -> fx.Node:
+    plane = g.call(aten.unsqueeze.default, self, -2)
+    pooled = g.call(aten.adaptive_avg_pool2d.default, plane, [1, *output_size])
+    return g.call(aten.squeeze.dims, pooled, [-2])
