@@ -51,7 +51,11 @@ def _explicit(g: Editor, node: fx.Node, op: OpOverload) -> None:
         args = list(node.args)
         args[0] = _cast(g, args[0], val.dtype)
         kwargs = {**node.kwargs, "dtype": None} if "dtype" in node.kwargs else node.kwargs
-        g.update(node, *args, **kwargs)
+        if val.dtype.is_floating_point or val.dtype.is_complex or val.dtype == torch.int64:
+            g.update(node, *args, **kwargs)
+        else:  # of narrower integers PyTorch makes int64
+            args[0] = _cast(g, args[0], torch.int64)
+            g.replace(node, _cast(g, g.call(op, *args, **kwargs), val.dtype))
     elif op is aten.cat.default:
         g.update(node, [_cast(g, item, val.dtype) for item in node.args[0]], node.args[1])  # type: ignore[union-attr]
     elif op is aten.full.default:
@@ -84,8 +88,7 @@ def _pointwise(g: Editor, node: fx.Node, op: OpOverload) -> None:
     if not operands or any(isinstance(o, torch.Tensor) and o.dtype.is_complex for o in operands):
         return
     dtype = _compute_dtype(op, node.meta["val"].dtype, operands)
-    alpha_at = next((i for i, a in enumerate(arguments) if a.name == "alpha"), None)
-    if alpha_at is not None:
+    if "alpha" in (a.name for a in arguments) and arguments[1].name == "other":  # elu has another alpha
         args, kwargs = _without_alpha(g, args, kwargs, arguments, dtype)
     target = op
     for i in slots:
