@@ -50,7 +50,8 @@ def __getattr__(name: str) -> Any:
         if error.name != "hypothesis":
             raise
         raise ImportError(
-            f"fxpasses.testing.{name} needs hypothesis, which is not installed: pip install 'fxpasses[testing]'",
+            f"fxpasses.testing.{name} needs hypothesis, which is not installed: "
+            "pip install 'fxpasses[testing]'",
             name="hypothesis",
         ) from error
     globals()[name] = value

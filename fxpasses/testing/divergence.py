@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -31,7 +32,8 @@ class Divergence:
 
     Attributes:
         a, b: the two nodes (in an output, what is returned there).
-        matched_by: why they should agree: ``"name"``, ``"structure"``, ``"source line"`` or ``"output 0"``.
+        matched_by: why they should agree: ``"name"``, ``"structure"``, ``"source line"``, ``"output 0"`` or
+            ``"new value of 'cache'"``.
         difference: how their values differ; None where dtype or shape do.
         arguments: the arguments of the node in *a*, with whether *b* has the
             same value somewhere. If all do, the fault is in this very call.
@@ -99,10 +101,10 @@ def first_divergence(
         verdict = _judge(left, right, node, candidates)
         if verdict is not None:
             return verdict
-    for index, (x, y) in enumerate(zip(_returned(a), _returned(b), strict=False)):
-        difference = _outputs_differ(left, right, x, y)
-        if difference is not False:
-            return Divergence(x, y, f"output {index}", difference, left.arguments_in(x, right))
+    for name, x, y in _returned(a, b):
+        agree, difference = _compare_outputs(left, right, x, y)
+        if not agree:
+            return Divergence(x, y, name, difference, left.arguments_in(x, right))
     return None
 
 
@@ -125,10 +127,8 @@ class _Trace:
         self.oracle: dict[fx.Node, Any] = {}
         self.noisy: list[dict[fx.Node, Any]] = []
         if follow:
-            try:
+            with suppress(NoOracle):  # the reference stands for itself then
                 self.oracle = _record(program, leaves, widened, wide=True)
-            except NoOracle:
-                pass  # the reference stands for itself then
             self.noisy = [_record(program, leaves, lambda s=s: RoundingNoise(s)) for s in range(_NOISE_RUNS)]
 
     def reference(self, node: fx.Node) -> Reference:
@@ -260,13 +260,18 @@ def _last_of_line(program: Program) -> dict[str, fx.Node]:
     return lines
 
 
-def _returned(program: Program) -> list[Any]:
-    """User outputs in order, then mutations by name."""
-    user = [value for role, value in program.outputs if role.kind == "user"]
-    changed = sorted(
-        (role.target or "", number) for number, (role, _) in enumerate(program.outputs) if role.kind != "user"
-    )
-    return user + [program.outputs[number][1] for _, number in changed]
+_MISSING = "nothing"
+
+
+def _returned(a: Program, b: Program) -> list[tuple[str, Any, Any]]:
+    """What the two return in the same place, user outputs first, then mutations by name."""
+    users = [[value for role, value in p.outputs if role.kind == "user"] for p in (a, b)]
+    rows = [(f"output {i}", x, y) for i, (x, y) in enumerate(zip_longest(*users, fillvalue=_MISSING))]
+    for name in sorted(a.mutations.keys() | b.mutations.keys()):
+        rows.append(
+            (f"new value of {name!r}", a.mutations.get(name, _MISSING), b.mutations.get(name, _MISSING))
+        )
+    return rows
 
 
 def _judge(
@@ -286,16 +291,17 @@ def _judge(
     return Divergence(node, other, how, difference, left.arguments_in(node, right))
 
 
-def _outputs_differ(left: _Trace, right: _Trace, x: Any, y: Any) -> Difference | None | bool:
-    """The difference of two returned values: False if there is none, None if their types differ."""
+def _compare_outputs(left: _Trace, right: _Trace, x: Any, y: Any) -> tuple[bool, Difference | None]:
+    """Whether two returned values agree; if not, how they differ, or None if their types do."""
     first = left.values[x] if isinstance(x, fx.Node) else x
     second = right.values[y] if isinstance(y, fx.Node) else y
     if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
         if first.dtype != second.dtype or first.shape != second.shape:
-            return None
-        return compare_tensors(left.reference(x), second) or False
-    same = not isinstance(first, torch.Tensor) and not isinstance(second, torch.Tensor) and first == second
-    return False if same else None
+            return False, None
+        difference = compare_tensors(left.reference(x), second)
+        return difference is None, difference
+    tensors = isinstance(first, torch.Tensor) or isinstance(second, torch.Tensor)
+    return not tensors and bool(first == second), None
 
 
 def _name(value: Any) -> str:

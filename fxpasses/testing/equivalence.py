@@ -62,9 +62,8 @@ def assert_equivalent(
     arguments = _arguments(a, b, inputs, kwargs)
     problem = _compare(a, b, arguments, rtol, atol, calls)
     if problem is not None:
-        raise EquivalenceError(
-            f"{problem}\n\na is {describe(a)}, b is {describe(b)}\n{reproduction(a, b, arguments, rtol, atol, calls)}"
-        )
+        again = reproduction(a, b, arguments, rtol, atol, calls)
+        raise EquivalenceError(f"{problem}\n\na is {describe(a)}, b is {describe(b)}\n{again}")
 
 
 def compare_each(
