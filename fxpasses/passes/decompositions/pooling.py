@@ -40,5 +40,18 @@ def max_pool2d(
 @decomposition(aten.adaptive_avg_pool1d.default)
 def adaptive_avg_pool1d(g: Editor, self: fx.Node, output_size: Any) -> fx.Node:
     plane = g.call(aten.unsqueeze.default, self, -2)
-    pooled = g.call(aten.adaptive_avg_pool2d.default, plane, [1, *output_size])
-    return g.call(aten.squeeze.dims, pooled, [-2])
+    return g.call(aten.squeeze.dims, adaptive_avg_pool2d(g, plane, [1, *output_size]), [-2])
+
+
+@decomposition(aten.adaptive_avg_pool2d.default)
+def adaptive_avg_pool2d(g: Editor, self: fx.Node, output_size: Any) -> fx.Node:
+    if list(output_size) == [1, 1]:
+        return g.call(aten.mean.dim, self, [-1, -2], True)
+    return g.call(aten._adaptive_avg_pool2d.default, self, output_size)
+
+
+@decomposition(aten.adaptive_avg_pool3d.default)
+def adaptive_avg_pool3d(g: Editor, self: fx.Node, output_size: Any) -> fx.Node:
+    if list(output_size) == [1, 1, 1]:
+        return g.call(aten.mean.dim, self, [-1, -2, -3], True)
+    return g.call(aten._adaptive_avg_pool3d.default, self, output_size)
