@@ -61,7 +61,7 @@ class EquivalenceError(FxpassesError, AssertionError):
 def source_line(node: fx.Node) -> str | None:
     """The innermost user frame of *node*, as ``"file.py:12 in forward, code: ..."``.
 
-    Frames of torch itself are skipped where a frame outside it is known.
+    Frames of torch itself, of generated code and of the capture are skipped where another is known.
     """
     trace = node.stack_trace
     if not trace:
@@ -76,5 +76,6 @@ def source_line(node: fx.Node) -> str | None:
             frames.append(f"{path}:{number} in {function}, code: {code}")
     if not frames:
         return None
-    outside = [frame for frame in frames if "/torch/" not in frame.split(":", 1)[0]]
+    theirs = ("/torch/", "/fxpasses/capture/", "<")
+    outside = [frame for frame in frames if not any(part in frame.split(":", 1)[0] for part in theirs)]
     return (outside or frames)[-1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from fxpasses.errors import CaptureError, InputError
+from fxpasses.errors import InputError
 from fxpasses.program import Program
 
 if TYPE_CHECKING:
@@ -101,18 +101,17 @@ def _through(doors: tuple[str, ...], source: Source) -> Program:
     from fxpasses.capture.source import untouched
 
     errors: dict[str, BaseException] = {}
-    with opaque(source):
-        for name in doors:
-            try:
-                with untouched(source):
-                    program = capture_dynamic(door(name), source)
-            except InputError:
-                raise
-            except Exception as error:  # whatever tracing raises is the reason to try the next door
-                errors[name] = error
-                continue
-            skipped = {other: str(reason_of(error)) for other, error in errors.items()}
-            return program.replace(notes={**program.notes, "via": name, "skipped": skipped})
+    for name in doors:
+        try:
+            with opaque(source), untouched(source):
+                program = capture_dynamic(door(name), source)
+        except InputError:
+            raise
+        except Exception as error:  # whatever tracing raises is the reason to try the next door
+            errors[name] = error
+            continue
+        skipped = {other: str(reason_of(error)) for other, error in errors.items()}
+        return program.replace(notes={**program.notes, "via": name, "skipped": skipped})
     raise capture_error(source, errors) from next(iter(errors.values()))
 
 

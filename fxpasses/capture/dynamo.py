@@ -27,6 +27,8 @@ def by_dynamo(source: Source) -> Captured:
     Dynamo does not run the code. What it may have missed is found by a run on
     fake tensors, and refused.
     """
+    if source.leaf:
+        raise CaptureError("dynamo reads through leaves; capture with another door to keep them")
     captured = export(source, strict=True)
     with inference_tracing():
         effects = effects_of(source)

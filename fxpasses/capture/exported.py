@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from fxpasses.capture.replay import has_regions, replay_graph
 from fxpasses.capture.shapes import Captured
@@ -29,7 +30,8 @@ def by_export(source: Source) -> Captured:
     if not isinstance(source.root, fx.GraphModule):
         return export(source)
     captured = export(replay_graph(source) if has_regions(source.root) else source)
-    return Captured(with_traced_constants(captured.program), captured.guards)
+    program = with_traced_constants(captured.program)
+    return Captured(program.replace(out_spec=_plain_containers(program.out_spec)), captured.guards)
 
 
 def export(source: Source, *, strict: bool = False) -> Captured:
@@ -78,6 +80,16 @@ def with_traced_constants(program: Program) -> Program:
         if role.kind == "buffer" and digits != name and digits.isdigit() and role.target not in mutated:
             node.meta["role"] = Input("constant", role.target)
     return program
+
+
+def _plain_containers(spec: pytree.TreeSpec) -> pytree.TreeSpec:
+    """*spec* with dicts and lists in the place of fx's immutable ones, which a graph returns."""
+    from torch.fx.immutable_collections import immutable_dict, immutable_list
+
+    if spec.is_leaf():
+        return spec
+    plain = {immutable_dict: dict, immutable_list: list}.get(spec.type, spec.type)
+    return pytree.TreeSpec(plain, spec.context, [_plain_containers(child) for child in spec.children()])
 
 
 @contextmanager
