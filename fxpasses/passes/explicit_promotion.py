@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch._ops import OpOverload
+from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dtypes
 
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
@@ -139,46 +140,10 @@ def _compute_dtype(op: OpOverload, result: torch.dtype, operands: list[Any]) -> 
     It is that of type promotion over all operands; where that is an integer
     and the result is floating (``div``, ``sqrt``, ...) it is the result's.
     """
-    dtype = _promote(operands)
+    _, dtype = elementwise_dtypes(*operands, type_promotion_kind=ELEMENTWISE_TYPE_PROMOTION_KIND.DEFAULT)
     if result.is_floating_point and not dtype.is_floating_point:
         return result
     return dtype
-
-
-def _promote(operands: list[Any]) -> torch.dtype:
-    """`torch.result_type` over any number of operands, by its three categories."""
-    categories: list[torch.dtype | None] = [None, None, None]
-    for operand in operands:
-        if isinstance(operand, torch.Tensor):
-            level, dtype = (2 if operand.dim() else 1), operand.dtype
-        else:
-            level, dtype = 0, _number_dtype(operand)
-        known = categories[level]
-        categories[level] = dtype if known is None else torch.promote_types(known, dtype)
-    result: torch.dtype | None = None
-    for dtype_ in reversed(categories):
-        if dtype_ is None:
-            continue
-        if result is None or _category(dtype_) > _category(result):
-            result = dtype_ if result is None else torch.promote_types(result, dtype_)
-    assert result is not None
-    return result
-
-
-def _category(dtype: torch.dtype) -> int:
-    if dtype.is_complex:
-        return 3
-    if dtype.is_floating_point:
-        return 2
-    return 0 if dtype == torch.bool else 1
-
-
-def _number_dtype(number: Any) -> torch.dtype:
-    if isinstance(number, bool | torch.SymBool):
-        return torch.bool
-    if isinstance(number, int | torch.SymInt):
-        return torch.int64
-    return torch.get_default_dtype()
 
 
 def _operand(arg: Any) -> Any:
