@@ -443,8 +443,10 @@ def same_size(a: Any, b: Any) -> bool:
     a, b = (getattr(getattr(x, "node", None), "expr", x) for x in (a, b))
     if a is b or a == b:
         return True
+    if isinstance(a, int) and isinstance(b, int):
+        return False
     import sympy
 
-    if isinstance(a, sympy.Basic) or isinstance(b, sympy.Basic):
-        return bool(sympy.expand(a - b) == 0)
-    return False
+    if not all(isinstance(x, sympy.Expr) or type(x) is int for x in (a, b)):
+        return False
+    return bool(sympy.expand(a - b) == 0)

@@ -208,6 +208,14 @@ def same_name_twice() -> Plant:
     return program, "state"
 
 
+@plant("roles")
+def role_in_a_body() -> Plant:
+    program = branches()
+    operand = next(iter(list(program.graph_modules())[1].graph.nodes))
+    operand.meta["role"] = Input("user", "x")
+    return program, operand.name
+
+
 @plant("tensors")
 def tensor_without_placeholder() -> Plant:
     program = counter()

@@ -78,7 +78,7 @@ def _nodes(subject: Subject) -> Findings:
 
 @rule("roles", "well-formed")
 def _roles(subject: Subject) -> Findings:
-    """Every placeholder has a role of a known kind; its target is the target of no other."""
+    """Every placeholder has a role of a known kind and a target of its own; those of bodies have none."""
     seen: dict[str, fx.Node] = {}
     for node in subject.placeholders:
         role = node.meta.get("role")
@@ -90,6 +90,10 @@ def _roles(subject: Subject) -> Findings:
         first = seen.setdefault(role.target, node)
         if first is not node:
             yield node, f"stands for {role.target!r}, and so does {first.name}"
+    for body in subject.modules[1:]:
+        for node in body.graph.find_nodes(op="placeholder"):
+            if "role" in node.meta:
+                yield node, "has a role, but is the operand of a control-flow body, which has none"
 
 
 @rule("tensors", "well-formed")
