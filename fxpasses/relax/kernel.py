@@ -133,7 +133,8 @@ def loops(
 
     def statement(ins: Any, outs: Any) -> Any:
         with T.ir_builder.IRBuilder() as builder:
-            with T.ir_builder.tirx.seq_scope():
+            # The builder needs a frame around several statements; this one means nothing.
+            with T.ir_builder.tirx.attr(0, "fxpasses.loops", 1):
                 body(*ins, *outs)
             return builder.get()
 

@@ -1,0 +1,298 @@
+"""Recurrent layers: one kernel for each layer and direction, with the loop over time inside.
+
+The projection of the input is one matrix product over all steps; the kernel
+does the rest, so that its code does not grow with the length of the sequence.
+Half types are computed in float32; outputs and states are rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.kernel import accumulator, const, convert, grid, load, loops, store
+from fxpasses.relax.table import lowering
+
+aten = torch.ops.aten
+
+
+@lowering(aten.lstm.input)
+def lstm(
+    b: Any,
+    input: Any,
+    hx: Any,
+    params: Any,
+    has_biases: Any,
+    num_layers: Any,
+    dropout: Any,
+    train: Any,
+    bidirectional: Any,
+    batch_first: Any,
+) -> Any:
+    _refuse_dropout(dropout, train, num_layers)
+    projected = not b.analyzer.can_prove_equal(b.shape_of(hx[0])[2], b.shape_of(hx[1])[2])
+    weights = _Weights.split(params, 2 if bidirectional else 1, has_biases, projected)
+    return _stack(b, _LSTM, input, list(hx), weights, bidirectional, batch_first)
+
+
+@lowering(aten.gru.input)
+def gru(
+    b: Any,
+    input: Any,
+    hx: Any,
+    params: Any,
+    has_biases: Any,
+    num_layers: Any,
+    dropout: Any,
+    train: Any,
+    bidirectional: Any,
+    batch_first: Any,
+) -> Any:
+    _refuse_dropout(dropout, train, num_layers)
+    weights = _Weights.split(params, 2 if bidirectional else 1, has_biases)
+    return _stack(b, _GRU, input, [hx], weights, bidirectional, batch_first)
+
+
+@lowering(aten.rnn_tanh.input)
+def rnn_tanh(
+    b: Any,
+    input: Any,
+    hx: Any,
+    params: Any,
+    has_biases: Any,
+    num_layers: Any,
+    dropout: Any,
+    train: Any,
+    bidirectional: Any,
+    batch_first: Any,
+) -> Any:
+    _refuse_dropout(dropout, train, num_layers)
+    weights = _Weights.split(params, 2 if bidirectional else 1, has_biases)
+    return _stack(b, _RNN_TANH, input, [hx], weights, bidirectional, batch_first)
+
+
+@lowering(aten.rnn_relu.input)
+def rnn_relu(
+    b: Any,
+    input: Any,
+    hx: Any,
+    params: Any,
+    has_biases: Any,
+    num_layers: Any,
+    dropout: Any,
+    train: Any,
+    bidirectional: Any,
+    batch_first: Any,
+) -> Any:
+    _refuse_dropout(dropout, train, num_layers)
+    weights = _Weights.split(params, 2 if bidirectional else 1, has_biases)
+    return _stack(b, _RNN_RELU, input, [hx], weights, bidirectional, batch_first)
+
+
+def _refuse_dropout(dropout: float, train: bool, layers: int) -> None:
+    if train and dropout != 0 and layers > 1:
+        raise ValueError(f"dropout={dropout} in training makes the result random; call eval() on the model")
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The parameters of one direction of one layer."""
+
+    of_input: Any
+    of_state: Any
+    input_bias: Any = None
+    state_bias: Any = None
+    projection: Any = None
+
+    @staticmethod
+    def split(
+        params: Sequence[Any], directions: int, has_biases: bool, projected: bool = False
+    ) -> list[list[_Weights]]:
+        """The flat parameter list of torch, by layer and direction."""
+        size = 2 + 2 * has_biases + projected
+        cells = []
+        for start in range(0, len(params), size):
+            own = list(params[start : start + size])
+            projection = own.pop() if projected else None
+            cells.append(_Weights(*own, projection=projection))
+        return [cells[start : start + directions] for start in range(0, len(cells), directions)]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What is special about one kind of layer.
+
+    Attributes:
+        gates: how many gates each unit has.
+        apart: whether the gates need the part of the state apart from that of
+            the input.
+        step: ``step(gates, own, states)`` gives the new states of one unit, from
+            the gates of the input, those of the state, and its old states.
+    """
+
+    gates: int
+    apart: bool
+    step: Callable[..., list[Any]]
+
+
+def _sigmoid(x: Any) -> Any:
+    one = const(1, str(x.ty.dtype))
+    return one / (one + T.te.exp(-x))
+
+
+def _lstm_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+    enter, forget, new, leave = (g + o for g, o in zip(gates, own, strict=True))
+    cell = _sigmoid(forget) * states[1] + _sigmoid(enter) * T.te.tanh(new)
+    return [_sigmoid(leave) * T.te.tanh(cell), cell]
+
+
+def _gru_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+    reset, keep = (_sigmoid(g + o) for g, o in zip(gates[:2], own[:2], strict=True))
+    new = T.te.tanh(gates[2] + reset * own[2])
+    return [(states[0] - new) * keep + new]
+
+
+def _tanh_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+    return [T.te.tanh(gates[0] + own[0])]
+
+
+def _relu_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+    total = gates[0] + own[0]
+    zero = const(0, str(total.ty.dtype))
+    return [T.tirx.Select(total < zero, zero, total)]  # a NaN stays one
+
+
+_LSTM = _Cell(4, False, _lstm_step)
+_GRU = _Cell(3, True, _gru_step)
+_RNN_TANH = _Cell(1, False, _tanh_step)
+_RNN_RELU = _Cell(1, False, _relu_step)
+
+
+def _stack(
+    b: Any,
+    cell: _Cell,
+    input: Any,
+    states: list[Any],
+    weights: list[list[_Weights]],
+    bidirectional: bool,
+    batch_first: bool,
+) -> Any:
+    """All layers; the output of each is the input of the next."""
+    op = T.relax.op
+    dtype = b.dtype_of(input)
+    work = accumulator(dtype)
+    sequence = b.emit(op.permute_dims(input, [1, 0, 2])) if batch_first else input
+    final: list[list[Any]] = [[] for _ in states]
+    for layer, directions in enumerate(weights):
+        outputs = []
+        for direction, own in enumerate(directions):
+            row = layer * len(directions) + direction
+            start = [_row(b, state, row) for state in states]
+            output, *end = _run(b, cell, sequence, start, own, backwards=direction == 1, work=work)
+            outputs.append(b.cast(output, dtype))
+            for found, state in zip(final, end, strict=True):
+                found.append(b.cast(state, dtype))
+        sequence = b.emit(op.concat(outputs, 2)) if bidirectional else outputs[0]
+    if batch_first:
+        sequence = b.emit(op.permute_dims(sequence, [1, 0, 2]))
+    return (sequence, *(_stacked(b, rows, val) for rows, val in zip(final, b.val[1:], strict=True)))
+
+
+def _row(b: Any, states: Any, row: int) -> Any:
+    """The state of one layer and direction, ``[batch, size]``."""
+
+    def kernel(x: Any) -> Any:
+        return T.te.compute(x.shape[1:], lambda i, j: x(row, i, j), name="row")
+
+    return b.te(kernel, states, name="initial_state")
+
+
+def _stacked(b: Any, rows: list[Any], val: Any) -> Any:
+    shape = b.shape(val)
+    rows = [b.emit(T.relax.op.reshape(row, [b.size(1), *shape[1:]])) for row in rows]
+    return rows[0] if len(rows) == 1 else b.emit(T.relax.op.concat(rows, 0))
+
+
+def _run(
+    b: Any, cell: _Cell, sequence: Any, states: list[Any], own: _Weights, *, backwards: bool, work: str
+) -> list[Any]:
+    """One direction of one layer: the output of each step, and the last states."""
+    op = T.relax.op
+
+    def turned(weight: Any) -> Any:
+        return b.emit(op.permute_dims(b.cast(weight, work), [1, 0]))
+
+    gates = b.emit(op.matmul(b.cast(sequence, work), turned(own.of_input)))
+    biases = [own.input_bias] if cell.apart else [own.input_bias, own.state_bias]
+    for bias in biases:
+        if bias is not None:
+            gates = b.emit(op.add(gates, b.cast(bias, work)))
+    extra = [] if own.state_bias is None or not cell.apart else [b.cast(own.state_bias, work)]
+    projection = [] if own.projection is None else [turned(own.projection)]
+
+    def kernel(gates: Any, of_state: Any, states: Any, extra: Any, projection: Any) -> Any:
+        steps, batch, width = gates.shape
+        hidden = of_state.shape[0]
+        units = T.tirx.floordiv(width, cell.gates)
+
+        def body(*buffers: Any) -> None:
+            rest = list(buffers)
+            gates, of_state = rest.pop(0), rest.pop(0)
+            start = [rest.pop(0) for _ in states]
+            bias = rest.pop(0) if extra else None
+            project = rest.pop(0) if projection else None
+            output, *current = rest[: 1 + len(states)]
+            inner, raw = rest[1 + len(states) :]
+            for source, target in zip(start, current, strict=True):
+                with grid(*source.shape) as at:
+                    store(target, convert(load(source, at), work), at)
+            with grid(steps, batch) as (step, n):
+                time = steps - 1 - step if backwards else step
+                with grid(width) as (j,):
+                    store(inner, const(0, work) if bias is None else load(bias, [j]), [j])
+                with grid(hidden, width) as (k, j):
+                    product = load(current[0], [n, k]) * load(of_state, [k, j])
+                    store(inner, load(inner, [j]) + product, [j])
+                with grid(units) as (j,):
+                    from_input = [load(gates, [time, n, j + units * g]) for g in range(cell.gates)]
+                    from_state = [load(inner, [j + units * g]) for g in range(cell.gates)]
+                    # With a projection no unit has a hidden state of its own.
+                    old = (
+                        [load(state, [n, j]) for state in current]
+                        if project is None
+                        else [
+                            const(0, work),
+                            load(current[1], [n, j]),
+                        ]
+                    )
+                    new = cell.step(from_input, from_state, old)
+                    store(raw, new[0], [j])
+                    for state, value in zip(current[1:], new[1:], strict=True):
+                        store(state, value, [n, j])
+                if project is None:
+                    with grid(hidden) as (j,):
+                        store(current[0], load(raw, [j]), [n, j])
+                else:
+                    with grid(hidden) as (j,):
+                        store(current[0], const(0, work), [n, j])
+                    with grid(units, hidden) as (k, j):
+                        product = load(raw, [k]) * load(project, [k, j])
+                        store(current[0], load(current[0], [n, j]) + product, [n, j])
+                with grid(hidden) as (j,):
+                    store(output, load(current[0], [n, j]), [time, n, j])
+
+        results = [
+            ((steps, batch, hidden), work),
+            *((state.shape, work) for state in states),
+            ((width,), work),
+            ((units,), work),
+        ]
+        found = loops([gates, of_state, *states, *extra, *projection], results, body, "recurrence")
+        return list(found)[: 1 + len(states)]
+
+    found = b.te(kernel, gates, turned(own.of_state), states, extra, projection, name="recurrence")
+    return [b.emit(found[index]) for index in range(1 + len(states))]
