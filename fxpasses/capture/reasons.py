@@ -224,6 +224,13 @@ def _specialised(text: str, frame: Frame | None) -> tuple[str, str]:
     )
 
 
+def _autocast(text: str, frame: Frame | None) -> tuple[str, str]:
+    return (
+        f"a region of autocast is lost between dynamo and torch.export: {text}",
+        "Capture with via='export', which runs the region.",
+    )
+
+
 def _plain(text: str) -> str:
     return re.sub(r"L\['(\w+)'\]", r"\1", text)
 
@@ -234,5 +241,6 @@ _ADVICE: tuple[
     (_is_branch, _branch),
     (lambda error, text: "which is not a known type" in text, _unknown_type),
     (lambda error, text: "Constraints violated" in str(error), _specialised),
+    (lambda error, text: "Tensor dtype mismatch! Expected" in text, _autocast),
 )
 """Pairs of a test on the exception and a function that gives problem and advice."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +37,13 @@ def by_symbolic_trace(source: Source) -> Captured:
     return captured
 
 
+class _Proxy(fx.Proxy):
+    """A proxy that takes ``x[...] = value``."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+
 class _Tracer(fx.Tracer):
     """Traces a source with one placeholder for each tensor among its arguments."""
 
@@ -47,6 +55,9 @@ class _Tracer(fx.Tracer):
         self.source = source
         self.positions: list[int] = []
         self.out_spec: pytree.TreeSpec | None = None
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: torch.nn.Module, module_qualified_name: str) -> bool:
         from fxpasses.capture.leaf import is_leaf

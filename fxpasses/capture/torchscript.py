@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from fxpasses.capture.effects import Effects, check_effects, effects_of
@@ -19,8 +20,11 @@ from fxpasses.capture.replay import fetch, interpret, replay
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source, state_of
 from fxpasses.errors import CaptureError
+from fxpasses.program import Program
 
 __all__ = ["as_module", "by_torchscript"]
+
+aten = torch.ops.aten
 
 Script = torch.jit.ScriptModule | torch.jit.ScriptFunction
 
@@ -39,7 +43,13 @@ def by_torchscript(source: Source) -> Captured:
             traced = _jit_trace(source, effects)
         captured = export(traced)
         check_effects(captured.program, source, effects, "torchscript")
-        return captured
+    else:
+        captured = _capture(source, script)
+    return Captured(_in_aten_of_today(captured.program), captured.guards)
+
+
+def _capture(source: Source, script: Script) -> Captured:
+    _refuse_autocast(script)
     try:
         return export(source)
     except Exception as first:  # the first reason is the one to tell
@@ -107,12 +117,53 @@ def _signature(script: Script) -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
+def _graph(script: Script) -> Any:
+    return script.inlined_graph if isinstance(script, torch.jit.ScriptModule) else script.graph
+
+
+def _refuse_autocast(script: Script) -> None:
+    graph = _graph(script)  # it owns its nodes
+    for node in graph.findAllNodes("prim::Enter", True):
+        if "autocast" in str(node.inputsAt(0).type()):
+            raise CaptureError(
+                "a scripted region of autocast is decided by TorchScript's own passes when it runs, which a capture "
+                "does not see; capture the Python module, or trace it with torch.jit.trace"
+            )
+
+
+def _in_aten_of_today(program: Program) -> Program:
+    """*program* without what only TorchScript writes: sizes as calls, and ``_convolution``."""
+    g = program.edit()
+    for node in g.nodes():
+        if not isinstance(node.target, OpOverload):
+            continue
+        if node.target is aten._convolution.default:
+            with g.at(node):
+                g.replace(node, g.call(aten.convolution.default, *node.args[:9]))
+        elif _gives_number(node.target):
+            number = node.meta.get("val")
+            if number is None and node.users:
+                number = g.infer(node)
+            for user in list(node.users) if not isinstance(number, torch.SymInt) else ():
+                user.args, user.kwargs = fx.map_arg(
+                    (user.args, user.kwargs), lambda n, node=node, number=number: number if n is node else n
+                )
+            if not isinstance(number, torch.SymInt):
+                g.erase(node)
+    return g.finish()
+
+
+def _gives_number(op: OpOverload) -> bool:
+    kinds = {str(result.type) for result in op._schema.returns}
+    return len(op._schema.returns) == 1 and kinds <= {"int", "float", "bool", "SymInt"} and not op._schema.is_mutable
+
+
 # -- torch's converter ---------------------------------------------------------------------
 
 
 def _calls_python(script: Script) -> bool:
     """Whether the graph calls an `autograd.Function`, on which the converter crashes the process."""
-    graph = script.inlined_graph if isinstance(script, torch.jit.ScriptModule) else script.graph
+    graph = _graph(script)
     return bool(graph.findAllNodes("prim::PythonOp", True))
 
 
@@ -152,8 +203,7 @@ def _convert(source: Source, script: Script) -> Source:
         args, kwargs = pytree.tree_unflatten(given, spec)
         again = signature.bind(*args, **kwargs)
         again.apply_defaults()
-        flat = [value for value in pytree.tree_leaves(again.args)]
-        return pytree.tree_leaves(interpret(converted, converted.graph, flat))
+        return pytree.tree_leaves(interpret(converted, converted.graph, pytree.tree_leaves(again.args)))
 
     spec = pytree.tree_structure((source.args, source.kwargs))
     signature = inspect.signature(source.root.forward)
