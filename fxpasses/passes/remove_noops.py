@@ -59,6 +59,12 @@ def _slice(g: Editor, node: fx.Node) -> Any:
     return source if start == 0 and step == 1 and same_size(end_size, size) else None
 
 
+def _slice_scatter(g: Editor, node: fx.Node) -> Any:
+    source, values, dim, start, end, step = node.args
+    end_size = end.meta["val"] if isinstance(end, fx.Node) else end
+    return values if start == 0 and step == 1 and same_size(end_size, shape(source)[dim]) else None
+
+
 def _cat(g: Editor, node: fx.Node) -> Any:
     parts = node.args[0]
     return parts[0] if len(parts) == 1 else None
@@ -84,6 +90,7 @@ _RULES: dict[Any, Callable[[Editor, fx.Node], Any]] = {
     aten.permute.default: _permute,
     aten.expand.default: _expand,
     aten.slice.Tensor: _slice,
+    aten.slice_scatter.default: _slice_scatter,
     aten.cat.default: _cat,
     aten.squeeze.dims: _same,
     aten._to_copy.default: _same,
