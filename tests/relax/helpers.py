@@ -68,7 +68,8 @@ def check_calls(
     Args:
         calls: made by `call`.
         tolerance: None for equal bits; else the relative and absolute
-            tolerance of float results, as a number or by dtype (`ULPS`).
+            tolerance of float results, as a number (0 for equal values, zeros of
+            either sign being equal) or by dtype (`ULPS`).
         dynamic: make every size other than 0 and 1 symbolic.
         results: which results of a call with several are computed and
             compared; all without it.
@@ -96,7 +97,7 @@ def compiled(
     program, tensors = calls_program(calls, dynamic, results)
     module = lower(program)
     vm = T.relax.VirtualMachine(build(module), T.tvm.cpu())
-    arrays = [T.tvm.runtime.from_dlpack(tensor.contiguous()) for tensor in tensors]
+    arrays = [T.tvm.runtime.from_dlpack(tensor.contiguous().clone()) for tensor in tensors]
     values = [torch.from_dlpack(array) for array in vm["main"](*arrays)]
     return [pytree.tree_leaves(group) for group in pytree.tree_unflatten(values, program.out_spec)]
 
@@ -169,3 +170,13 @@ def samples(dtype: torch.dtype) -> list[torch.Tensor]:
         low = -10 if dtype.is_signed else 0
         random = torch.randint(low, 11, (2, 3, 5), generator=generator).to(dtype)
     return [edges(dtype), random, random[0, 0, 0].clone(), random[:, :0]]
+
+
+def random(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A tensor of *shape*, always the same one; small whole numbers for integers."""
+    generator = torch.Generator().manual_seed(sum(shape) + len(shape))
+    if dtype.is_floating_point:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+    if dtype is torch.bool:
+        return torch.rand(shape, generator=generator) > 0.5
+    return torch.randint(-100 if dtype.is_signed else 0, 100, tuple(shape), generator=generator).to(dtype)
