@@ -49,6 +49,7 @@ __all__ = [
 canonicalize = Pipeline(
     check_inference,
     normalize_params,
+    remove_assertions,
     decompose_to_core_aten,
     remove_assertions,
     normalize_kwargs,

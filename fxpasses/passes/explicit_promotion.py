@@ -64,10 +64,6 @@ def _explicit(g: Editor, node: fx.Node, op: OpOverload) -> None:
     elif op is aten.var.correction:
         correction = 1 if node.kwargs["correction"] is None else node.kwargs["correction"]
         g.update(node, *node.args, **{**node.kwargs, "correction": float(correction)})
-    elif op is aten.masked_fill.Scalar:
-        mask, value = node.args[1], _number(node.args[2], val.dtype)
-        constant = g.call(aten.full.default, [], value, dtype=val.dtype)
-        g.replace(node, g.call(aten.where.self, mask, constant, node.args[0]))
     elif torch.Tag.pointwise in op.tags and op not in _UNPROMOTED and isinstance(val, torch.Tensor):
         _pointwise(g, node, op)
 
