@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -213,6 +214,9 @@ def prepare(tensor: torch.Tensor) -> Any:
     if tensor.requires_grad:
         tensor = tensor.detach()
     tensor = tensor.resolve_neg().contiguous()
+    if not tensor.numel():  # torch calls any strides contiguous here, TVM only products of the sizes
+        strides = [math.prod(tensor.shape[dim + 1 :]) for dim in range(tensor.dim())]
+        tensor = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
     if tensor.data_ptr() % ALIGNMENT:
         tensor = tensor.clone(memory_format=torch.contiguous_format)
     return T.tvm_ffi.from_dlpack(tensor)

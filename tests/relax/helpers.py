@@ -20,6 +20,7 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from fxpasses.codegen.build import build
+from fxpasses.codegen.runtime import prepare
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.emit import lower
 from fxpasses.testing.single import Call, calls_program
