@@ -15,7 +15,7 @@ from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.signature import dtype_name
 
-__all__ = ["Element", "Promotion", "binary", "broadcast", "compute_dtype", "elementwise", "read", "unary"]
+__all__ = ["Element", "Promotion", "binary", "broadcast", "compute_dtype", "elementwise", "unary", "within"]
 
 Element = Callable[..., Any]
 """From TIR expressions of the compute dtype to one such expression (see `fxpasses.relax.scalar`)."""
@@ -58,7 +58,7 @@ def _kernel(function: Element, compute: str, result: str, as_is: int) -> Callabl
         shape = broadcast([x.shape for x in operands if _has_shape(x)])
 
         def element(*index: Any) -> Any:
-            values = [read(x, shape, index) if _has_shape(x) else x for x in operands]
+            values = [x(*within(x.shape, shape, index)) if _has_shape(x) else x for x in operands]
             values[as_is:] = [S.const(value, compute) for value in values[as_is:]]
             return S.cast(function(*values), result)
 
@@ -99,11 +99,11 @@ def broadcast(shapes: Sequence[Sequence[Any]]) -> list[Any]:
     return common
 
 
-def read(tensor: Any, shape: Sequence[Any], index: Sequence[Any]) -> Any:
-    """The element of a TE tensor at *index* of the *shape* that it is broadcast to."""
-    rank = len(tensor.shape)
-    aligned = zip(tensor.shape, shape[len(shape) - rank :], index[len(index) - rank :], strict=True)
-    return tensor(*(0 if _is_one(size) and not _is_one(wide) else i for size, wide, i in aligned))
+def within(own: Sequence[Any], shape: Sequence[Any], index: Sequence[Any]) -> list[Any]:
+    """Where a tensor of the shape *own* has the element at *index* of the *shape* it is broadcast to."""
+    rank = len(own)
+    aligned = zip(own, shape[len(shape) - rank :], index[len(index) - rank :], strict=True)
+    return [0 if _is_one(size) and not _is_one(wide) else i for size, wide, i in aligned]
 
 
 def compute_dtype(b: Any, kind: Promotion = Promotion.DEFAULT) -> str:

@@ -35,6 +35,7 @@ __all__ = [
     "divide",
     "dtype_of",
     "equal",
+    "highest",
     "is_float",
     "is_half",
     "is_integer",
@@ -42,7 +43,6 @@ __all__ = [
     "isnan",
     "let",
     "logical_not",
-    "highest",
     "lowest",
     "maximum",
     "minimum",
@@ -56,6 +56,8 @@ __all__ = [
 ]
 
 BITS = {"int8": 8, "uint8": 8, "int16": 16, "int32": 32, "int64": 64}
+
+_SAME_WIDTH = {"float64": "int64", "float32": "int32", "float16": "int16", "bfloat16": "int16"}
 
 _LARGEST = {
     "float64": 1.7976931348623157e308,
@@ -99,8 +101,14 @@ def const(value: Any, dtype: str) -> Any:
         return T.tirx.const(bool(value), "bool")
     if is_integer(dtype):
         return T.tirx.const(_wrap(int(value), dtype), dtype)
-    number = T.tirx.const(float(value), dtype)
-    return opaque(number) if value == 0 or not math.isfinite(value) else number
+    number = T.tirx.const(abs(float(value)) if value == 0 else float(value), dtype)
+    if value != 0 and math.isfinite(value):
+        return number
+    # By way of an integer, since TVM's last pass but one takes away `opaque`.
+    bits = _SAME_WIDTH[dtype]
+    number = T.tirx.reinterpret(dtype, T.tirx.reinterpret(bits, number))
+    negative_zero = value == 0 and math.copysign(1.0, value) < 0
+    return number * T.tirx.const(-1.0, dtype) if negative_zero else number  # both zeros are equal to TVM
 
 
 def _wrap(value: int, dtype: str) -> int:

@@ -98,7 +98,7 @@ def compiled(
     program, tensors = calls_program(calls, dynamic, results)
     module = lower(program)
     vm = T.relax.VirtualMachine(build(module), T.tvm.cpu())
-    arrays = [T.tvm.runtime.from_dlpack(tensor.contiguous().clone()) for tensor in tensors]
+    arrays = [prepare(tensor) for tensor in tensors]
     values = [torch.from_dlpack(array) for array in vm["main"](*arrays)]
     return [pytree.tree_leaves(group) for group in pytree.tree_unflatten(values, program.out_spec)]
 

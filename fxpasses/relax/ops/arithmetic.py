@@ -15,8 +15,19 @@ import torch
 from fxpasses.errors import LoweringError
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.elementwise import Element, Promotion, binary, compute_dtype, elementwise, unary
+from fxpasses.relax.elementwise import (
+    Element,
+    Promotion,
+    binary,
+    broadcast,
+    compute_dtype,
+    elementwise,
+    unary,
+    within,
+)
+from fxpasses.relax.kernel import grid, load, loops, store, when
 from fxpasses.relax.table import lowering
+from fxpasses.signature import dtype_name
 
 aten = torch.ops.aten
 
@@ -87,36 +98,41 @@ def _integer_remainder(remainder: Callable[[Any, Any], Any], x: Any, y: Any) -> 
     return remainder(x, S.select(trap, one, y))
 
 
-def divide_trunc(x: Any, y: Any) -> Any:
-    """The quotient rounded towards zero."""
+def divide_trunc(x: Any, y: Any, half: str | None = None) -> Any:
+    """The quotient rounded towards zero; that of half types is rounded to them before."""
     if S.is_float(S.dtype_of(x)):
-        return T.tirx.trunc(S.divide(x, y))
+        return T.tirx.trunc(_through(S.divide(x, y), half))
     return _integer_quotient(T.tirx.truncdiv, x, y)
 
 
-def divide_floor(x: Any, y: Any) -> Any:
+def divide_floor(x: Any, y: Any, half: str | None = None) -> Any:
     """The quotient rounded towards minus infinity.
 
     For floats it is derived from the exact remainder, since the rounded
-    quotient may lie on the other side of an integer.
+    quotient may lie on the other side of an integer. Half types are rounded at
+    each step.
     """
     if not S.is_float(S.dtype_of(x)):
         return _integer_quotient(T.tirx.floordiv, x, y)
     dtype = S.dtype_of(x)
-    zero, one, half = S.const(0.0, dtype), S.const(1.0, dtype), S.const(0.5, dtype)
+    zero, one, middle = S.const(0.0, dtype), S.const(1.0, dtype), S.const(0.5, dtype)
 
     def nearest(quotient: Any) -> Any:
         floor = T.tirx.floor(quotient)
-        up = S.add(floor, S.select(S.subtract(quotient, floor) > half, one, zero))
-        signed_zero = S.select(S.divide(x, y) < zero, S.const(-0.0, dtype), zero)
-        return S.select(S.equal(quotient, zero), signed_zero, up)
+        above = _through(S.subtract(quotient, floor), half) > middle
+        whole = S.add(floor, S.select(above, one, zero))
+        return S.select(S.equal(quotient, zero), T.tirx.copysign(zero, S.divide(x, y)), whole)
 
     def exact(rest: Any) -> Any:
-        quotient = S.divide(S.subtract(x, rest), y)
+        quotient = _through(S.divide(_through(S.subtract(x, rest), half), y), half)
         quotient = S.select(_signs_differ(rest, y), S.subtract(quotient, one), quotient)
         return S.let(quotient, nearest)
 
     return S.select(S.equal(y, zero), S.divide(x, y), S.let(S.call_libm("fmod", x, y), exact))
+
+
+def _through(x: Any, half: str | None) -> Any:
+    return x if half is None else S.cast(S.cast(x, half), S.dtype_of(x))
 
 
 def fmod(x: Any, y: Any) -> Any:
@@ -147,17 +163,23 @@ lowering(aten.remainder.Tensor, aten.remainder.Scalar, aten.remainder.Scalar_Ten
     binary(remainder, numbers="rounded")
 )
 
-_DIVISIONS = {
-    None: (S.divide, FLOAT),
-    "trunc": (divide_trunc, Promotion.DEFAULT),
-    "floor": (divide_floor, Promotion.DEFAULT),
-}
+_DIVISIONS: dict[str, Any] = {"trunc": divide_trunc, "floor": divide_floor}
+
+
+@cache
+def _rounded_division(mode: str, half: str) -> Element:
+    return lambda x, y: _DIVISIONS[mode](x, y, half)
 
 
 @lowering(aten.div.Tensor_mode, aten.div.Scalar_mode)
 def div_mode(b: Any, self: Any, other: Any, *, rounding_mode: Any) -> Any:
-    function, kind = _DIVISIONS[rounding_mode]
-    return elementwise(b, function, self, other, compute=compute_dtype(b, kind))
+    if rounding_mode is None:
+        return elementwise(b, S.divide, self, other, compute=compute_dtype(b, FLOAT))
+    function = _DIVISIONS[rounding_mode]
+    half = dtype_name(b.val.dtype)
+    if S.is_half(half) and hasattr(other, "ty") and b.shape_of(other):
+        function = _rounded_division(rounding_mode, half)
+    return elementwise(b, function, self, other)
 
 
 def reciprocal(x: Any) -> Any:
@@ -171,73 +193,97 @@ lowering(aten.reciprocal.default)(unary(reciprocal, FLOAT))
 # -- powers ------------------------------------------------------------------------
 
 
-def power(x: Any, y: Any) -> Any:
-    """``x ** y``; for integers 0 where *y* is negative and *x* neither 1 nor -1."""
-    dtype = S.dtype_of(x)
-    return T.tirx.power(x, y) if S.is_float(dtype) else _integer_power(x, y, dtype)
+def _power(b: Any, self: Any, exponent: Any) -> Any:
+    compute = compute_dtype(b)
+    if S.is_float(compute):
+        return elementwise(b, float_power, self, exponent, numbers="rounded")
+    return b.cast(b.te(_integer_power_kernel(compute), self, exponent), b.val.dtype)
 
 
-def _integer_power(x: Any, y: Any, dtype: str) -> Any:
-    """By squaring: one step for each bit that a positive exponent can have."""
-    zero, one = S.const(0, dtype), S.const(1, dtype)
-    bits = S.BITS[dtype] - (dtype != "uint8")
-
-    def step(bit: int, base: Any, result: Any) -> Any:
-        taken = S.not_equal(T.tirx.bitwise_and(y, S.const(1 << bit, dtype)), zero)
-        result = S.select(taken, S.multiply(result, base), result)
-        if bit == bits - 1:
-            return result
-        return S.let(result, lambda r: S.let(S.multiply(base, base), lambda square: step(bit + 1, square, r)))
-
-    whole = step(0, x, one)
-    if dtype == "uint8":
-        return whole
-    odd = S.not_equal(T.tirx.bitwise_and(y, one), zero)
-    sign = S.select(odd, S.const(-1, dtype), one)
-    inverse = S.select(x.equal(one), one, S.select(x.equal(S.const(-1, dtype)), sign, zero))
-    return S.select(y < zero, inverse, whole)
+def float_power(x: Any, y: Any) -> Any:
+    """``x ** y`` of floats."""
+    return T.tirx.power(x, y)
 
 
 @cache
-def _float_power(exponent: float) -> Element:
-    """A function for the exponents that PyTorch has a formula for, else `power`."""
+def _integer_power_kernel(dtype: str) -> Callable[[Any, Any], Any]:
+    """``x ** y`` by squaring; 0 where *y* is negative and *x* neither 1 nor -1."""
+
+    def kernel(x: Any, y: Any) -> Any:
+        tensors = [value for value in (x, y) if hasattr(value, "shape")]
+        shape = broadcast([tensor.shape for tensor in tensors])
+
+        def body(*buffers: Any) -> None:
+            result, square = buffers[-1], T.ir_builder.tirx.alloc_buffer([1], dtype, scope="local")
+            zero, one, minus_one = (S.const(number, dtype) for number in (0, 1, -1))
+            with grid(*shape) as at:
+                operands = iter(buffers)
+
+                def element(value: Any) -> Any:
+                    if not hasattr(value, "shape"):
+                        return S.const(value, dtype)
+                    return S.cast(load(next(operands), within(value.shape, shape, at)), dtype)
+
+                base, power = element(x), element(y)
+                store(square, base, [0])
+                store(result, one, at)
+                with T.ir_builder.tirx.serial(0, S.BITS[dtype] - (dtype != "uint8")) as bit:
+                    taken = (power >> bit.astype(dtype)) & one
+                    with when(S.not_equal(taken, zero)):
+                        store(result, S.multiply(load(result, at), load(square, [0])), at)
+                    store(square, S.multiply(load(square, [0]), load(square, [0])), [0])
+                if dtype != "uint8":
+                    sign = S.select(S.not_equal(power & one, zero), minus_one, one)
+                    inverse = S.select(base.equal(minus_one), sign, zero)
+                    with when(power < zero):
+                        store(result, S.select(base.equal(one), one, inverse), at)
+
+        return loops(tensors, [(shape, dtype)], body, "power")
+
+    return kernel
+
+
+@cache
+def _power_of(exponent: float) -> Element:
+    """A function for the exponents that PyTorch has a formula for, else `float_power`."""
     if exponent == 0:
         return lambda x: S.const(1.0, S.dtype_of(x))
     if exponent == 1:
         return lambda x: x
     if exponent == 0.5:
-        return T.tirx.sqrt
+        return lambda x: T.tirx.sqrt(x)
     if exponent == -0.5:
         return lambda x: reciprocal(T.tirx.sqrt(x))
     if exponent == -1:
         return reciprocal
     if exponent == 2:
-        return lambda x: S.let(x, lambda v: S.multiply(v, v))
+        return lambda x: S.multiply(x, x)
     if exponent == 3:
-        return lambda x: S.let(x, lambda v: S.multiply(S.multiply(v, v), v))
+        return lambda x: S.multiply(S.multiply(x, x), x)
     if exponent == -2:
-        return lambda x: S.let(x, lambda v: reciprocal(S.multiply(v, v)))
-    return lambda x: power(x, S.const(exponent, S.dtype_of(x)))
+        return lambda x: reciprocal(S.multiply(x, x))
+    return lambda x: float_power(x, S.const(exponent, S.dtype_of(x)))
 
 
-@lowering(aten.pow.Tensor_Tensor)
-def pow_tensor_tensor(b: Any, self: Any, exponent: Any) -> Any:
-    return elementwise(b, power, self, exponent)
-
-
-@lowering(aten.pow.Scalar)
-def pow_scalar(b: Any, self: Any, exponent: Any) -> Any:
-    return elementwise(b, power, self, exponent, numbers="rounded")
+@lowering(aten.pow.Tensor_Tensor, aten.pow.Scalar)
+def pow(b: Any, self: Any, exponent: Any) -> Any:
+    return _power(b, self, exponent)
 
 
 @lowering(aten.pow.Tensor_Scalar)
-def pow_tensor_scalar(b: Any, self: Any, exponent: Any) -> Any:
+def pow_scalar(b: Any, self: Any, exponent: Any) -> Any:
     compute = compute_dtype(b)
     if S.is_float(compute) and isinstance(exponent, int | float):
-        return elementwise(b, _float_power(S.rounded(exponent, b.dtype_of(self))), self)
+        own = b.dtype_of(self)
+        exponent = S.rounded(exponent, own)
+        if own == "float16" and abs(exponent) == 0.5:  # PyTorch's formula is for the other types
+            return _power(b, self, exponent)
+        return elementwise(b, _power_of(exponent), self)
     if isinstance(exponent, int) and exponent < 0:
         raise LoweringError("integers to negative integer powers are not allowed, in PyTorch either")
-    return elementwise(b, power, self, exponent, numbers="rounded")
+    if isinstance(exponent, int) and exponent in (2, 3):
+        return elementwise(b, _power_of(exponent), self)
+    return _power(b, self, exponent)
 
 
 # -- signs and rounding ------------------------------------------------------------

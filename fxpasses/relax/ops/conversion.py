@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from fxpasses.relax import scalar as S
 from fxpasses.relax.elementwise import elementwise
 from fxpasses.relax.table import lowering
 from fxpasses.signature import dtype_name
