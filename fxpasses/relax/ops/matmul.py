@@ -47,4 +47,5 @@ def _product(b: Any, left: Any, right: Any) -> Any:
 
 
 def _scalar(value: Any, dtype: str) -> Any:
-    return T.relax.const(float(value) if dtype.startswith("float") else int(value), dtype)
+    kind = getattr(torch, dtype)
+    return T.relax.const(value if kind.is_floating_point else torch.tensor(int(value)).to(kind).item(), dtype)
