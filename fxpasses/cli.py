@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -266,17 +267,21 @@ def demo(
             model(*args)
 
     with _bar("measure the latency, taking turns", rounds) as tick:
-        times = encoder.alternate(
+        samples = encoder.alternate(
             {"fxpasses": lambda: compiled(*args), "eager PyTorch": eager}, rounds=rounds, progress=tick
         )
-    batch, length = args[0].shape
+    times = {name: statistics.median(values) for name, values in samples.items()}
     out.print(
         console.plain_table(
-            f"Latency of {batch} sentences of {length} tokens, {threads} thread(s), "
-            f"median of {rounds} rounds",
+            "Latency",
             ["", "ms #", "to eager #"],
             [(name, f"{ms:.2f}", f"{ms / times['eager PyTorch']:.2f}") for name, ms in times.items()],
         )
+    )
+    batch, length = args[0].shape
+    out.print(
+        f"{batch} sentences of {length} tokens, {threads} thread(s), "
+        f"median of {len(samples['fxpasses'])} rounds in turns"
     )
     out.print(f"largest difference to eager PyTorch: {difference:.1e} (limit {encoder.TOLERANCE:.0e})")
     out.print(f"ranking: {'the same' if same else 'DIFFERENT'}")

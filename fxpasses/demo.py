@@ -7,7 +7,6 @@ dimensions), so that nothing is downloaded at run time.
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -20,15 +19,15 @@ from fxpasses.errors import FxpassesError
 
 __all__ = ["QUERY", "SENTENCES", "TOLERANCE", "Encoder", "Prepared", "alternate", "prepare", "ranking"]
 
-QUERY = "The cat is sleeping on the warm windowsill."
+QUERY = "The cat is asleep on the windowsill."
 SENTENCES = (
     "A kitten naps in the sun by the window.",
-    "My dog loves to chase the ball in the park.",
-    "The central bank raised interest rates by half a percent.",
-    "Inflation is making mortgages more expensive.",
-    "How do I install a Python package from a wheel?",
-    "The train to Vienna leaves at a quarter past nine.",
-    "She has been learning the violin since she was six.",
+    "Our dog likes to doze on the sofa.",
+    "The birds are singing in the garden.",
+    "The train to Vienna leaves at nine.",
+    "How do I install a Python package?",
+    "The central bank raised interest rates.",
+    "Inflation makes mortgages more expensive.",
 )
 TOLERANCE = 1e-5
 """Largest difference from eager PyTorch that an embedding may have."""
@@ -87,26 +86,26 @@ def alternate(
     functions: Mapping[str, Callable[[], Any]],
     *,
     rounds: int = 15,
-    calls: int = 3,
-    warmup: int = 2,
+    seconds: float = 20.0,
     pause: float = 0.02,
     progress: Callable[[], Any] = lambda: None,
-) -> dict[str, float]:
-    """Median milliseconds of a call of each function; the functions take turns.
+) -> dict[str, list[float]]:
+    """Milliseconds of a call of each function in each round; the functions take turns.
 
-    A pause before each turn lets the threads of the one before fall asleep.
+    Before the call that counts come a pause, in which the threads of the one
+    before fall asleep, and a call that wakes its own. After *seconds* no new
+    round begins, but there are three.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
-        for _ in range(warmup):
-            function()
-    for _ in range(rounds):
+    end = time.perf_counter() + seconds
+    for number in range(rounds):
+        if number >= 3 and time.perf_counter() > end:
+            break
         for name, function in functions.items():
             time.sleep(pause)
             function()
             start = time.perf_counter()
-            for _ in range(calls):
-                function()
-            times[name].append((time.perf_counter() - start) * 1000 / calls)
+            function()
+            times[name].append((time.perf_counter() - start) * 1000)
         progress()
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
