@@ -17,6 +17,7 @@ from fxpasses.fingerprint import target_name
 from fxpasses.program import Program
 from fxpasses.rewrite import same_type
 from fxpasses.testing.numerics import NoOracle, RoundingNoise, widened
+from fxpasses.testing.subjects import seeded
 from fxpasses.testing.tolerance import Difference, Reference, compare_tensors
 from fxpasses.testing.values import Inputs, sample_inputs
 from fxpasses.view.text import call_text
@@ -181,17 +182,15 @@ def _record(
     if wide:
         flat = [v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for v in flat]
     recorder = _Recorder(program.graph_module)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        try:
-            with context():
-                recorder.run(*flat)
-        except NoOracle:
+    try:
+        with seeded(context):
+            recorder.run(*flat)
+    except NoOracle:
+        raise
+    except Exception as error:
+        if not wide:
             raise
-        except Exception as error:
-            if not wide:
-                raise
-            raise NoOracle(str(error)) from error
+        raise NoOracle(str(error)) from error
     return recorder.record
 
 

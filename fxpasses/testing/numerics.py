@@ -106,6 +106,11 @@ class Float64(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
+    def __init__(self, default: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.default = default
+        """The default dtype of the code, in which it draws random numbers."""
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if isinstance(func, HigherOrderOperator):
@@ -113,7 +118,8 @@ class Float64(TorchDispatchMode):
         if func is torch.ops.aten.view.dtype:
             raise NoOracle("the bits of a tensor are read in another dtype")
         if draws_random(func, args, kwargs):
-            return pytree.tree_map(_widen_value, func(*args, **kwargs))
+            with _default_dtype(self.default):
+                return pytree.tree_map(_widen_value, func(*args, **kwargs))
         if func._schema.is_mutable:
             for argument, value in _written(func, args, kwargs):
                 if isinstance(value, torch.Tensor) and value.dtype in _WIDE:
@@ -189,11 +195,17 @@ class RoundingNoise(TorchDispatchMode):
 @contextlib.contextmanager
 def widened() -> Iterator[None]:
     """Run in float64: `Float64` with a default dtype to match (``int / int`` is a double then)."""
+    mode = Float64(torch.get_default_dtype())
+    with _default_dtype(torch.float64), mode:
+        yield
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype)
     try:
-        with Float64():
-            yield
+        yield
     finally:
         torch.set_default_dtype(before)
 

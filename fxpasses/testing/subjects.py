@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from fxpasses.program import Program
 from fxpasses.testing.numerics import NoOracle, widened
 
-__all__ = ["Outcome", "Session", "describe", "open_subject", "wide_session"]
+__all__ = ["Outcome", "Session", "describe", "open_subject", "seeded", "wide_session"]
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,16 @@ def _copies(args: Any, kwargs: Any) -> tuple[Any, Any, list[Any]]:
 
 
 @contextlib.contextmanager
-def _seeded(around: Context) -> Iterator[None]:
-    """Random operators draw the same numbers in every run."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        with around():
+def seeded(around: Context = contextlib.nullcontext) -> Iterator[None]:
+    """Without gradients, and so that random operators draw the same numbers in every run."""
+    generator = torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(0)
+    try:
+        with torch.no_grad(), around():
             yield
+    finally:
+        generator.set_state(state)
 
 
 class _ProgramSession:
@@ -161,7 +165,7 @@ class _ProgramSession:
         flat = program.signature.flatten(args, kwargs)
         if not self.wide:
             program.signature.check(flat)
-        with _seeded(self.around):
+        with seeded(self.around):
             values = program.execute(flat)
         with torch.no_grad():
             user = [
@@ -201,7 +205,7 @@ class _ModuleSession:
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         args, kwargs, leaves = _copies(args, kwargs)
-        with _seeded(self.around):
+        with seeded(self.around):
             result = self.module(*args, **kwargs)
         outputs, spec = pytree.tree_flatten(pytree.tree_map(_detached, result))
         state = self._tensors()
@@ -221,7 +225,7 @@ class _FunctionSession:
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         args, kwargs, leaves = _copies(args, kwargs)
-        with _seeded(self.around):
+        with seeded(self.around):
             result = self.function(*args, **kwargs)
         outputs, spec = pytree.tree_flatten(pytree.tree_map(_detached, result))
         return Outcome(outputs, spec, leaves, None, frozenset())
