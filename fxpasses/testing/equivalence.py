@@ -286,7 +286,7 @@ def _text(pair: _Pair, d: Difference, swapped: bool, no_oracle: str | None) -> s
         f"{pair.name} ({dtype_name(tensor.dtype)}{list(tensor.shape)}) differs in {d.count} of {d.total} "
         f"element{'s' if d.total != 1 else ''}",
         f"  worst at {list(d.index)}: a has {of_a!r}, b has {of_b!r}"
-        + (f"; float64 oracle {d.oracle!r}" if d.oracle is not None else ""),
+        + (f"; float64 oracle {d.oracle!r}" if isinstance(d.oracle, float | complex) else ""),
     ]
     if isinstance(d.reference, bool | int):
         lines.append(f"  rule: {d.rule}")
