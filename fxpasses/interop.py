@@ -25,7 +25,7 @@ from torch.export.graph_signature import (
 )
 from torch.utils import _pytree as pytree
 
-from fxpasses.errors import CaptureError, FxpassesError
+from fxpasses.errors import CaptureError, FxpassesError, source_line
 from fxpasses.functionalize import functionalize
 from fxpasses.program import Input, Output, Program, make_graph_module
 from fxpasses.rewrite import copy_graph_module, fake_tensor, fake_value
@@ -90,10 +90,7 @@ def from_exported_program(exported: ExportedProgram) -> Program:
     roles = []
     for spec in signature.output_specs:
         if spec.kind not in _OUTPUT_KINDS:
-            raise CaptureError(
-                f"output {getattr(spec.arg, 'name', spec.arg)!r} is a {spec.kind.name.lower()}, which a Program "
-                "cannot hold; capture the forward pass of the model in eval mode"
-            )
+            raise _refused_output(spec, graph)
         kind = _OUTPUT_KINDS[spec.kind]
         target_ = names.get(spec.target, spec.target) if kind == "input_mutation" else spec.target
         roles.append(Output(kind, None if kind == "user" else target_))  # type: ignore[arg-type]
@@ -273,6 +270,22 @@ def _from_graph_module(module: fx.GraphModule, program: Program) -> Program:
     output.args = (tuple(output.args[0]),)
     output.meta["roles"] = before.meta["roles"]
     return program.replace(graph_module=make_graph_module(graph, bodies), tensors=tensors)  # type: ignore[arg-type]
+
+
+def _refused_output(spec: OutputSpec, graph: fx.Graph) -> CaptureError:
+    name = getattr(spec.arg, "name", None)
+    node = next((n for n in graph.nodes if n.name == name), None)
+    line = source_line(node) if node is not None else None
+    if spec.kind == OutputKind.PARAMETER_MUTATION:
+        return CaptureError(
+            f"the code changes parameter {spec.target!r} in place ({line or 'no source line is known'}), and the "
+            "parameters of a Program are constant; register it as a buffer (self.register_buffer) or compute a new "
+            "tensor"
+        )
+    return CaptureError(
+        f"output {name or spec.arg!r} is a {spec.kind.name.lower()}, which a Program cannot hold; capture the "
+        "forward pass of the model in eval mode"
+    )
 
 
 # -- helpers -------------------------------------------------------------------------

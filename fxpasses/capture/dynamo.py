@@ -10,7 +10,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from fxpasses.capture.effects import check_effects, effects_of
+from fxpasses.capture.effects import check_effects, effects_for_dynamo
 from fxpasses.capture.exported import export, inference_tracing, quiet
 from fxpasses.capture.replay import interpret
 from fxpasses.capture.shapes import Captured, combined, settle
@@ -29,10 +29,11 @@ def by_dynamo(source: Source) -> Captured:
     """
     if source.leaf:
         raise CaptureError("dynamo reads through leaves; capture with another door to keep them")
+    with inference_tracing(), quiet():
+        effects = effects_for_dynamo(source)
     captured = export(source, strict=True)
-    with inference_tracing():
-        effects = effects_of(source)
-    check_effects(captured.program, source, effects, "dynamo")
+    if effects is not None:
+        check_effects(captured.program, source, effects, "dynamo")
     return captured
 
 

@@ -7,6 +7,7 @@ on ``isinstance(x, Tensor)``). A run on fake tensors shows what there should be.
 
 from __future__ import annotations
 
+import dis
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +15,11 @@ import torch
 from torch.utils import _pytree as pytree
 
 from fxpasses.capture.make_fx import as_in_export, swapped
-from fxpasses.capture.source import Source, register_dataclasses
+from fxpasses.capture.source import Source, register_containers
 from fxpasses.errors import CaptureError
 from fxpasses.program import Program
 
-__all__ = ["Effects", "check_effects", "effects_of"]
+__all__ = ["Effects", "agree", "check_effects", "effects_for_dynamo", "effects_of"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def effects_of(source: Source) -> Effects:
             for name, buffer in source.root.named_buffers(remove_duplicate=False)
             if name in state and buffer is not state[name]
         }
-    register_dataclasses(result)
+    register_containers(result)
     outputs, out_spec = pytree.tree_flatten(result)
     return Effects(
         out_spec,
@@ -69,6 +70,38 @@ def effects_of(source: Source) -> Effects:
             if isinstance(leaf, torch.Tensor) and leaf._version != before[i]
         ),
     )
+
+
+def effects_for_dynamo(source: Source) -> Effects | None:
+    """`effects_of` for dynamo, which can read code that does not run on fake tensors.
+
+    For such code there is None, and no buffer may be assigned anywhere in it.
+    """
+    try:
+        return effects_of(source)
+    except Exception as error:  # code that needs real values
+        assigned = sorted(_assigned_buffers(source.root))
+        if assigned:
+            raise CaptureError(
+                f"dynamo loses the new value of a buffer that is assigned (self.{assigned[0]} = ...); change it in "
+                f"place: self.{assigned[0]}.copy_(new)"
+            ) from error
+        return None
+
+
+def _assigned_buffers(root: torch.nn.Module) -> set[str]:
+    """Names of buffers that a method of their module assigns."""
+    found: set[str] = set()
+    for module in root.modules():
+        for cls in type(module).__mro__[: type(module).__mro__.index(torch.nn.Module)]:
+            for method in vars(cls).values():
+                code = getattr(method, "__code__", None)
+                if code is None or getattr(method, "__name__", "") == "__init__":
+                    continue
+                for instruction in dis.get_instructions(code):
+                    if instruction.opname == "STORE_ATTR" and instruction.argval in module._buffers:
+                        found.add(instruction.argval)
+    return found
 
 
 def check_effects(program: Program, source: Source, effects: Effects, door: str) -> None:
@@ -102,6 +135,49 @@ def check_effects(program: Program, source: Source, effects: Effects, door: str)
     missing = [names[i] for i in sorted(effects.inputs) if names[i] not in changed]
     if missing:
         raise CaptureError(f"{door} loses the change of argument {', '.join(missing)}")
+
+
+def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
+    """Whether program and code give the same values and changes for the arguments of *call*.
+
+    Both run for real, on copies of what they change.
+    """
+
+    def copied(tree: Any) -> Any:
+        return pytree.tree_map_only(torch.Tensor, torch.clone, tree)
+
+    state = source.state()
+    copies = {id(tensor): tensor for tensor in state.values()}
+    for name, _ in source.root.named_buffers(remove_duplicate=False):
+        copies[id(state[name])] = state[name].detach().clone()
+    own = {name: copies[id(tensor)] for name, tensor in state.items()}
+    given = copied(call)
+    try:
+        with torch.no_grad():
+            found, changes = program.run(*copied(call[0]), **copied(call[1]))
+            with as_in_export(source.root), swapped(source.root, own):
+                expected = source.root(*given[0], **given[1])
+                after = dict(source.root.named_buffers(remove_duplicate=False))
+    except Exception:  # one of them refuses this size, so they do not agree on it
+        return False
+    names = [node.meta["role"].target for node in program.inputs]
+    arguments = dict(zip(names, pytree.tree_leaves(given), strict=True))
+    values, spec = pytree.tree_flatten(found)
+    expected_values, expected_spec = pytree.tree_flatten(expected)
+    values += changes.values()
+    expected_values += [after.get(name, arguments.get(name)) for name in changes]
+    return spec == expected_spec and all(map(_close, values, expected_values))
+
+
+def _close(a: Any, b: Any) -> bool:
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return type(a) is type(b) and bool(a == b)
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype.is_floating_point or a.dtype.is_complex:
+        accuracy = torch.finfo(a.dtype).eps
+        return torch.allclose(a, b, rtol=100 * accuracy, atol=100 * accuracy, equal_nan=True)
+    return torch.equal(a, b)
 
 
 def _kind(value: Any) -> Any:

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ def by_export(source: Source) -> Captured:
 
 def export(source: Source, *, strict: bool = False) -> Captured:
     """Export a module, and make a `Program` of the result."""
-    with inference_tracing(), _output_dataclasses(source.root), quiet():
+    # Dynamo would read the hook as code of the model's.
+    containers = nullcontext() if strict else _output_containers(source.root)
+    with inference_tracing(), containers, quiet():
         exported = torch.export.export(
             source.root,
             source.args,
@@ -109,12 +111,12 @@ def inference_tracing() -> Iterator[None]:
 
 
 @contextmanager
-def _output_dataclasses(root: torch.nn.Module) -> Iterator[None]:
-    """Let a model return dataclasses that nobody has registered with torch."""
-    from fxpasses.capture.source import register_dataclasses
+def _output_containers(root: torch.nn.Module) -> Iterator[None]:
+    """Let a model return dataclasses and caches that nobody has registered with torch."""
+    from fxpasses.capture.source import register_containers
 
     def hook(module: Any, args: Any, output: Any) -> None:
-        register_dataclasses(output)
+        register_containers(output)
 
     handle = root.register_forward_hook(hook)
     try:
@@ -125,8 +127,9 @@ def _output_dataclasses(root: torch.nn.Module) -> Iterator[None]:
 
 _LOGGERS = (
     "torch._guards",
+    "torch._subclasses.fake_tensor",
+    "torch.export._trace",
     "torch.fx.experimental.symbolic_shapes",
-    "torch.export",
     "torch._export.converter",
 )
 

@@ -25,7 +25,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from fxpasses.capture.source import Source, register_dataclasses, state_of
+from fxpasses.capture.source import Source, register_containers, state_of
 from fxpasses.errors import CaptureError, InputError
 
 __all__ = ["is_leaf", "opaque"]
@@ -270,7 +270,7 @@ class _Operator:
                 f"{self.label} changes its arguments, parameters or buffers in place, which an opaque call cannot; "
                 "compute new values, or let it be traced"
             )
-        register_dataclasses(result)
+        register_containers(result)
         results, out_spec = pytree.tree_flatten(result)
         for x in results:
             if not isinstance(x, torch.Tensor | str | None):

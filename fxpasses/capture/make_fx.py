@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from fxpasses.capture.exported import export, inference_tracing, quiet
 from fxpasses.capture.replay import fetch, input_positions, interpret, replay
 from fxpasses.capture.shapes import Captured
-from fxpasses.capture.source import Source, register_dataclasses
+from fxpasses.capture.source import Source, register_containers
 
 __all__ = ["as_in_export", "by_make_fx", "swapped", "trace"]
 
@@ -57,7 +57,7 @@ def trace(source: Source) -> Source:
             for name, buffer in source.root.named_buffers(remove_duplicate=False):
                 if name in fakes and buffer is not fakes[name]:  # self.count = self.count + 1
                     fakes[name].copy_(buffer)
-        register_dataclasses(result)
+        register_containers(result)
         results, out_spec = pytree.tree_flatten(result)
         return results
 

@@ -69,7 +69,7 @@ def reason_of(error: BaseException) -> Reason:
 def capture_error(source: Source, errors: Mapping[str, BaseException]) -> CaptureError:
     """The error that says why every door failed. *errors*: door name to what it raised."""
     reasons = {door: reason_of(error) for door, error in errors.items()}
-    main = next((r for r in reasons.values() if r.advice and r.frame), None)
+    main = next((r for r in reasons.values() if r.advice), None)
     main = main or next((r for r in reasons.values() if r.frame), None) or next(iter(reasons.values()))
     lines = [f"{source.label} could not be captured: {main.problem}"]
     if main.frame is not None:
@@ -79,8 +79,14 @@ def capture_error(source: Source, errors: Mapping[str, BaseException]) -> Captur
     if main.advice:
         lines.append(main.advice)
     if len(reasons) > 1:
-        lines.append("What each door said:")
-        lines += [f"  {door}: {reason}" for door, reason in reasons.items()]
+        said: dict[str, list[str]] = {}
+        for door, reason in reasons.items():
+            said.setdefault(str(reason), []).append(door)
+        if len(said) == 1:
+            lines.append(f"All doors say so: {', '.join(reasons)}.")
+        else:
+            lines.append("What each door said:")
+            lines += [f"  {', '.join(doors)}: {reason}" for reason, doors in said.items()]
     return CaptureError("\n".join(lines))
 
 
@@ -183,21 +189,16 @@ def _branch(text: str, frame: Frame | None) -> tuple[str, str]:
             f"def if_false({operands}): ...   # this one\n"
             f"result = torch.cond({written}, if_true, if_false, ({operands},))"
         )
-    return (
-        f"a {'loop' if loop else 'branch'} depends on the values of a tensor",
-        f"A graph has no Python {'loops' if loop else 'branches'} on values. Write both sides as functions and let torch "
-        "choose:\n" + textwrap.indent(snippet, "    ")
-        if not loop
-        else "A graph has no Python loops on values. Write it with torch:\n"
-        + textwrap.indent(snippet, "    "),
-    )
+    what = "loop" if loop else "branch"
+    advice = f"A graph has no Python {what} on values. "
+    advice += "Write it with torch:\n" if loop else "Write both sides as functions and let torch choose:\n"
+    return f"a {what} depends on the values of a tensor", advice + textwrap.indent(snippet, "    ")
 
 
 def _is_branch(error: BaseException, text: str) -> bool:
     return (
         type(error).__name__ == "GuardOnDataDependentSymNode"
         or "Data-dependent branching" in text
-        or "symbolically traced variables cannot be used as inputs to control flow" in text
         or type(error).__name__ == "DataDependentOutputException"
     )
 
@@ -224,6 +225,27 @@ def _specialised(text: str, frame: Frame | None) -> tuple[str, str]:
     )
 
 
+def _proxies(text: str, frame: Frame | None) -> tuple[str, str]:
+    return (
+        f"symbolic_trace knows neither sizes nor values: {text}",
+        "Capture with via='export', which knows the sizes.",
+    )
+
+
+def _changed_constant(text: str, frame: Frame | None) -> tuple[str, str]:
+    return (
+        f"the code changes a tensor that is no buffer of the model: {text}",
+        "Make the tensor a buffer: self.register_buffer(name, tensor).",
+    )
+
+
+def _jit_size(text: str, frame: Frame | None) -> tuple[str, str]:
+    return (
+        "torch.jit.trace takes a size for a constant",
+        "Leave out dynamic_shapes, or capture with via='export'.",
+    )
+
+
 def _autocast(text: str, frame: Frame | None) -> tuple[str, str]:
     return (
         f"a region of autocast is lost between dynamo and torch.export: {text}",
@@ -239,7 +261,10 @@ _ADVICE: tuple[
     tuple[Callable[[BaseException, str], bool], Callable[[str, Frame | None], tuple[str, str]]], ...
 ] = (
     (_is_branch, _branch),
+    (lambda error, text: type(error).__name__ == "TraceError" or "Proxy" in text, _proxies),
+    (lambda error, text: any(isinstance(one, torch.jit.TracerWarning) for one in _chain(error)), _jit_size),
     (lambda error, text: "which is not a known type" in text, _unknown_type),
+    (lambda error, text: "is mutated in the forward method" in text, _changed_constant),
     (lambda error, text: "Constraints violated" in str(error), _specialised),
     (lambda error, text: "Tensor dtype mismatch! Expected" in text, _autocast),
 )

@@ -3,8 +3,8 @@
 `torch.export` takes it for granted that a dynamic size is neither 0 nor 1, and
 says nothing when code treats these sizes differently. Here a door is first run
 without that assumption. Where it does not go through, it is run with the
-assumption, and the range of the program starts at 2: a batch of one is then
-refused at run time, never computed wrongly.
+assumption, and a size of 1 is tried: the program and the code must agree on it.
+If they do not, the range starts at 2, and a batch of one is refused at run time.
 """
 
 from __future__ import annotations
@@ -69,14 +69,66 @@ def capture_dynamic(door: Door, source: Source) -> Program:
         captured = door(source)
     except Exception as error:
         raise error from first
+    program = _serving_one(settle(captured, source, 2), source)
     for name, dim in _dims(source):
-        if getattr(dim, "min", 0) == 1:
+        if getattr(dim, "min", 0) == 1 and any(bounds.lower == 2 for bounds in program.ranges.values()):
             raise CaptureError(
                 f"the dim {name!r} is to start at 1, but the code treats a size of 1 differently: "
                 f"{_last_line(first)}\nCapture that size on its own, or let the range start at 2: "
                 f"Dim({name!r}, min=2)"
             ) from first
-    return settle(captured, source, 2)
+    return program
+
+
+def _serving_one(program: Program, source: Source) -> Program:
+    """*program* with ranges that start at 1, for each size on which it agrees with the code there."""
+    from torch.utils._sympy.value_ranges import ValueRanges
+
+    from fxpasses.capture.effects import agree
+
+    examples = _examples_by_symbol(program)
+    accepted: list[Any] = []
+    for symbol in _input_symbols(program):
+        bounds = program.ranges.get(symbol)
+        if bounds is None or bounds.lower != 2 or symbol not in examples:
+            continue
+        wider = program.replace(ranges={**program.ranges, symbol: ValueRanges(1, bounds.upper)})
+        subsets = itertools.chain.from_iterable(
+            itertools.combinations(accepted, n) for n in range(len(accepted) + 1)
+        )
+        if all(agree(wider, source, _at_one(wider, source, {symbol, *others})) for others in subsets):
+            program = wider
+            accepted.append(symbol)
+    return program
+
+
+def _examples_by_symbol(program: Program) -> dict[Any, list[tuple[int, int]]]:
+    """The input dims that are each symbol; a symbol that is also part of an expression is left out."""
+    found: dict[Any, list[tuple[int, int]]] = {}
+    mixed: set[Any] = set()
+    for index, node in enumerate(program.inputs):
+        val = node.meta.get("val")
+        if not isinstance(val, torch.Tensor):
+            continue
+        for dim, size in enumerate(val.shape):
+            if isinstance(size, torch.SymInt):
+                expression = size.node.expr
+                if expression.is_Symbol:
+                    found.setdefault(expression, []).append((index, dim))
+                else:
+                    mixed |= expression.free_symbols
+    return {symbol: places for symbol, places in found.items() if symbol not in mixed}
+
+
+def _at_one(program: Program, source: Source, symbols: set[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example arguments with the dims of *symbols* cut to 1."""
+    leaves, spec = pytree.tree_flatten((source.args, source.kwargs))
+    places = _examples_by_symbol(program)
+    for symbol in symbols:
+        for index, dim in places[symbol]:
+            leaves[index] = leaves[index].narrow(dim, 0, 1)
+    args, kwargs = pytree.tree_unflatten(leaves, spec)
+    return args, kwargs
 
 
 @contextmanager
@@ -257,6 +309,8 @@ def settle(captured: Captured, source: Source, lowest: int) -> Program:
     program = captured.program
     ranges = dict(program.ranges)
     sizes = _input_symbols(program)
+    for symbol, least in _least(program, source).items():
+        ranges[symbol] = ValueRanges(max(least, ranges[symbol].lower), ranges[symbol].upper)
     for symbol in sizes:
         bounds = ranges.get(symbol)
         if bounds is not None and lowest and bounds.lower < lowest:
@@ -297,6 +351,18 @@ def settle(captured: Captured, source: Source, lowest: int) -> Program:
             "static"
         )
     return program.replace(ranges=ranges)
+
+
+def _least(program: Program, source: Source) -> dict[Any, int]:
+    """The ``min`` of each named dim; tracing that admits sizes of 0 and 1 forgets it."""
+    position = {id(leaf): at for at, leaf in enumerate(pytree.tree_leaves((source.args, source.kwargs)))}
+    found: dict[Any, int] = {}
+    for tensor, dim, what in _each_dim(source):
+        val = program.inputs[position[id(tensor)]].meta["val"]
+        size = val.shape[dim] if isinstance(val, torch.Tensor) else None
+        if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol and not hasattr(what, "root"):
+            found[size.node.expr] = max(getattr(what, "min", None) or 0, found.get(size.node.expr, 0))
+    return found
 
 
 def _plain(guard: str) -> str:

@@ -19,7 +19,7 @@ from fxpasses.errors import InputError
 __all__ = [
     "Source",
     "make_source",
-    "register_dataclasses",
+    "register_containers",
     "sharing_state",
     "state_of",
     "untouched",
@@ -76,7 +76,7 @@ def make_source(
         inspect.signature(root.forward).bind(*args, **kwargs)
     except TypeError as error:
         raise InputError(f"the example arguments do not fit {label}: {error}") from error
-    register_dataclasses((args, kwargs))
+    register_containers((args, kwargs))
     for path, leaf_value in pytree.tree_flatten_with_path((args, kwargs))[0]:
         if not isinstance(leaf_value, _PLAIN_LEAVES):
             where = (
@@ -115,14 +115,14 @@ def _as_module(source: Any) -> tuple[torch.nn.Module, str, tuple[torch.Tensor, .
         return as_module(source), name or type(source).__name__, ()
     if isinstance(source, torch.nn.Module):
         source = getattr(source, "_orig_mod", source)  # a module that torch.compile wrapped
-        return source, type(source).__name__, ()
+        return source, type(source).__name__, _free_tensors(source)
     if isinstance(source, types.MethodType) and isinstance(source.__self__, torch.nn.Module):
         owner = source.__self__
         root = sharing_state(owner)
         root.__dict__.update({k: v for k, v in owner.__dict__.items() if k not in root.__dict__})
         root.__class__ = type(owner)
         root.forward = types.MethodType(source.__func__, root)
-        return root, source.__qualname__, ()
+        return root, source.__qualname__, _free_tensors(owner)
     if not callable(source):
         raise InputError(
             f"a {type(source).__name__} cannot be captured; give a module, a function, a GraphModule, an "
@@ -134,7 +134,8 @@ def _as_module(source: Any) -> tuple[torch.nn.Module, str, tuple[torch.Tensor, .
     for name, module in modules.items():
         root.add_module(name, module)
     root.forward = _as_function(source)
-    return root, label, tuple(tensors)
+    held = [tensor for module in modules.values() for tensor in _free_tensors(module)]
+    return root, label, (*tensors, *held)
 
 
 def _as_function(source: Callable[..., Any]) -> Callable[..., Any]:
@@ -180,6 +181,27 @@ def _free_values(source: Any) -> tuple[dict[str, torch.nn.Module], list[torch.Te
     return modules, tensors
 
 
+def _free_tensors(root: torch.nn.Module) -> tuple[torch.Tensor, ...]:
+    """Tensors that the methods of a model reach and that are no parameters or buffers.
+
+    They are plain attributes of modules, and globals of the modules' own code.
+    """
+    found: dict[int, torch.Tensor] = {}
+    classes: set[type] = set()
+    for module in root.modules():
+        found.update({id(v): v for v in module.__dict__.values() if isinstance(v, torch.Tensor)})
+        classes.update(type(module).__mro__)
+    for cls in classes:
+        if cls.__module__.startswith("torch."):
+            continue
+        for method in vars(cls).values():
+            code = getattr(method, "__code__", None)
+            if code is not None:
+                values = [method.__globals__.get(name) for name in code.co_names]
+                found.update({id(v): v for v in values if isinstance(v, torch.Tensor)})
+    return tuple(found.values())
+
+
 def state_of(root: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by name; a tied one under each of its names."""
     return {
@@ -199,18 +221,44 @@ def sharing_state(root: torch.nn.Module, forward: Callable[..., Any] | None = No
     return module
 
 
-def register_dataclasses(tree: Any) -> None:
-    """Make pytree nodes of the dataclasses in *tree*, as `torch.export.register_dataclass` does."""
+def register_containers(tree: Any) -> None:
+    """Let torch take apart the dataclasses and caches in *tree*, as it does dicts and tuples.
+
+    Registration is for the whole process, as by `torch.export.register_dataclass`.
+    """
     while True:
-        found = {
-            type(leaf)
-            for leaf in pytree.tree_leaves(tree)
-            if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type)
-        }
-        if not found:
+        registered = False
+        for cls in {type(leaf) for leaf in pytree.tree_leaves(tree)}:
+            for holds, register in _CONTAINERS:
+                if holds(cls):
+                    register(cls)
+                    registered = True
+                    break
+        if not registered:
             return
-        for cls in found:
-            torch.export.register_dataclass(cls, serialized_type_name=f"{cls.__module__}.{cls.__qualname__}")
+
+
+def _register_dataclass(cls: type) -> None:
+    torch.export.register_dataclass(cls, serialized_type_name=f"{cls.__module__}.{cls.__qualname__}")
+
+
+def _is_transformers_cache(cls: type) -> bool:
+    return cls.__module__.startswith("transformers.") and any(
+        base.__name__ == "Cache" for base in cls.__mro__
+    )
+
+
+def _register_transformers_cache(cls: type) -> None:
+    from transformers.exporters.exporter_dynamo import register_pytree_node
+
+    register_pytree_node(cls)
+
+
+_CONTAINERS: tuple[tuple[Callable[[type], bool], Callable[[type], None]], ...] = (
+    (_is_transformers_cache, _register_transformers_cache),
+    (dataclasses.is_dataclass, _register_dataclass),
+)
+"""Pairs of a test on the class of a pytree leaf and what makes a pytree node of that class."""
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxpasses.capture.effects import check_effects, effects_of
 from fxpasses.capture.exported import export, inference_tracing, quiet
 from fxpasses.capture.make_fx import as_in_export
 from fxpasses.capture.replay import input_positions, interpret, replay
 from fxpasses.capture.shapes import Captured
-from fxpasses.capture.source import Source, register_dataclasses, sharing_state, untouched
+from fxpasses.capture.source import Source, register_containers, sharing_state, untouched
 from fxpasses.errors import CaptureError
 
 __all__ = ["by_symbolic_trace"]
@@ -82,7 +83,7 @@ class _Tracer(fx.Tracer):
                 if buffer is not buffers.get(name):  # self.count = self.count + 1
                     held = self.create_proxy("get_attr", name, (), {})
                     self.create_proxy("call_method", "copy_", (held, buffer), {})
-            register_dataclasses(result)
+            register_containers(result)
             results, self.out_spec = pytree.tree_flatten(result)
             return results
 
@@ -96,7 +97,7 @@ def _trace(source: Source) -> Source:
     # The tracer writes constants to its root, which must not be the user's module.
     owner = sharing_state(source.root)
     random = torch.get_rng_state()
-    with _recorded_autocast(tracer), as_in_export(source.root), untouched(source):
+    with _recorded_autocast(tracer), as_in_export(source.root), untouched(source), _NothingLasting():
         graph = tracer.trace(owner)
     if not torch.equal(random, torch.get_rng_state()):
         torch.set_rng_state(random)
@@ -107,6 +108,43 @@ def _trace(source: Source) -> Source:
         return interpret(owner, graph, given)
 
     return replay(source, run, tracer.positions, tracer.out_spec)
+
+
+class _NothingLasting(TorchDispatchMode):
+    """Refuses to change a tensor that was there before the trace.
+
+    Whatever has no proxy among its arguments runs for real, and once: the graph
+    would not have it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: set[int] = set()
+        self.kept: list[torch.Tensor] = []  # so that no storage is freed and used again
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:
+            named = dict(zip([a.name for a in func._schema.arguments], args, strict=False)) | kwargs
+            for argument in func._schema.arguments:
+                written = argument.alias_info is not None and argument.alias_info.is_write
+                for tensor in pytree.tree_leaves(named.get(argument.name)) if written else ():
+                    if isinstance(tensor, torch.Tensor) and _storage(tensor) not in self.made:
+                        raise CaptureError(
+                            f"{func} changes a tensor that is no buffer of the model, which symbolic_trace does not "
+                            "see; make the tensor a buffer: self.register_buffer(name, tensor)"
+                        )
+        before = {_storage(x) for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)}
+        result = func(*args, **kwargs)
+        for tensor in pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and _storage(tensor) not in before:
+                self.made.add(_storage(tensor))
+                self.kept.append(tensor)
+        return result
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
 
 
 @contextmanager

@@ -155,7 +155,11 @@ def _in_aten_of_today(program: Program) -> Program:
 
 def _gives_number(op: OpOverload) -> bool:
     kinds = {str(result.type) for result in op._schema.returns}
-    return len(op._schema.returns) == 1 and kinds <= {"int", "float", "bool", "SymInt"} and not op._schema.is_mutable
+    return (
+        len(op._schema.returns) == 1
+        and kinds <= {"int", "float", "bool", "SymInt"}
+        and not op._schema.is_mutable
+    )
 
 
 # -- torch's converter ---------------------------------------------------------------------
