@@ -50,6 +50,7 @@ __all__ = [
     "negative",
     "not_equal",
     "opaque",
+    "power",
     "rounded",
     "select",
     "subtract",
@@ -95,6 +96,8 @@ def const(value: Any, dtype: str) -> Any:
 
     An expression passes through `cast`.
     """
+    if isinstance(value, T.tirx.IntImm):
+        value = int(value)
     if not isinstance(value, bool | int | float):
         return cast(value, dtype)
     if dtype == "bool":
@@ -296,6 +299,11 @@ def minimum(x: Any, y: Any) -> Any:
     if is_float(dtype_of(x)):
         return select((x < y) | isnan(x), x, y)
     return T.tirx.min(x, y)
+
+
+def power(x: Any, y: Any) -> Any:
+    """``x ** y`` of floats."""
+    return T.tirx.power(x, opaque(y))  # TVM has advice on constant exponents, which it prints
 
 
 def call_libm(name: str, *operands: Any) -> Any:

@@ -196,13 +196,8 @@ lowering(aten.reciprocal.default)(unary(reciprocal, FLOAT))
 def _power(b: Any, self: Any, exponent: Any) -> Any:
     compute = compute_dtype(b)
     if S.is_float(compute):
-        return elementwise(b, float_power, self, exponent, numbers="rounded")
+        return elementwise(b, S.power, self, exponent, numbers="rounded")
     return b.cast(b.te(_integer_power_kernel(compute), self, exponent), b.val.dtype)
-
-
-def float_power(x: Any, y: Any) -> Any:
-    """``x ** y`` of floats."""
-    return T.tirx.power(x, y)
 
 
 @cache
@@ -245,7 +240,7 @@ def _integer_power_kernel(dtype: str) -> Callable[[Any, Any], Any]:
 
 @cache
 def _power_of(exponent: float) -> Element:
-    """A function for the exponents that PyTorch has a formula for, else `float_power`."""
+    """A function for the exponents that PyTorch has a formula for, else `power`."""
     if exponent == 0:
         return lambda x: S.const(1.0, S.dtype_of(x))
     if exponent == 1:
@@ -262,7 +257,7 @@ def _power_of(exponent: float) -> Element:
         return lambda x: S.multiply(S.multiply(x, x), x)
     if exponent == -2:
         return lambda x: reciprocal(S.multiply(x, x))
-    return lambda x: float_power(x, S.const(exponent, S.dtype_of(x)))
+    return lambda x: S.power(x, S.const(exponent, S.dtype_of(x)))
 
 
 @lowering(aten.pow.Tensor_Tensor, aten.pow.Scalar)

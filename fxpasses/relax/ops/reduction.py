@@ -1,0 +1,400 @@
+"""Reductions: sums, products, extremes, truth, variance, norms.
+
+Half types are accumulated in float32 and rounded once. A maximum or minimum
+with a NaN is NaN. Of equal extremes the first one gives the index.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+from fxpasses.errors import UnsupportedOperatorError
+from fxpasses.relax import scalar as S
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.elementwise import Element, elementwise
+from fxpasses.relax.kernel import is_static, position, product, used
+from fxpasses.relax.table import lowering
+from fxpasses.signature import dtype_name
+
+aten = torch.ops.aten
+
+
+# -- reducers ----------------------------------------------------------------------
+
+
+@cache
+def _reducer(name: str) -> Any:
+    """A TE reducer; made at first use, since it needs TVM."""
+    combine, identity = {
+        "sum": (S.add, lambda dtype: S.const(0, dtype)),
+        "prod": (S.multiply, lambda dtype: S.const(1, dtype)),
+        "max": (S.maximum, S.lowest),
+        "min": (S.minimum, S.highest),
+    }[name]
+    if name == "sum":
+        return T.te.sum
+    return T.te.comm_reducer(combine, identity, name=name)
+
+
+def _identity(name: str, dtype: str) -> Any:
+    numbers = {"sum": 0, "prod": 1}
+    if name in numbers:
+        return S.const(numbers[name], dtype)
+    return S.lowest(dtype) if name == "max" else S.highest(dtype)
+
+
+def accumulated(dtype: str) -> str:
+    """The dtype that values of *dtype* are accumulated in."""
+    if S.is_half(dtype):
+        return "float32"
+    return "uint8" if dtype == "bool" else dtype
+
+
+# -- the kernel of a reduction -----------------------------------------------------
+
+
+class Axes:
+    """Which dims of a tensor are reduced, and how positions of result and tensor correspond."""
+
+    def __init__(self, shape: Sequence[Any], dims: Sequence[int], keepdim: bool) -> None:
+        self.shape, self.dims, self.keepdim = list(shape), sorted(dims), keepdim
+        self.kept = [size for dim, size in enumerate(shape) if dim not in self.dims]
+        one = T.tirx.IntImm("int64", 1)
+        full = [one if dim in self.dims else size for dim, size in enumerate(shape)]
+        self.result = full if keepdim else self.kept
+        self.count = product([shape[dim] for dim in self.dims])
+
+    def loop(self) -> list[Any]:
+        """New axes to reduce over, one for each reduced dim."""
+        return [T.te.reduce_axis((0, self.shape[dim]), name=f"k{dim}") for dim in self.dims]
+
+    def at(self, index: Sequence[Any], inner: Sequence[Any]) -> list[Any]:
+        """The position in the tensor of a position in the result and one in the reduced dims."""
+        outer = iter([i for dim, i in enumerate(index) if not (self.keepdim and dim in self.dims)])
+        reduced = iter(inner)
+        return [next(reduced) if dim in self.dims else next(outer) for dim in range(len(self.shape))]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a reduced dim is known to have no elements."""
+        return any(is_static(self.shape[dim], 0) for dim in self.dims)
+
+
+def fold(x: Any, axes: Axes, name: str, dtype: str, element: Element) -> Any:
+    """The TE tensor of a reduction of ``element(x)``, which has *dtype*."""
+    if axes.is_empty:
+        return T.te.compute(axes.result, lambda *index: _identity(name, dtype), name=name)
+    loop = axes.loop()
+    if not loop:
+        return T.te.compute(axes.result, lambda *index: element(x(*axes.at(index, []))), name=name)
+
+    def reduced(*index: Any) -> Any:
+        return _reducer(name)(element(x(*axes.at(index, loop))), axis=loop)
+
+    return T.te.compute(axes.result, reduced, name=name)
+
+
+def finish(tensor: Any, element: Element) -> Any:
+    """*element* of each value of a TE tensor; the tensor itself where that changes nothing."""
+    probe = T.tirx.Var("probe", tensor.dtype)
+    if element(probe) is probe:
+        return tensor
+    return T.te.compute(tensor.shape, lambda *index: element(tensor(*index)), name="result")
+
+
+def dims_of(dim: Any, rank: int) -> tuple[int, ...]:
+    """The reduced dims of a ``dim`` argument; None and an empty list mean all."""
+    if rank == 0:
+        return ()
+    if dim is None or dim == []:
+        return tuple(range(rank))
+    dims = [dim] if isinstance(dim, int) else dim
+    return tuple(sorted({position(d, rank) for d in dims}))
+
+
+def _rank(b: Any, self: Any) -> int:
+    return len(b.shape_of(self))
+
+
+# -- sums, products, extremes, truth -----------------------------------------------
+
+
+@cache
+def _plain(
+    name: str, dims: tuple[int, ...], keepdim: bool, convert: str, result: str
+) -> Callable[[Any], Any]:
+    """A reduction of the values converted to the dtype *convert*."""
+    dtype = accumulated(convert)
+
+    def kernel(x: Any) -> Any:
+        axes = Axes(x.shape, dims, keepdim)
+        total = fold(x, axes, name, dtype, lambda v: S.cast(S.cast(v, convert), dtype))
+        return finish(total, lambda v: S.cast(v, result))
+
+    return kernel
+
+
+def _reduce(b: Any, name: str, self: Any, dim: Any, keepdim: bool, convert: str) -> Any:
+    dims = dims_of(dim, _rank(b, self))
+    return b.te(_plain(name, dims, keepdim, convert, dtype_name(b.val.dtype)), self)
+
+
+@lowering(aten.sum.dim_IntList)
+def sum_dims(b: Any, self: Any, dim: Any, keepdim: Any, *, dtype: Any) -> Any:
+    return _reduce(b, "sum", self, dim, keepdim, dtype_name(b.val.dtype))
+
+
+@lowering(aten.prod.default)
+def prod_all(b: Any, self: Any, *, dtype: Any) -> Any:
+    return _reduce(b, "prod", self, None, False, dtype_name(b.val.dtype))
+
+
+@lowering(aten.prod.dim_int)
+def prod_dim(b: Any, self: Any, dim: Any, keepdim: Any, *, dtype: Any) -> Any:
+    return _reduce(b, "prod", self, dim, keepdim, dtype_name(b.val.dtype))
+
+
+@lowering(aten.amax.default)
+def amax(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
+    return _reduce(b, "max", self, dim, keepdim, b.dtype_of(self))
+
+
+@lowering(aten.amin.default)
+def amin(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
+    return _reduce(b, "min", self, dim, keepdim, b.dtype_of(self))
+
+
+@lowering(aten.max.default)
+def max_all(b: Any, self: Any) -> Any:
+    return _reduce(b, "max", self, None, False, b.dtype_of(self))
+
+
+@lowering(aten.min.default)
+def min_all(b: Any, self: Any) -> Any:
+    return _reduce(b, "min", self, None, False, b.dtype_of(self))
+
+
+@lowering(aten.any.dims)
+def any_dims(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
+    if dim == []:  # no dims here, unlike elsewhere
+        return elementwise(b, lambda x: S.cast(x, "bool"), self, compute=b.dtype_of(self))
+    return _reduce(b, "max", self, dim, keepdim, "bool")
+
+
+# -- means and variances -----------------------------------------------------------
+
+
+@cache
+def _mean(dims: tuple[int, ...], keepdim: bool, convert: str, result: str) -> Callable[[Any], Any]:
+    dtype = accumulated(convert)
+
+    def kernel(x: Any) -> Any:
+        axes = Axes(x.shape, dims, keepdim)
+        total = fold(x, axes, "sum", dtype, lambda v: S.cast(v, dtype))
+        count = S.const(axes.count, dtype)
+        return finish(total, lambda v: S.cast(S.divide(v, count), result))
+
+    return kernel
+
+
+@lowering(aten.mean.dim)
+def mean_dim(b: Any, self: Any, dim: Any, keepdim: Any, *, dtype: Any) -> Any:
+    dims, result = dims_of(dim, _rank(b, self)), dtype_name(b.val.dtype)
+    return b.te(_mean(dims, keepdim, result, result), self)
+
+
+@cache
+def _variance(
+    dims: tuple[int, ...], keepdim: bool, correction: float, result: str, means: bool
+) -> Callable[[Any], Any]:
+    """The variance in two passes, and with *means* also the mean."""
+    dtype = accumulated(result)
+
+    def kernel(x: Any) -> Any:
+        kept, axes = Axes(x.shape, dims, True), Axes(x.shape, dims, keepdim)
+        count = S.const(kept.count, dtype)
+        total = fold(x, kept, "sum", dtype, lambda v: S.cast(v, dtype))
+        mean = T.te.compute(total.shape, lambda *index: S.divide(total(*index), count), name="mean")
+
+        def square(*index: Any) -> Any:
+            centre = mean(*(0 if dim in dims else i for dim, i in enumerate(index)))
+            return S.let(S.subtract(S.cast(x(*index), dtype), centre), lambda v: S.multiply(v, v))
+
+        squares = T.te.compute(x.shape, square, name="squares")
+        spread = fold(squares, axes, "sum", dtype, lambda v: v)
+        freedom = S.maximum(S.const(0.0, dtype), S.subtract(count, S.const(correction, dtype)))
+        variance = finish(spread, lambda v: S.cast(S.divide(v, freedom), result))
+        if not means:
+            return variance
+        position = [0] * len(dims)
+        shaped = T.te.compute(
+            axes.result,
+            lambda *index: S.cast(
+                mean(*(0 if dim in dims else i for dim, i in enumerate(axes.at(index, position)))), result
+            ),
+            name="mean_result",
+        )
+        return [variance, shaped]
+
+    return kernel
+
+
+def _correction(correction: Any) -> float:
+    return 1.0 if correction is None else float(correction)
+
+
+@lowering(aten.var.correction)
+def var(b: Any, self: Any, dim: Any, *, correction: Any, keepdim: Any) -> Any:
+    dims, result = dims_of(dim, _rank(b, self)), dtype_name(b.val.dtype)
+    return b.te(_variance(dims, keepdim, _correction(correction), result, False), self)
+
+
+@lowering(aten.var_mean.correction)
+def var_mean(b: Any, self: Any, dim: Any, *, correction: Any, keepdim: Any) -> Any:
+    dims, result = dims_of(dim, _rank(b, self)), dtype_name(b.val[0].dtype)
+    pair = b.te(_variance(dims, keepdim, _correction(correction), result, True), self)
+    return [pair[0], pair[1]]
+
+
+# -- positions of extremes ---------------------------------------------------------
+
+
+@cache
+def _extreme_reducer(name: str) -> Any:
+    """Reduces (index, value) pairs to the first extreme; the first NaN wins over all numbers."""
+
+    def combine(left: Any, right: Any) -> Any:
+        (i, x), (j, y) = left, right
+        better = x > y if name == "max" else x < y
+        tied = S.equal(x, y)
+        if S.is_float(S.dtype_of(x)):
+            better = better | (S.isnan(x) & S.logical_not(S.isnan(y)))
+            tied = tied | (S.isnan(x) & S.isnan(y))
+        left_wins = better | (tied & (i < j))
+        return S.select(left_wins, i, j), S.select(left_wins, x, y)
+
+    def identity(index: str, value: str) -> Any:
+        return S.highest(index), S.lowest(value) if name == "max" else S.highest(value)
+
+    return T.te.comm_reducer(combine, identity, name=f"arg{name}")
+
+
+@cache
+def _extreme(
+    name: str, dims: tuple[int, ...], keepdim: bool, dtype: str, results: tuple[bool, bool]
+) -> Callable[[Any], Any]:
+    """The values and the indices of the extremes; *results* says which of them are wanted."""
+    compute = accumulated(dtype)
+
+    def kernel(x: Any) -> Any:
+        axes = Axes(x.shape, dims, keepdim)
+        loop = axes.loop()
+
+        def pair(*index: Any) -> Any:
+            flat: Any = T.tirx.IntImm("int64", 0)
+            for k, dim in zip(loop, axes.dims, strict=True):
+                flat = flat * x.shape[dim] + k.var.astype("int64")
+            value = S.cast(x(*axes.at(index, loop)), compute)
+            if not loop:
+                return flat, value
+            return _extreme_reducer(name)((flat, value), axis=loop)
+
+        index, value = T.te.compute(axes.result, pair, name=f"arg{name}")
+        wanted = [
+            (results[0], lambda: finish(value, lambda v: S.cast(v, dtype))),
+            (results[1], lambda: index),
+        ]
+        made = [make() for want, make in wanted if want]
+        return made if len(made) > 1 else made[0]
+
+    return kernel
+
+
+def _index_of(b: Any, name: str, self: Any, dim: Any, keepdim: Any) -> Any:
+    dims = dims_of(dim, _rank(b, self))
+    return b.te(_extreme(name, dims, keepdim, b.dtype_of(self), (False, True)), self)
+
+
+def _with_index(b: Any, name: str, self: Any, dim: Any, keepdim: Any) -> Any:
+    if not used(b, 1):
+        kernel = _plain(name, dims_of(dim, _rank(b, self)), keepdim, b.dtype_of(self), b.dtype_of(self))
+        return [b.te(kernel, self), None]
+    pair = b.te(_extreme(name, dims_of(dim, _rank(b, self)), keepdim, b.dtype_of(self), (True, True)), self)
+    return [pair[0], pair[1]]
+
+
+@lowering(aten.argmax.default)
+def argmax(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
+    return _index_of(b, "max", self, dim, keepdim)
+
+
+@lowering(aten.argmin.default)
+def argmin(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
+    return _index_of(b, "min", self, dim, keepdim)
+
+
+@lowering(aten.max.dim)
+def max_dim(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
+    return _with_index(b, "max", self, dim, keepdim)
+
+
+@lowering(aten.min.dim)
+def min_dim(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
+    return _with_index(b, "min", self, dim, keepdim)
+
+
+# -- norms -------------------------------------------------------------------------
+
+
+def _power_sum(order: float) -> tuple[Element, Element]:
+    """What a norm adds up of each size, and what it makes of the sum."""
+    if order == 1:
+        return lambda v: v, lambda v: v
+    if order == 2:
+        return lambda v: S.let(v, lambda w: S.multiply(w, w)), lambda v: T.tirx.sqrt(v)
+    return (
+        lambda v: S.power(v, S.const(order, S.dtype_of(v))),
+        lambda v: S.power(v, S.const(1.0 / order, S.dtype_of(v))),
+    )
+
+
+@cache
+def _norm(
+    order: float, dims: tuple[int, ...], keepdim: bool, convert: str, result: str
+) -> Callable[[Any], Any]:
+    dtype = accumulated(convert)
+
+    def kernel(x: Any) -> Any:
+        axes = Axes(x.shape, dims, keepdim)
+
+        def size(v: Any) -> Any:
+            return T.tirx.abs(S.cast(S.cast(v, convert), dtype))
+
+        if math.isinf(order):
+            name = "max" if order > 0 else "min"
+            extreme = fold(x, axes, name, dtype, size)
+            if axes.is_empty:
+                extreme = T.te.compute(axes.result, lambda *index: S.const(0.0, dtype), name="empty")
+            return finish(extreme, lambda v: S.cast(v, result))
+        if order == 0:
+            one, zero = S.const(1.0, dtype), S.const(0.0, dtype)
+            count = fold(x, axes, "sum", dtype, lambda v: S.select(S.not_equal(size(v), zero), one, zero))
+            return finish(count, lambda v: S.cast(v, result))
+        term, root = _power_sum(order)
+        total = fold(x, axes, "sum", dtype, lambda v: term(size(v)))
+        return finish(total, lambda v: S.cast(root(v), result))
+
+    return kernel
+
+
+@lowering(aten.linalg_vector_norm.default)
+def vector_norm(b: Any, self: Any, ord: Any, dim: Any, keepdim: Any, *, dtype: Any) -> Any:
+    if not isinstance(ord, int | float):
+        raise UnsupportedOperatorError("a norm whose order is a size")
+    result = dtype_name(b.val.dtype)
+    return b.te(_norm(float(ord), dims_of(dim, _rank(b, self)), keepdim, result, result), self)
