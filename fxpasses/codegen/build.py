@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from fxpasses.codegen.pipeline import cpu_pipeline
+from fxpasses.codegen.target import resolve_target
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["build"]
 
 
-def build(mod: Any, target: str | Any = "llvm") -> Any:
+def build(mod: Any, target: Any = "llvm") -> Any:
     """The Relax VM executable of *mod* for *target*."""
-    return T.tvm.compile(mod, target=T.tvm.target.Target(target) if isinstance(target, str) else target)
+    target = resolve_target(target)
+    return T.tvm.compile(mod, target=target, relax_pipeline=cpu_pipeline(target))

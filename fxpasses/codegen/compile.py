@@ -12,8 +12,12 @@ from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
 from fxpasses.codegen.target import resolve_target
 from fxpasses.errors import CaptureError
+from fxpasses.passes.fold_constants import FoldConstants
 from fxpasses.program import Program
 from fxpasses.relax.emit import lower
+
+# The weights are final now: what depends on them alone is computed once.
+_FREEZE = FoldConstants(parameters=True)
 
 __all__ = ["compile", "compile_canonical", "explain", "load", "to_canonical", "to_program"]
 
@@ -81,6 +85,7 @@ def compile_canonical(
 ) -> Compiled:
     """Compile a canonical program; *shared* is the program whose tensors a user may change."""
     target = resolve_target("llvm") if target is None else target
+    program = _FREEZE(program)
     islands = None if strict else Islands()
     mod = lower(program, islands=islands)
     plan = CallPlan.of(program)

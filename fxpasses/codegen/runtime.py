@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -18,8 +19,6 @@ from fxpasses.signature import Signature
 from fxpasses.sizes import evaluate
 
 if TYPE_CHECKING:
-    import os
-
     from fxpasses.codegen.island import Islands
 
 __all__ = ["ALIGNMENT", "Compiled", "own_tensors"]
@@ -119,6 +118,9 @@ class Compiled:
             arguments.append(T.tvm_ffi.Shape([evaluate(size, symbols) for size in plan.sizes]))
         threads = torch.get_num_threads()
         if getattr(_threads, "count", None) != threads:
+            # Else TVM would bind the calling thread to one core for good, and with it every thread
+            # that PyTorch or the user starts from there later on.
+            os.environ.setdefault("TVM_BIND_THREADS", "0")
             T.config_threadpool(1, threads)
             _threads.count = threads
         try:

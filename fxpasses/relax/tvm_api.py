@@ -28,6 +28,10 @@ def __getattr__(name: str) -> Any:
         value = importlib.import_module("tvm.relax").TensorType
     elif name == "Analyzer":
         value = _analyzer()
+    elif name == "ScheduleError":
+        value = importlib.import_module("tvm.s_tir").ScheduleError
+    elif name == "block_realize":
+        value = importlib.import_module("tvm").get_global_func("s_tir.schedule.GetSBlockRealize")
     elif name == "config_threadpool":
         value = importlib.import_module("tvm").get_global_func("runtime.config_threadpool")
     elif name == "find_compiler":
@@ -37,8 +41,7 @@ def __getattr__(name: str) -> Any:
             value = importlib.import_module(_MODULES[name])
         except ImportError as error:
             raise ImportError(
-                f"{_MODULES[name]} cannot be imported ({error}); lowering needs TVM: "
-                "pip install apache-tvm"
+                f"{_MODULES[name]} cannot be imported ({error}); lowering needs TVM: pip install apache-tvm"
             ) from error
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

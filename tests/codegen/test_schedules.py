@@ -1,0 +1,296 @@
+"""Scheduled kernels compute what the unscheduled ones do, at every size, and run in vectors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fxpasses.codegen.schedules import CpuInfo, schedule_function
+from fxpasses.codegen.target import host_target
+from fxpasses.relax import tvm_api as T
+
+
+def kernel_of(*stages):
+    """The PrimFunc of tensor expressions; the last is the output."""
+    return T.te.create_prim_func(list(stages))
+
+
+def run(function, *tensors):
+    library = T.tvm.tirx.build(
+        T.tvm.IRModule({"main": function.with_attr("global_symbol", "main")}), host_target()
+    )
+    library["main"](*(T.tvm_ffi.from_dlpack(tensor) for tensor in tensors))
+
+
+def scheduled(function):
+    return schedule_function(function, CpuInfo.of(host_target()))
+
+
+def loops(function) -> str:
+    return function.script()
+
+
+def symbol(name):
+    return T.tirx.Var(name, "int64")
+
+
+def draw(shape, dtype="float32"):
+    kind = getattr(torch, dtype)
+    return torch.randn(shape).to(kind) if kind.is_floating_point else torch.randint(-9, 9, shape).to(kind)
+
+
+# -- products ------------------------------------------------------------------------
+
+
+def matmul(m, n, k, dtype="float32", batch=None, tail=None):
+    te = T.te
+    lead = () if batch is None else (batch,)
+    a = te.placeholder((*lead, m, k), dtype, "a")
+    b = te.placeholder((*lead, k, n), dtype, "b")
+    r = te.reduce_axis((0, k), "r")
+    c = te.compute((*lead, m, n), lambda *i: te.sum(a[(*i[:-1], r)] * b[(*i[:-2], r, i[-1])], axis=r), "c")
+    if tail is None:
+        return kernel_of(a, b, c)
+    bias = te.placeholder((n,), dtype, "bias")
+    d = te.compute((*lead, m, n), lambda *i: c(*i) + bias[i[-1]], "d")
+    e = te.compute((*lead, m, n), lambda *i: te.max(d(*i), T.tirx.const(0, dtype)), "e")
+    return kernel_of(a, b, bias, e)
+
+
+def check_matmul(function, m, n, k, dtype="float32", batch=None, tail=None):
+    lead = () if batch is None else (batch,)
+    a, b, bias = draw((*lead, m, k), dtype), draw((*lead, k, n), dtype), draw((n,), dtype)
+    out = torch.full((*lead, m, n), 99).to(a.dtype)
+    run(function, a, b, *(() if tail is None else (bias,)), out)
+    want = a.double() @ b.double()
+    if tail is not None:
+        want = torch.relu(want + bias)
+    torch.testing.assert_close(out.double(), want, rtol=1e-4, atol=1e-4)
+
+
+SIZES = [(1, 1, 1), (1, 64, 17), (5, 7, 3), (12, 31, 1), (6, 64, 40), (128, 96, 64), (197, 768, 33), (13, 1000, 8),
+         (64, 67, 129), (31, 16, 5), (3, 50, 200), (17, 257, 9)]  # fmt: skip
+
+
+@pytest.mark.parametrize("tail", [None, "relu"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_matmul(size, tail):
+    function = scheduled(matmul(*size, tail=tail))
+    check_matmul(function, *size, tail=tail)
+    if size[1] > 1:
+        assert "T.vectorized" in loops(function)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int32", "int64", "float16"])
+def test_matmul_of_other_types(dtype):
+    size = (9, 40, 7)
+    if dtype == "float16":
+        pytest.skip("half types are multiplied in float32: see the test of the models")
+    check_matmul(scheduled(matmul(*size, dtype=dtype)), *size, dtype=dtype)
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+@pytest.mark.parametrize("size", [(12, 12, 32), (7, 33, 5), (128, 64, 16)], ids=str)
+def test_matmul_in_a_batch(size, batch):
+    function = scheduled(matmul(*size, batch=batch, tail="relu"))
+    check_matmul(function, *size, batch=batch, tail="relu")
+    assert "T.vectorized" in loops(function)
+
+
+@pytest.mark.parametrize("dynamic", ["m", "n", "k", "mnk", "b", "bm"])
+@pytest.mark.parametrize("tail", [None, "relu"])
+def test_matmul_of_symbolic_size(dynamic, tail):
+    size = {"m": 12, "n": 48, "k": 20, "b": 3}
+    shape = {name: symbol(name) if name in dynamic else value for name, value in size.items()}
+    b = shape.pop("b")
+    batch = b if "b" in dynamic else None
+    function = scheduled(matmul(*shape.values(), batch=batch, tail=tail))
+    assert "T.vectorized" in loops(function)
+    for value in (1, 2, 7, 33, 64):
+        sizes = {name: value if name in dynamic else old for name, old in size.items()}
+        b = sizes.pop("b")
+        check_matmul(function, *sizes.values(), batch=b if "b" in dynamic else None, tail=tail)
+
+
+# -- reductions ------------------------------------------------------------------------
+
+
+def reduction(shape, axes, dtype="float32", kind="sum", before=None):
+    te = T.te
+    a = te.placeholder(shape, dtype, "a")
+    source = a if before is None else te.compute(shape, lambda *i: before(a(*i)), "before")
+    r = {axis: te.reduce_axis((0, shape[axis]), f"r{axis}") for axis in axes}
+    kept = [i for i in range(len(shape)) if i not in axes]
+
+    def value(*index):
+        full = [r[i] if i in r else index[kept.index(i)] for i in range(len(shape))]
+        return getattr(te, kind)(source(*full), axis=list(r.values()))
+
+    return kernel_of(a, te.compute(tuple(shape[i] for i in kept), value, "c"))
+
+
+@pytest.mark.parametrize("kind", ["sum", "max", "min"])
+@pytest.mark.parametrize(
+    ("shape", "axes"),
+    [
+        ((8, 1024), [1]), ((8, 1001), [1]), ((7, 5), [1]), ((1, 40), [1]), ((300, 70), [0]), ((33, 1000), [0]),
+        ((4, 6, 49), [2]), ((4, 6, 7, 7), [2, 3]), ((4, 50, 33), [1]), ((3, 5, 7), [0, 2]), ((3, 64, 9), [0, 1]),
+        ((100,), [0]), ((2, 1), [1]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_reduction(shape, axes, kind):
+    function = scheduled(reduction(shape, axes, kind=kind))
+    x = draw(shape)
+    kept = [size for i, size in enumerate(shape) if i not in axes]
+    out = torch.full(kept, 99.0)
+    run(function, x, out)
+    want = x.sum(axes) if kind == "sum" else getattr(x, f"a{kind}")(axes)
+    torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("axes", [[0], [1], [0, 1]])
+def test_reduction_of_symbolic_size(axes):
+    function = scheduled(reduction((symbol("m"), symbol("n")), axes))
+    for shape in ((1, 1), (3, 70), (33, 5), (64, 128), (2, 1000)):
+        x = draw(shape)
+        out = torch.zeros([size for i, size in enumerate(shape) if i not in axes])
+        run(function, x, out)
+        torch.testing.assert_close(out, x.sum(axes), rtol=1e-4, atol=1e-4)
+
+
+def softmax(shape):
+    te = T.te
+    x = te.placeholder(shape, "float32", "x")
+    *lead, last = shape
+    r, q = te.reduce_axis((0, last), "r"), te.reduce_axis((0, last), "q")
+    top = te.compute(lead, lambda *i: te.max(x(*i, r), axis=r), "top")
+    power = te.compute(shape, lambda *i: te.exp(x(*i) - top(*i[:-1])), "power")
+    total = te.compute(lead, lambda *i: te.sum(power(*i, q), axis=q), "total")
+    return kernel_of(x, te.compute(shape, lambda *i: power(*i) / total(*i[:-1]), "out"))
+
+
+@pytest.mark.parametrize("shape", [(4, 12, 12), (2, 3, 128), (5, 1001), (3, 1), (40, 7)], ids=str)
+def test_rows(shape):
+    function = scheduled(softmax(shape))
+    x, out = draw(shape), torch.zeros(shape)
+    run(function, x, out)
+    torch.testing.assert_close(out, torch.softmax(x, -1))
+
+
+def test_rows_share_one_parallel_loop():
+    text = loops(scheduled(softmax((64, 12, 256))))
+    assert text.count("T.parallel") == 1
+    assert text.count("T.vectorized") >= 4
+
+
+def test_rows_of_symbolic_size():
+    function = scheduled(softmax((symbol("b"), symbol("n"))))
+    assert "T.vectorized" in loops(function)
+    for shape in ((1, 1), (3, 70), (33, 5), (64, 128), (2, 1000)):
+        x, out = draw(shape), torch.zeros(shape)
+        run(function, x, out)
+        torch.testing.assert_close(out, torch.softmax(x, -1))
+
+
+# -- elementwise -------------------------------------------------------------------------
+
+
+def elementwise(shape, dtype, function, *others):
+    te = T.te
+    a = te.placeholder(shape, dtype, "a")
+    rest = [te.placeholder(other, dtype, f"b{i}") for i, other in enumerate(others)]
+
+    def at(tensor, index):
+        index = index[len(index) - len(tensor.shape) :]
+        one = [
+            T.tirx.const(0, "int64") if _is_one(size) else i
+            for i, size in zip(index, tensor.shape, strict=True)
+        ]
+        return tensor(*one) if one else tensor()
+
+    out = te.compute(shape, lambda *i: function(a(*i), *(at(b, i) for b in rest)), "out")
+    return kernel_of(a, *rest, out)
+
+
+def _is_one(size):
+    return isinstance(size, T.tirx.IntImm) and int(size) == 1
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float64", "float16", "bfloat16", "int8", "int64", "uint8", "bool"]
+)
+@pytest.mark.parametrize("shape", [(1,), (5,), (1001,), (3, 70), (2, 3, 5), (40, 1024), (17, 4097)], ids=str)
+def test_elementwise(shape, dtype):
+    tirx = T.tirx
+
+    def formula(a):
+        return (
+            tirx.Not(a) if dtype == "bool" else tirx.Select(a > tirx.const(1, dtype), a, tirx.const(0, dtype))
+        )
+
+    function = scheduled(elementwise(shape, dtype, formula))
+    x = draw(shape, "int64").bool() if dtype == "bool" else draw(shape, dtype)
+    out = torch.ones(shape, dtype=x.dtype)
+    run(function, x, out)
+    want = ~x if dtype == "bool" else torch.where(x > 1, x, torch.zeros_like(x))
+    assert torch.equal(out, want)
+
+
+@pytest.mark.parametrize("other", [(70,), (3, 1), (1, 70), (), (1, 1)], ids=str)
+def test_broadcast(other):
+    function = scheduled(elementwise((3, 70), "float32", lambda a, b: a * b, other))
+    a, b, out = draw((3, 70)), draw(other), torch.zeros(3, 70)
+    run(function, a, b, out)
+    assert torch.equal(out, a * b)
+
+
+def test_elementwise_of_symbolic_size():
+    m, n = symbol("m"), symbol("n")
+    function = scheduled(elementwise((m, n), "float32", lambda a, b: a * b, (n,)))
+    assert "T.vectorized" in loops(function)
+    for shape in ((1, 1), (3, 70), (33, 5), (300, 128)):
+        a, b, out = draw(shape), draw(shape[-1:]), torch.zeros(shape)
+        run(function, a, b, out)
+        assert torch.equal(out, a * b)
+
+
+def test_comparison_of_types_of_different_width():
+    te = T.te
+    a = te.placeholder((5, 70), "float64", "a")
+    out = te.compute((5, 70), lambda i, j: a[i, j] > T.tirx.const(0, "float64"), "out")
+    x, got = draw((5, 70), "float64"), torch.zeros(5, 70, dtype=torch.bool)
+    run(scheduled(kernel_of(a, out)), x, got)
+    assert torch.equal(got, x > 0)
+
+
+def test_transpose_and_pad():
+    te = T.te
+    a = te.placeholder((37, 50), "float32", "a")
+    turned = te.compute((50, 37), lambda i, j: a[j, i], "turned")
+    padded = te.compute(
+        (52, 40),
+        lambda i, j: T.tirx.if_then_else(
+            T.tirx.all(i > 0, i < 51, j < 37), turned[i - 1, j], T.tirx.const(0.0, "float32")
+        ),
+        "padded",
+    )
+    x, out = draw((37, 50)), torch.ones(52, 40)
+    run(scheduled(kernel_of(a, padded)), x, out)
+    assert torch.equal(out, torch.nn.functional.pad(x.t(), (0, 3, 1, 1)))
+
+
+def test_a_costly_value_is_computed_once():
+    shape = (64, 256)
+    te = T.te
+    x = te.placeholder(shape, "float32", "x")
+    power = te.compute(shape, lambda i, j: te.exp(x[i, j]), "power")
+    r = te.reduce_axis((0, 256), "r")
+    total = te.compute((64,), lambda i: te.sum(power[i, r], axis=r), "total")
+    function = scheduled(kernel_of(x, te.compute(shape, lambda i, j: power[i, j] - total[i], "out")))
+    assert loops(function).count("T.exp") == 1
+
+
+def test_a_kernel_that_no_rule_fits_is_left_as_it_is():
+    function = kernel_of(T.te.placeholder((), "float32", "a"))
+    assert scheduled(function).script() == function.script() or "parallel" not in loops(scheduled(function))
