@@ -25,7 +25,7 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from fxpasses.program import Input, Output, Program, make_graph_module
-from fxpasses.testing.drawers import Motif, Reject, Row
+from fxpasses.testing.drawers import BOOL, FLOAT, INT, Motif, Reject, Row
 from fxpasses.testing.numerics import RoundingNoise, is_exact
 from fxpasses.testing.values import DOMAINS, random_tensor
 
@@ -37,10 +37,11 @@ _MAGNITUDE = 2e3
 
 _NUMEL = 2000
 
-_WEIGHTS = {torch.float32: 6, torch.float64: 2, torch.int64: 3, torch.bool: 2}
-"""How often a dtype is drawn, relative to the others."""
+_WEIGHTS = {torch.float32: 4, torch.int64: 3}
+"""How often a dtype becomes one of a program's own, relative to the others of its kind."""
 
-_SIZES = (2, 3, 1, 4)
+_SIZES = ((2, 3, 1), (2, 1), (3, 2, 4), (4, 1, 2), (5, 3), (2, 3, 1, 4))
+"""A program draws its sizes from one of these: values of few shapes fit together more often."""
 
 
 @dataclass(eq=False)
@@ -99,6 +100,8 @@ class Growth:
         self.dynamic = dynamic
         self.mode = FakeTensorMode(shape_env=ShapeEnv())
         self.generator = torch.Generator().manual_seed(draw_integer(0, 255))
+        self.palette = self._palette()
+        self.sizes = self.choose(_SIZES)
         self.leaves: list[Leaf] = []
         self.calls: list[Call] = []
         self.values: list[Value] = []
@@ -106,6 +109,14 @@ class Growth:
         """Leaves that must stay in the range that they were drawn from."""
         self.rejected: list[str] = []
         """Why calls were dropped, for those who tune the table."""
+
+    def _palette(self) -> list[torch.dtype]:
+        """A floating point dtype, an integer one and bool: the first more often than the others."""
+        palette = []
+        for kinds, times in ((FLOAT, 5), (INT, 2), (BOOL, 1)):
+            options = [d for d in self.dtypes if d in kinds for _ in range(_WEIGHTS.get(d, 1))]
+            palette += [self.choose(options)] * times if options else []
+        return palette
 
     # -- choices -----------------------------------------------------------------------
 
@@ -125,10 +136,15 @@ class Growth:
         return [left.pop(self.integer(0, len(left) - 1)) for _ in range(length)]
 
     def dtype(self, kinds: Iterable[torch.dtype]) -> torch.dtype:
-        options = [d for d in self.dtypes if d in set(kinds)]
+        """One of the program's own dtypes, now and then another."""
+        kinds = set(kinds)
+        options = [d for d in self.dtypes if d in kinds]
         if not options:
             raise Reject("no such dtype is allowed")
-        return self.choose([d for d in options for _ in range(_WEIGHTS.get(d, 1))])
+        own = [d for d in self.palette if d in kinds]
+        if not own or self.integer(0, 11) == 11:
+            return self.choose(options)
+        return self.choose(own)
 
     # -- values ------------------------------------------------------------------------
 
@@ -186,11 +202,14 @@ class Growth:
     def _find(self, accept: Callable[[Value], bool]) -> Value | None:
         """One of the values there, the newest first, or None for a new leaf."""
         found = [value for value in reversed(self.values) if accept(value)]
+        computed = [value for value in found if isinstance(value.source, Call)]
+        if computed and self.integer(0, 2) < 2:
+            return self.choose(computed)
         at = self.integer(0, 2 * len(found)) // 2
         return found[at] if at < len(found) else None
 
     def _sizes(self, rank: int) -> tuple[int, ...]:
-        return tuple(self.choose(_SIZES) for _ in range(rank))
+        return tuple(self.choose(self.sizes) for _ in range(rank))
 
     def _leaf(
         self,
@@ -200,6 +219,8 @@ class Growth:
         low: float | None = None,
         high: float | None = None,
     ) -> Value:
+        if dtype not in self.dtypes and low is None:
+            raise Reject("dtype not allowed")
         # A domain is promised of every run, so no user input can have one.
         kinds = ["user", "user", "user", "param", "buffer", "constant"]
         kinds = [k for k in kinds if not (k == "user" and domain != "any")]

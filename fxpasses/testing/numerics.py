@@ -57,10 +57,10 @@ _EXACT = frozenset(
     relu6 repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape
     resolve_conj resolve_neg roll rot90 round scalar_tensor scatter select select_copy
     select_scatter sgn sign slice slice_copy slice_scatter sort split split_copy split_with_sizes
-    split_with_sizes_copy squeeze squeeze_copy stack t t_copy take take_along_dim threshold tile
-    topk transpose transpose_copy tril triu trunc unbind unbind_copy unflatten unfold unfold_copy
-    unsqueeze unsqueeze_copy upsample_nearest1d upsample_nearest2d upsample_nearest3d view view_as
-    view_copy where zero zeros zeros_like
+    split_with_sizes_copy squeeze squeeze_copy stack t t_copy take take_along_dim threshold tile to
+    topk transpose transpose_copy tril triu trunc type_as unbind unbind_copy unflatten unfold
+    unfold_copy unsqueeze unsqueeze_copy upsample_nearest1d upsample_nearest2d upsample_nearest3d
+    view view_as view_copy where zero zeros zeros_like
     """.split()  # noqa: SIM905
 )
 """Operators whose result holds values of their operands, or numbers that no

@@ -983,7 +983,7 @@ def _batch_norm_arguments(g: Any, x: Any) -> dict[str, Any]:
         "input": x,
         "weight": g.like(x.dtype, channels) if affine else None,
         "bias": g.like(x.dtype, channels) if affine else None,
-        "running_mean": g.like(x.dtype, channels),
+        "running_mean": g.constant(g.tensor_data(x.dtype, channels)),
         "running_var": g.constant(g.tensor_data(x.dtype, channels, "positive")),
     }
 
