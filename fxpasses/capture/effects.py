@@ -153,7 +153,7 @@ def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[st
     own = {name: copies[id(tensor)] for name, tensor in state.items()}
     given = copied(call)
     try:
-        with torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             found, changes = program.run(*copied(call[0]), **copied(call[1]))
             with as_in_export(source.root), swapped(source.root, own):
                 expected = source.root(*given[0], **given[1])

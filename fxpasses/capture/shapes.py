@@ -1,10 +1,11 @@
-"""Dynamic sizes: which sizes a capture serves, and the proof that it is right for all of them.
+"""Dynamic sizes: which sizes a capture serves, and how it is made sure of.
 
 `torch.export` takes it for granted that a dynamic size is neither 0 nor 1, and
 says nothing when code treats these sizes differently. Here a door is first run
-without that assumption. Where it does not go through, it is run with the
-assumption, and a size of 1 is tried: the program and the code must agree on it.
-If they do not, the range starts at 2, and a batch of one is refused at run time.
+without the assumption about 1. Where it does not go through, it is run with it,
+and a size of 1 is tried: program and code must agree on it. An empty size is
+always tried. What the program does not serve is outside of its ranges, and
+refused at run time.
 """
 
 from __future__ import annotations
@@ -54,22 +55,15 @@ def capture_dynamic(door: Door, source: Source) -> Program:
     first: Exception
     try:
         with _sizes_of_one():
-            return settle(door(source), source, 0)
+            narrowed = _with_elements(source)
+            return _serving_less(settle(door(narrowed), narrowed, 1), source)
     except Exception as error:  # every error of tracing, to try again in another way
         first = error
-    if _needs_only_elements(first):
-        narrowed = _with_lowest(source, 1)
-        if narrowed is not None:
-            try:
-                with _sizes_of_one():
-                    return settle(door(narrowed), narrowed, 1)
-            except Exception as error:
-                first = error
     try:
         captured = door(source)
     except Exception as error:
         raise error from first
-    program = _serving_one(settle(captured, source, 2), source)
+    program = _serving_less(settle(captured, source, 2), source)
     for name, dim in _dims(source):
         if getattr(dim, "min", 0) == 1 and any(bounds.lower == 2 for bounds in program.ranges.values()):
             raise CaptureError(
@@ -80,26 +74,38 @@ def capture_dynamic(door: Door, source: Source) -> Program:
     return program
 
 
-def _serving_one(program: Program, source: Source) -> Program:
-    """*program* with ranges that start at 1, for each size on which it agrees with the code there."""
+def _serving_less(program: Program, source: Source) -> Program:
+    """*program* with ranges that start at 1 or 0, for each size on which it agrees with the code there."""
     from torch.utils._sympy.value_ranges import ValueRanges
 
     from fxpasses.capture.effects import agree
 
-    examples = _examples_by_symbol(program)
-    accepted: list[Any] = []
+    wanted = _wanted_lowest(program, source)
+    accepted: list[tuple[Any, int]] = []
     for symbol in _input_symbols(program):
-        bounds = program.ranges.get(symbol)
-        if bounds is None or bounds.lower != 2 or symbol not in examples:
-            continue
-        wider = program.replace(ranges={**program.ranges, symbol: ValueRanges(1, bounds.upper)})
-        subsets = itertools.chain.from_iterable(
-            itertools.combinations(accepted, n) for n in range(len(accepted) + 1)
-        )
-        if all(agree(wider, source, _at_one(wider, source, {symbol, *others})) for others in subsets):
-            program = wider
-            accepted.append(symbol)
+        for size in (1, 0):
+            bounds = program.ranges.get(symbol)
+            if bounds is None or bounds.lower != size + 1 or wanted.get(symbol, size + 1) > size:
+                continue
+            wider = program.replace(ranges={**program.ranges, symbol: ValueRanges(size, bounds.upper)})
+            subsets = itertools.chain.from_iterable(
+                itertools.combinations(accepted, n) for n in range(min(len(accepted), 3) + 1)
+            )
+            cases = [{**dict(others), symbol: size} for others in subsets]
+            if all(agree(wider, source, _at(wider, source, sizes)) for sizes in cases):
+                program = wider
+                accepted.append((symbol, size))
     return program
+
+
+def _wanted_lowest(program: Program, source: Source) -> dict[Any, int]:
+    """The least size that the caller wants, for each symbol that is the size of an input."""
+    asked = {(id(tensor), dim): getattr(what, "min", None) or 0 for tensor, dim, what in _each_dim(source)}
+    leaves = pytree.tree_leaves((source.args, source.kwargs))
+    return {
+        symbol: max(asked.get((id(leaves[index]), dim), 0) for index, dim in places)
+        for symbol, places in _examples_by_symbol(program).items()
+    }
 
 
 def _examples_by_symbol(program: Program) -> dict[Any, list[tuple[int, int]]]:
@@ -120,13 +126,13 @@ def _examples_by_symbol(program: Program) -> dict[Any, list[tuple[int, int]]]:
     return {symbol: places for symbol, places in found.items() if symbol not in mixed}
 
 
-def _at_one(program: Program, source: Source, symbols: set[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example arguments with the dims of *symbols* cut to 1."""
+def _at(program: Program, source: Source, sizes: dict[Any, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example arguments with the dims of some symbols cut to 1 or 0."""
     leaves, spec = pytree.tree_flatten((source.args, source.kwargs))
     places = _examples_by_symbol(program)
-    for symbol in symbols:
+    for symbol, size in sizes.items():
         for index, dim in places[symbol]:
-            leaves[index] = leaves[index].narrow(dim, 0, 1)
+            leaves[index] = leaves[index].narrow(dim, 0, size)
     args, kwargs = pytree.tree_unflatten(leaves, spec)
     return args, kwargs
 
@@ -138,12 +144,6 @@ def _sizes_of_one() -> Iterator[None]:
 
     with _config.patch(backed_size_oblivious=True):
         yield
-
-
-def _needs_only_elements(error: Exception) -> bool:
-    """Whether all that *error* complains of is that a size may not be 0."""
-    guards = re.findall(r"satisfy the generated guard (.*)\.", str(error))
-    return bool(guards) and all(re.search(r"(!= 0|>= 1|> 0|1 <= .*|0 < .*)$", guard) for guard in guards)
 
 
 def _last_line(error: Exception) -> str:
@@ -208,8 +208,14 @@ def _each_dim(source: Source) -> Iterator[tuple[torch.Tensor, int, Any]]:
     def visit(path: Any, value: Any, spec: Any) -> None:
         if not isinstance(value, torch.Tensor) or spec is None:
             return
-        items = spec.items() if isinstance(spec, dict) else enumerate(spec)
-        found.extend((value, dim, what) for dim, what in items if what is not None)
+        for dim, what in spec.items() if isinstance(spec, dict) else enumerate(spec):
+            if what is None:
+                continue
+            if not -value.dim() <= dim < value.dim():
+                raise InputError(
+                    f"dynamic_shapes names dim {dim} of an argument of {source.label} that has {value.dim()} dims"
+                )
+            found.append((value, dim, what))
 
     _tree_map_with_path(visit, combined(source), source.dynamic_shapes, tree_name="inputs")
     return iter(found)
@@ -219,25 +225,23 @@ def _dims(source: Source) -> list[tuple[str, Any]]:
     return sorted({d.__name__: d for _, _, d in _each_dim(source) if hasattr(d, "__name__")}.items())
 
 
-def _with_lowest(source: Source, lowest: int) -> Source | None:
-    """*source* whose unbounded dims start at *lowest*; None if it has none."""
+def _with_elements(source: Source) -> Source:
+    """*source* whose dims start at 1: an empty size is looked at in the end."""
     from torch.export import Dim
 
-    new: dict[str, Any] = {}
-    for name, dim in _dims(source):
-        if not hasattr(dim, "root") and dim.min == 0:
-            new[name] = Dim(name, min=lowest, max=dim.max)
-    if not new:
-        return None
+    new = {
+        name: Dim(name, min=1, max=dim.max)
+        for name, dim in _dims(source)
+        if not hasattr(dim, "root") and dim.min == 0
+    }
 
     def exchange(dim: Any) -> Any:
         root = getattr(dim, "root", None)
         if root is not None and root.__name__ in new:
-            return dim._derive(exchange(root), dim.fn) if hasattr(dim, "_derive") else dim
+            return type(dim)(dim.__name__, exchange(root), dim.fn)
         return new.get(getattr(dim, "__name__", ""), dim)
 
-    shapes = pytree.tree_map(exchange, source.dynamic_shapes)
-    return source.replace(dynamic_shapes=shapes)
+    return source.replace(dynamic_shapes=pytree.tree_map(exchange, source.dynamic_shapes))
 
 
 # -- examples of size 0 and 1 -----------------------------------------------------------

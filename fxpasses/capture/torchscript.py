@@ -99,7 +99,11 @@ def _run(script: Script, state: dict[str, torch.Tensor], args: Sequence[Any], kw
             return script(*args, **kwargs)
         with swapped(script, state):
             # Not script(...): while torch traces it replaces what calling a module means.
-            return script._c._get_method("forward")(*args, **kwargs)
+            result = script._c._get_method("forward")(*args, **kwargs)
+            for name, tensor in state_of(script).items():
+                if tensor is not state[name]:  # self.count = self.count + 1
+                    state[name].copy_(tensor)
+            return result
 
 
 def _signature(script: Script) -> inspect.Signature:
@@ -257,7 +261,10 @@ def _jit_trace(source: Source, effects: Effects) -> Source:
                 filled[position] = tensor
             args, kwargs = pytree.tree_unflatten(filled, spec)
             results = pytree.tree_leaves(self.inner(*args, **kwargs))
-            return tuple(result for result in results if isinstance(result, torch.Tensor))
+            # A size is a tensor while torch.jit traces; for the code it is an int.
+            return tuple(
+                r for r, kind in zip(results, effects.outputs, strict=True) if isinstance(kind, tuple)
+            )
 
     state = source.state()
     kept = {name: state[name].detach().clone() for name in effects.buffers}

@@ -1,0 +1,256 @@
+"""Each kind of source: what the program takes, gives, holds, and leaves as it was."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import fxpasses as fxp
+from fxpasses.capture import DOORS, LADDER
+from fxpasses.errors import InputError
+from tests.capture.models import (
+    MLP,
+    Assigned,
+    Counter,
+    InPlace,
+    Mixed,
+    Result,
+    Structured,
+    TiedEmbedding,
+    example,
+    some_ops,
+)
+
+
+def roles(program: fxp.Program) -> dict[str, tuple[str, bool]]:
+    return {
+        role.target: (role.kind, role.persistent) for role in (n.meta["role"] for n in program.placeholders)
+    }
+
+
+def same(found: Any, expected: Any) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+# -- modules and functions --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("via", DOORS)
+def test_names_structure_and_constants(via: str) -> None:
+    model = Structured().eval()
+    args = (torch.randn(2, 4), 2, "negate", torch.randn(4))
+    scale = torch.tensor(2.0)
+    program = fxp.capture(model, args, {"scale": scale}, via=via)
+    assert program.notes == {"via": via, "skipped": {}}
+    found = roles(program)
+    assert {name for name, (kind, _) in found.items() if kind == "param"} == {"linear.weight", "linear.bias"}
+    users = [name for name, (kind, _) in found.items() if kind == "user"]
+    assert users == ["x", "times", "mode", "pairs_0", "scale"]
+    result = program(*args, scale=scale)
+    assert isinstance(result, Result)
+    expected = model(*args, scale=scale)
+    same(result.value, expected.value)
+    same(result.parts["first"][0], expected.parts["first"][0])
+    assert result.parts["sizes"] == [4]
+    assert result.parts["first"][1] is None
+    with pytest.raises(InputError, match="captured with the constant"):
+        program(args[0], 5, *args[2:], scale=scale)
+
+
+@pytest.mark.parametrize("via", ["export", "dynamo", "make_fx", "symbolic_trace", "torchscript"])
+def test_mutation_reaches_program_and_arguments_but_not_the_model(via: str) -> None:
+    model = Counter()
+    before = copy.deepcopy(model)
+    program = fxp.capture(model, (torch.randn(3, 4),), via=via)
+    assert set(program.mutations) == {"count", "mean"}
+    same(model.count, before.count)
+    assert roles(program)["mean"] == ("buffer", False)
+    for _ in range(3):
+        x = torch.randn(3, 4)
+        same(program(x), before(x))
+    same(program.tensors["count"], before.count)
+    same(model.count, torch.zeros((), dtype=torch.int64))
+
+    x = torch.randn(3, 4)
+    kept = x.clone()
+    program = fxp.capture(InPlace(), (x,), via=via)
+    same(x, kept)
+    other = x.clone()
+    same(program(x), InPlace()(other))
+    same(x, other)
+
+
+@pytest.mark.parametrize("via", ["export", "make_fx", "symbolic_trace"])
+def test_assigned_buffer(via: str) -> None:
+    model = Assigned()
+    program = fxp.capture(model, (torch.ones(2),), via=via)
+    assert set(program.mutations) == {"count"}
+    assert [float(program(torch.ones(2))[0]) for _ in range(3)] == [1.0, 2.0, 3.0]
+    same(model.count, torch.zeros(1))
+
+
+def test_tied_weights_are_one_storage() -> None:
+    model, args = example("tied_embedding")
+    program = fxp.capture(model, args)
+    tied = [t for t in program.tensors.values() if t.shape == (20, 8)]
+    assert {t.data_ptr() for t in tied} == {model.head.weight.data_ptr()}
+    canonical = fxp.canonicalize(program)
+    assert sum(t.shape == (20, 8) for t in canonical.tensors.values()) == 1
+
+
+def test_modes_and_attributes_stay() -> None:
+    model = Mixed().train()
+    attributes = set(model.__dict__)
+    for via in LADDER:
+        if via != "dynamo":
+            fxp.capture(model, (torch.randn(2, 4),), via=via)
+    assert model.training
+    assert model.linear.training
+    assert set(model.__dict__) == attributes
+    assert not model._forward_hooks
+    assert torch.is_grad_enabled()
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_training_is_captured_as_it_is() -> None:
+    model = MLP().train()
+    program = fxp.capture(model, (torch.randn(3, 8),))
+    assert "norm.running_mean" in program.mutations
+    same(model.norm.running_mean, torch.zeros(16))
+
+
+def test_grad_mode_of_the_caller_plays_no_part() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
+    x = torch.randn(2, 3, 8)
+    with torch.no_grad():
+        without = fxp.capture(layer, (x,))
+    assert str(without) == str(fxp.capture(layer, (x,)))
+
+
+def test_function_and_the_modules_that_it_reaches() -> None:
+    norm = nn.BatchNorm1d(4).train()
+
+    def function(x: torch.Tensor, *, shift: float = 0.0) -> torch.Tensor:
+        return norm(x) + shift
+
+    x = torch.randn(3, 4)
+    program = fxp.capture(function, (x,), {"shift": 2.0})
+    assert roles(program)["norm.weight"] == ("param", True)
+    assert "norm.num_batches_tracked" in program.mutations
+    same(norm.num_batches_tracked, torch.tensor(0))
+    expected = copy.deepcopy(norm)(x) + 2.0
+    torch.testing.assert_close(program(x, shift=2.0), expected.detach())
+
+
+def test_method_partial_builtin_and_callable_object() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def encode(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x).tanh()
+
+    class Doubler:
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+    model, x = Model(), torch.randn(2, 4)
+    program = fxp.capture(model.encode, (x,))
+    assert "linear.weight" in program.tensors
+    same(program(x), model.encode(x).detach())
+    same(fxp.capture(functools.partial(torch.add, alpha=2), (x, x))(x, x), x * 3)
+    same(fxp.capture(torch.relu, (x,))(x), x.relu())
+    same(fxp.capture(Doubler(), (x,))(x), x * 2)
+    same(fxp.capture(some_ops, (x, x))(x, x), some_ops(x, x))
+
+
+def test_output_of_a_transformers_model() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=16, bos_token_id=1, eos_token_id=1
+    )
+    model = transformers.GPT2Model(config).eval()
+    ids = torch.randint(0, 20, (2, 5))
+    program = fxp.capture(model, (ids,))
+    found, expected = program(ids), model(ids)
+    assert type(found) is type(expected)
+    torch.testing.assert_close(found.last_hidden_state, expected.last_hidden_state.detach())
+    assert type(found.past_key_values) is type(expected.past_key_values)
+
+
+# -- graphs --------------------------------------------------------------------------------
+
+
+def test_graph_modules_keep_names_and_their_own_structure() -> None:
+    model = TiedEmbedding().eval()
+    args = (torch.randint(0, 20, (2, 5)),)
+    program = fxp.capture(fx.symbolic_trace(model, concrete_args={"mask": None}), args)
+    assert program.notes["via"] == "export"
+    assert "places.weight" in program.tensors
+    result = program(*args)
+    assert type(result) is dict
+    assert type(result["hidden"]) is tuple
+    same(result["logits"], model(*args)["logits"].detach())
+
+
+@pytest.mark.parametrize("tracer", [fx.symbolic_trace, lambda f: make_fx(f)(torch.randn(3))])
+def test_constants_of_a_trace_are_constants(tracer: Any) -> None:
+    graph = tracer(lambda x: x + torch.tensor([1.0, 2.0, 3.0]))
+    program = fxp.capture(graph, (torch.randn(3),))
+    assert [kind for kind, _ in roles(program).values()] == ["constant", "user"]
+
+
+def test_regions_in_a_graph_of_make_fx() -> None:
+    model, (x,) = example("mixed")
+    program = fxp.capture(make_fx(model, pre_dispatch=True)(x), (x,))
+    same(program(x), model(x).detach())
+
+
+def test_exported_program_and_file(tmp_path: Path) -> None:
+    model, args = example("counter")
+    exported = torch.export.export(model, args)
+    program = fxp.capture(exported)
+    assert program.notes == {"via": "export", "skipped": {}}
+    assert program.fingerprint == fxp.capture(model, args).fingerprint
+    file = tmp_path / "model.pt2"
+    torch.export.save(exported, file)
+    for source in (file, str(file)):
+        loaded = fxp.capture(source)
+        assert loaded.fingerprint == program.fingerprint
+        same(loaded(*args), fxp.capture(model, args)(*args))
+
+
+def test_compiled_module_is_taken_for_the_module() -> None:
+    model, args = example("mlp")
+    assert fxp.capture(torch.compile(model), args).fingerprint == fxp.capture(model, args).fingerprint
+
+
+# -- the ladder ---------------------------------------------------------------------------------
+
+
+def test_ladder_tells_which_door_and_why_not_others() -> None:
+    class Counted(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            n = int(x.sum())
+            return x[:n]
+
+    program = fxp.capture(Counted(), (torch.ones(3),))
+    assert program.notes["via"] == "dynamo"
+    reason = program.notes["skipped"]["export"]
+    assert "a Python value is read out of a tensor" in reason
+    assert __file__ in reason
+
+
+def test_symbolic_trace_takes_item_assignment() -> None:
+    model, (x,) = example("in_place")
+    program = fxp.capture(model, (x,), via="symbolic_trace")
+    other = x.clone()
+    same(program(x), model(other))
