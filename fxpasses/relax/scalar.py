@@ -104,6 +104,8 @@ def const(value: Any, dtype: str) -> Any:
         return T.tirx.const(bool(value), "bool")
     if is_integer(dtype):
         return T.tirx.const(_wrap(int(value), dtype), dtype)
+    if is_half(dtype):  # nothing computes in these
+        return T.tirx.const(rounded(value, dtype), dtype)
     number = T.tirx.const(abs(float(value)) if value == 0 else float(value), dtype)
     if value != 0 and math.isfinite(value):
         return number
@@ -174,6 +176,8 @@ def cast(x: Any, dtype: str) -> Any:
         return cast(x.astype("float32"), dtype)
     if is_half(dtype) and source != "float32":
         return cast(cast(x, "float32"), dtype)
+    if is_half(dtype) and isinstance(x, T.tirx.FloatImm):
+        return const(float(x.value), dtype)
     if source == "bfloat16":
         return _from_bfloat16(x)
     if dtype == "bfloat16":

@@ -41,13 +41,6 @@ def _reducer(name: str) -> Any:
     return T.te.comm_reducer(combine, identity, name=name)
 
 
-def _identity(name: str, dtype: str) -> Any:
-    numbers = {"sum": 0, "prod": 1}
-    if name in numbers:
-        return S.const(numbers[name], dtype)
-    return S.lowest(dtype) if name == "max" else S.highest(dtype)
-
-
 def accumulated(dtype: str) -> str:
     """The dtype that values of *dtype* are accumulated in."""
     if S.is_half(dtype):
@@ -87,8 +80,6 @@ class Axes:
 
 def fold(x: Any, axes: Axes, name: str, dtype: str, element: Element) -> Any:
     """The TE tensor of a reduction of ``element(x)``, which has *dtype*."""
-    if axes.is_empty:
-        return T.te.compute(axes.result, lambda *index: _identity(name, dtype), name=name)
     loop = axes.loop()
     if not loop:
         return T.te.compute(axes.result, lambda *index: element(x(*axes.at(index, []))), name=name)
@@ -97,6 +88,11 @@ def fold(x: Any, axes: Axes, name: str, dtype: str, element: Element) -> Any:
         return _reducer(name)(element(x(*axes.at(index, loop))), axis=loop)
 
     return T.te.compute(axes.result, reduced, name=name)
+
+
+def filled(axes: Axes, number: float, dtype: str) -> Any:
+    """The TE tensor of a reduction over no elements."""
+    return T.te.compute(axes.result, lambda *index: S.const(number, dtype), name="empty")
 
 
 def finish(tensor: Any, element: Element) -> Any:
@@ -124,6 +120,9 @@ def _rank(b: Any, self: Any) -> int:
 # -- sums, products, extremes, truth -----------------------------------------------
 
 
+_EMPTY = {"sum": 0, "prod": 1, "max": False}  # the last one for `any`; other maxima need elements
+
+
 @cache
 def _plain(
     name: str, dims: tuple[int, ...], keepdim: bool, convert: str, result: str
@@ -133,6 +132,8 @@ def _plain(
 
     def kernel(x: Any) -> Any:
         axes = Axes(x.shape, dims, keepdim)
+        if axes.is_empty:
+            return filled(axes, _EMPTY[name], result)
         total = fold(x, axes, name, dtype, lambda v: S.cast(S.cast(v, convert), dtype))
         return finish(total, lambda v: S.cast(v, result))
 
@@ -195,6 +196,8 @@ def _mean(dims: tuple[int, ...], keepdim: bool, convert: str, result: str) -> Ca
 
     def kernel(x: Any) -> Any:
         axes = Axes(x.shape, dims, keepdim)
+        if axes.is_empty:
+            return filled(axes, math.nan, result)
         total = fold(x, axes, "sum", dtype, lambda v: S.cast(v, dtype))
         count = S.const(axes.count, dtype)
         return finish(total, lambda v: S.cast(S.divide(v, count), result))
@@ -217,6 +220,9 @@ def _variance(
 
     def kernel(x: Any) -> Any:
         kept, axes = Axes(x.shape, dims, True), Axes(x.shape, dims, keepdim)
+        if axes.is_empty:
+            nothing = [filled(axes, math.nan, result) for _ in range(1 + means)]
+            return nothing if means else nothing[0]
         count = S.const(kept.count, dtype)
         total = fold(x, kept, "sum", dtype, lambda v: S.cast(v, dtype))
         mean = T.te.compute(total.shape, lambda *index: S.divide(total(*index), count), name="mean")
@@ -375,11 +381,10 @@ def _norm(
         def size(v: Any) -> Any:
             return T.tirx.abs(S.cast(S.cast(v, convert), dtype))
 
+        if axes.is_empty:
+            return filled(axes, 0.0, result)
         if math.isinf(order):
-            name = "max" if order > 0 else "min"
-            extreme = fold(x, axes, name, dtype, size)
-            if axes.is_empty:
-                extreme = T.te.compute(axes.result, lambda *index: S.const(0.0, dtype), name="empty")
+            extreme = fold(x, axes, "max" if order > 0 else "min", dtype, size)
             return finish(extreme, lambda v: S.cast(v, result))
         if order == 0:
             one, zero = S.const(1.0, dtype), S.const(0.0, dtype)
