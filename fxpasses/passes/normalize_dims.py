@@ -63,7 +63,8 @@ def _means_all(dims: Any, name: str) -> bool:
 def _rank(args: list[Any]) -> int | None:
     first = args[0] if args else None
     if isinstance(first, tuple | list) and first:
-        ranks = [a.meta["val"].dim() for a in first if isinstance(a, fx.Node)]
+        values = [a.meta["val"] for a in first if isinstance(a, fx.Node)]
+        ranks = [value.dim() for value in values if isinstance(value, torch.Tensor)]
         return max(ranks) if ranks else None
     if isinstance(first, fx.Node) and isinstance(first.meta.get("val"), torch.Tensor):
         return first.meta["val"].dim()

@@ -36,7 +36,10 @@ def arange(
 
     def kernel(shape: Any, start: Any, step: Any) -> Any:
         def element(i: Any) -> Any:
-            return convert(convert(start, counter) + convert(i, counter) * convert(step, counter), name)
+            first = convert(start, counter)
+            value = first + convert(i, counter) * convert(step, counter)
+            # TVM drops the sum with a first of 0, and 0 times a negative step is -0.0.
+            return convert(T.tirx.Select(i == 0, first, value), name)
 
         return T.te.compute(tuple(shape), element, name="arange")
 

@@ -1,0 +1,102 @@
+"""Maximum and average pooling against eager."""
+
+import pytest
+import torch
+
+import fxpasses as fxp
+from tests.relax.helpers import FLOATS, INTEGERS, call, check_calls, random
+
+aten = torch.ops.aten
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+def difficult(dtype):
+    """Equal elements, and for float types NaN, a plane of -inf, and inf."""
+    x = random((2, 3, 7, 9), dtype)
+    if dtype.is_floating_point:
+        x[0, 0, 2, 2:4] = float("nan")
+        x[0, 1] = float("-inf")
+        x[1, 2, :4, :4] = float("inf")
+    return x
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS], ids=str)
+def test_max_and_its_positions(dtype):
+    pool, x = aten.max_pool2d_with_indices.default, difficult(dtype)
+    check_calls(
+        [
+            call(pool, x, [2, 2]),
+            call(pool, x, [3, 2], [2, 1], [1, 1], [2, 1], True),
+            call(pool, x[0], [3], [2], [1]),
+            call(pool, x, [3, 3], [2, 3], [1, 0], [1, 1], True),
+            call(pool, (x > 0).to(dtype), [3]),
+        ]
+    )
+
+
+def test_max_of_other_windows():
+    space = random((2, 3, 5, 6, 7))
+    check_calls(
+        [
+            call(
+                aten.max_pool3d_with_indices.default, space, [2, 3, 2], [1, 2, 2], [1, 1, 0], [1, 2, 1], True
+            ),
+            call(aten.max_pool3d_with_indices.default, space[0], [2]),
+            call(aten.adaptive_max_pool2d.default, difficult(torch.float32), [3, 4]),
+            call(aten.adaptive_max_pool2d.default, space[0, :, 0], [5, 1]),
+            call(aten.adaptive_max_pool3d.default, space, [3, 4, 2]),
+        ]
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_max_without_positions(dtype):
+    pool, x = aten.max_pool2d_with_indices.default, difficult(dtype)
+    check_calls([call(pool, x, [3, 2], [2, 1], [1, 1], [2, 1], True), call(pool, x, [2])], results=[0])
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_mean(dtype):
+    x = random((2, 3, 7, 9), dtype)
+    calls = [
+        call(aten.avg_pool2d.default, x, [3, 2], [2, 2], [1, 1], ceil, padded, divisor)
+        for ceil in (True, False)
+        for padded in (True, False)
+        for divisor in (None, 3)
+    ]
+    calls += [
+        call(aten.avg_pool2d.default, x[0], [3]),
+        call(aten.avg_pool1d.default, x[0], [3], [2], [1], True, False),
+        call(aten.avg_pool1d.default, x[0, 0], [2]),
+        *(call(aten._adaptive_avg_pool2d.default, x, size) for size in ([3, 4], [1, 1], [7, 3], [10, 20])),
+    ]
+    if dtype in (torch.float32, torch.float64):
+        space = random((2, 3, 5, 6, 7), dtype)
+        calls += [
+            call(aten.avg_pool3d.default, space, [2, 3, 2], [1, 2, 2], [1, 1, 0], True, False),
+            call(aten.avg_pool3d.default, space, [2, 3, 2], [1, 2, 2], [1, 1, 0], True, True, 7),
+            call(aten._adaptive_avg_pool3d.default, space, [2, 3, 4]),
+        ]
+    check_calls(calls, tolerance=TOLERANCE)
+
+
+def test_mean_of_integers_is_cut_off():
+    check_calls(
+        [call(aten.avg_pool2d.default, random((2, 3, 7, 9), torch.int64), [3, 2], [2, 2], [1, 1], True)]
+    )
+
+
+def test_dynamic_sizes():
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            f = torch.nn.functional
+            whole = f.adaptive_avg_pool2d(x, 1)
+            return f.max_pool2d(x, 3, 2, 1), f.avg_pool2d(x, 3, 2, 1), whole, f.adaptive_avg_pool2d(x, (3, 2))
+
+    dims = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=4, max=64)}
+    compiled = fxp.compile(Model(), (random((2, 3, 8, 10)),), dynamic_shapes=(dims,), strict=True)
+    for batch, height in ((1, 8), (5, 13)):
+        x = random((batch, 3, height, 10))
+        for got, want in zip(compiled(x), Model()(x), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,158 @@
+"""Data movement by shape: equal to eager to the bit."""
+
+import pytest
+import torch
+
+import fxpasses as fxp
+from tests.relax.helpers import DTYPES, call, check_calls, random
+
+aten = torch.ops.aten
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype(dtype):
+    x = random((3, 4, 5), dtype)
+    image = random((2, 3, 5, 6), dtype)
+    calls = [
+        call(aten.reshape.default, x, [5, 12]),
+        call(aten.permute.default, x, [2, 0, 1]),
+        call(aten.expand.default, x[:, :1], [2, 3, 4, 5]),
+        call(aten.slice.Tensor, x, 1, 1, 4, 2),
+        call(aten.select.int, x, 1, 2),
+        call(aten.flip.default, x, [0, 2]),
+        call(aten.roll.default, x, [1, -2], [0, 2]),
+        call(aten.repeat.default, x, [2, 1, 3]),
+        call(aten.diagonal.default, x, 1, 0, 2),
+        call(aten.unfold.default, x, 2, 3, 2),
+        call(aten.cat.default, [x, x[:, :2]], 1),
+        call(aten.constant_pad_nd.default, x, [1, 2, -1, 1], 1),
+        call(aten.select_scatter.default, x, x[:, 1], 1, 2),
+        call(aten.slice_scatter.default, x, x[:, :2], 1, 1, 4, 2),
+    ]
+    if dtype.is_floating_point:  # torch has no kernels for others
+        calls += [
+            call(aten.reflection_pad2d.default, image, [2, 1, 3, 2]),
+            call(aten.replication_pad2d.default, image, [2, 1, 3, 2]),
+        ]
+    check_calls(calls)
+
+
+X = random((3, 4, 5))
+SCALAR = torch.tensor(3.0)
+
+SHAPES = [
+    call(aten.reshape.default, random((1,)), []),
+    call(aten.reshape.default, SCALAR, [1, 1]),
+    call(aten.reshape.default, random((0, 4)), [2, 0]),
+    call(aten.permute.default, SCALAR, []),
+    call(aten.permute.default, X, [0, 1, 2]),
+    call(aten.expand.default, SCALAR, [2, 3]),
+    call(aten.expand.default, SCALAR, []),
+    call(aten.expand.default, random((3, 1)), [-1, 4]),
+    call(aten.expand.default, random((3, 1)), [0, 3, 1]),
+    call(aten.squeeze.dims, random((1, 3, 1)), [0, 2]),
+    call(aten.squeeze.dim, random((1, 3, 1)), 1),
+    call(aten.unsqueeze.default, X, 3),
+    call(aten.unsqueeze.default, SCALAR, 0),
+    call(aten.split_with_sizes.default, X, [1, 0, 3], 1),
+]
+
+POSITIONS = [
+    *(
+        call(aten.slice.Tensor, X, *bounds)
+        for bounds in [
+            (0, 0, 3, 1),
+            (2, 3, 100, 1),
+            (2, -3, -1, 1),
+            (0, 2, 2, 1),
+            (2, None, None, 3),
+            (1, -100, 100, 3),
+            (0, 3, 2, 1),
+            (0, 7, 9, 1),
+        ]
+    ),
+    call(aten.select.int, X, 2, -1),
+    call(aten.select.int, random((4,)), 0, -4),
+    *(call(aten.diagonal.default, X, offset, 2, 0) for offset in (-2, 0, 3)),
+    call(aten.unfold.default, random((10, 3)), 0, 4, 2),
+    call(aten.unfold.default, SCALAR, 0, 1, 1),
+    call(aten.flip.default, SCALAR, [0]),
+    call(aten.flip.default, X, []),
+    call(aten.roll.default, X, [7]),
+    call(aten.roll.default, X, [7, -2], [1, 1]),
+    call(aten.roll.default, SCALAR, [3]),
+    call(aten.repeat.default, SCALAR, [2]),
+    call(aten.repeat.default, SCALAR, []),
+    call(aten.repeat.default, X, [2, 2, 1, 3]),
+    call(aten.repeat.default, X, [0, 1, 1]),
+    call(aten.reflection_pad1d.default, random((2, 3, 5)), [2, 1]),
+    call(aten.reflection_pad2d.default, random((2, 4, 5)), [-1, 2, 1, -2]),
+    call(aten.reflection_pad3d.default, random((2, 3, 5, 4)), [2, 1, 1, 2, 1, 1]),
+    call(aten.replication_pad1d.default, random((2, 3, 5)), [2, 9]),
+    call(aten.replication_pad3d.default, random((1, 2, 3, 5, 4)), [2, 1, 1, 2, 1, 1]),
+]
+
+SEVERAL = [
+    call(aten.cat.default, [X, random((3, 4, 2)), random((0,)), random((3, 4, 0))], 2),
+    call(aten.cat.default, [random((0,)), random((3, 4, 2))], 0),
+    call(aten.cat.default, [random((0,)), random((0,))], 0),
+    call(aten.cat.default, [X, X], -1),
+    call(aten.cat.default, [random((2,)), random((3,), torch.int64)], 0),
+    call(aten.constant_pad_nd.default, X, [1, 2], float("nan")),
+    call(aten.constant_pad_nd.default, X, [-2, 0]),
+    call(aten.constant_pad_nd.default, X, [0, 0]),
+    call(aten.constant_pad_nd.default, X, []),
+    call(aten.constant_pad_nd.default, random((3, 0)), [1, 2], 3.0),
+    call(aten.select_scatter.default, X, random((3, 5)), 1, -2),
+    call(aten.slice_scatter.default, X, random((3, 4, 2)), 2, -3, -1, 1),
+    call(aten.slice_scatter.default, X, random((0, 4, 5)), 0, 3, 2, 1),
+    call(aten.slice_scatter.default, X, random((3, 2, 5)), 1, -100, 100, 3),
+]
+
+
+@pytest.mark.parametrize("calls", [SHAPES, POSITIONS, SEVERAL], ids=["shapes", "positions", "several"])
+def test_edges(calls):
+    check_calls(calls)
+
+
+def test_negative_zero_and_nan_survive():
+    x = torch.tensor([0.0, -0.0, float("nan"), float("inf")])
+    check_calls([call(aten.flip.default, x, [0]), call(aten.cat.default, [x, x], 0)])
+
+
+def test_dynamic_sizes():
+    x = random((3, 4, 5))
+    check_calls(
+        [
+            call(aten.permute.default, x, [2, 0, 1]),
+            call(aten.unsqueeze.default, x, 1),
+            call(aten.slice.Tensor, x, 1, 1, 3, 1),
+            call(aten.slice.Tensor, x, 1, -2, 2**62, 1),
+            call(aten.select.int, x, 1, -1),
+            call(aten.flip.default, x, [1]),
+            call(aten.roll.default, x, [1], [2]),
+            call(aten.roll.default, x, [1]),
+            call(aten.repeat.default, x, [2, 1, 3]),
+            call(aten.cat.default, [x, x], 1),
+            call(aten.constant_pad_nd.default, x, [1, 2, 1, 0], 2.0),
+            call(aten.reflection_pad2d.default, x, [1, 2, 1, 0]),
+            call(aten.select_scatter.default, x, x[:, 0], 1, 0),
+            call(aten.slice_scatter.default, x, x, 1, 0, 2**62, 1),
+        ],
+        dynamic=True,
+    )
+
+
+def test_views_with_arithmetic_on_sizes():
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            flat = x.reshape(x.shape[0] * 4, 5)
+            heads = flat.view(x.shape[0], 4, 5).expand(2, -1, -1, -1)
+            return flat[1:], heads, torch.cat([x, x[:, :1]], 1), x[-1:], flat.view(-1, 2, 5)
+
+    dynamic = ({0: torch.export.Dim("batch")},)
+    compiled = fxp.compile(Model(), (random((3, 4, 5)),), dynamic_shapes=dynamic, strict=True)
+    for batch in (2, 7):
+        x = random((batch, 4, 5))
+        for got, want in zip(compiled(x), Model()(x), strict=True):
+            assert torch.equal(got, want)
