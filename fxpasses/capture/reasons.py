@@ -167,7 +167,7 @@ def _branch(text: str, frame: Frame | None) -> tuple[str, str]:
             "outside the model and pass it as an argument.",
         )
     written = ast.unparse(condition) if condition is not None else "condition"
-    names = []
+    names: list[str] = []
     if condition is not None:
         callees = {id(n.func) for n in ast.walk(condition) if isinstance(n, ast.Call)}
         for node in ast.walk(condition):

@@ -146,12 +146,10 @@ def _as_function(source: Callable[..., Any]) -> Callable[..., Any]:
         return source(*args, **kwargs)
 
     try:
-        forward.__signature__ = inspect.signature(source)  # type: ignore[attr-defined]
+        signature = inspect.signature(source)
     except ValueError:  # some builtins do not tell theirs
-
-        def forward(*args: Any) -> Any:
-            return source(*args)
-
+        signature = inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)])
+    forward.__signature__ = signature  # type: ignore[attr-defined]
     return forward
 
 

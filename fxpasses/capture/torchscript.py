@@ -6,7 +6,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import fx
@@ -26,7 +26,7 @@ __all__ = ["as_module", "by_torchscript"]
 
 aten = torch.ops.aten
 
-Script = torch.jit.ScriptModule | torch.jit.ScriptFunction
+Script: TypeAlias = "torch.jit.ScriptModule | torch.jit.ScriptFunction"
 
 
 def by_torchscript(source: Source) -> Captured:
@@ -270,7 +270,7 @@ def _jit_trace(source: Source, effects: Effects) -> Source:
     kept = {name: state[name].detach().clone() for name in effects.buffers}
     try:
         with warnings.catch_warnings():
-            action = "ignore" if source.dynamic_shapes is None else "error"
+            action: Literal["ignore", "error"] = "ignore" if source.dynamic_shapes is None else "error"
             warnings.simplefilter(action, torch.jit.TracerWarning)
             warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
             examples = tuple(leaves[i].detach().clone() for i in positions)
