@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 import fxpasses as fxp
 from fxpasses.errors import FxpassesError
+from fxpasses.view import console
+from fxpasses.view.tables import byte_text
 
 if TYPE_CHECKING:
     from fxpasses.pipeline import History
@@ -35,8 +36,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = console.open_console()
+err = console.open_console(stderr=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -94,8 +95,6 @@ def inspect(
     code: Annotated[bool, typer.Option(help="Print the graph as code.")] = True,
 ) -> None:
     """Show the inputs, operators and graph of a saved program."""
-    from fxpasses.view import console
-
     with _stage(f"load {file}"):
         program = fxp.capture(file)
     if canonical:
@@ -114,8 +113,6 @@ def verify(
     level: Annotated[Level, typer.Option(help="The rules to check.")] = "well-formed",
 ) -> None:
     """Check a saved program against the rules; exit code 1 if it breaks any."""
-    from fxpasses.view import console
-
     with _stage(f"load {file}"):
         program = fxp.capture(file)
     with _stage("check the rules"):
@@ -148,9 +145,6 @@ def compile_(
     ] = False,
 ) -> None:
     """Compile a model and save it as one file that fxpasses.load reads."""
-    from fxpasses.view import console
-    from fxpasses.view.tables import byte_text
-
     with _stage(f"load {model}"):
         source, args, kwargs = _load(model)
     with _stage("capture"):
@@ -228,7 +222,6 @@ def demo(
     import torch
 
     from fxpasses import demo as encoder
-    from fxpasses.view import console
 
     threads = threads or torch.get_num_threads()
     torch.set_num_threads(threads)  # a compiled program follows it

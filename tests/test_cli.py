@@ -25,9 +25,9 @@ class Run(NamedTuple):
 
 @pytest.fixture
 def fxpasses(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    """Runs the command in this process, on a terminal wide enough for every table."""
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.setenv("TERMINAL_WIDTH", "250")
+    """Runs the command in this process, with room enough for every table."""
+    monkeypatch.setattr(cli.out, "width", 250)
+    monkeypatch.setenv("TERMINAL_WIDTH", "250")  # of typer's own messages
 
     def run(*arguments: object) -> Run:
         with pytest.raises(SystemExit) as end:

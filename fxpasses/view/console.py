@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,11 +24,20 @@ if TYPE_CHECKING:
 __all__ = [
     "arguments_table",
     "history_table",
+    "open_console",
     "operators_table",
     "plain_table",
     "report_table",
     "summary_table",
 ]
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """A console without guesses about colours of values; wide tables stay whole in files and logs."""
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 160
+    return console
 
 
 def plain_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:

@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from rich.console import Console
 from rich.progress import track
 
 import fxpasses as fxp
-from fxpasses.view.console import plain_table
+from fxpasses.view.console import open_console, plain_table
 from tests.models.zoo import ZOO, Case
 
 
@@ -101,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown:
         parser.error(f"no such model: {', '.join(sorted(unknown))}")
     warnings.filterwarnings("ignore")
-    console, progress = Console(), Console(stderr=True)
+    console, progress = open_console(), open_console(stderr=True)
     rows: list[list[str]] = []
     failures: list[str] = []
     ratios: list[float] = []
@@ -126,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"ratio, geometric mean {mean:.2f}, worst {max(ratios):.2f} (below 1: fxpasses is faster)"
         )
     for failure in failures:
-        console.print(failure, markup=False, highlight=False, soft_wrap=True)
+        console.print(failure, markup=False, soft_wrap=True)
 
 
 def _cells(timing: Timing, stages: int) -> list[str]:

@@ -17,11 +17,10 @@ import warnings
 from collections.abc import Callable, Sequence
 
 import torch
-from rich.console import Console
 from torch import nn
 
 import fxpasses as fxp
-from fxpasses.view.console import plain_table
+from fxpasses.view.console import open_console, plain_table
 
 NODES_A_BLOCK = 15
 """Call nodes that a block has in canonical form, about."""
@@ -83,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(argv)
     warnings.filterwarnings("ignore")
-    console, progress = Console(), Console(stderr=True)
+    console, progress = open_console(), open_console(stderr=True)
     measure(10 * NODES_A_BLOCK, 1)  # imports and caches
     gc.disable()
     results: list[tuple[int, dict[str, float]]] = []

@@ -7,6 +7,11 @@ import pytest
 from tests.benchmarks import frontend, scaling
 
 
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # pytest-xdist sets 80
+
+
 def test_frontend(capsys: pytest.CaptureFixture[str]) -> None:
     frontend.main(["mlp_batch_norm", "--rounds", "1"])
     printed = capsys.readouterr().out
