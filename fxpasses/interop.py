@@ -26,6 +26,7 @@ from torch.export.graph_signature import (
 from torch.utils import _pytree as pytree
 
 from fxpasses.errors import CaptureError, FxpassesError, source_line
+from fxpasses.fingerprint import SymbolNames
 from fxpasses.functionalize import functionalize
 from fxpasses.program import Input, Output, Program, make_graph_module
 from fxpasses.rewrite import copy_graph_module, fake_tensor, fake_value
@@ -36,6 +37,7 @@ __all__ = [
     "to_exported_program",
     "to_graph_module",
     "to_module",
+    "to_networkx",
 ]
 
 _INPUT_KINDS = {
@@ -190,6 +192,33 @@ def to_graph_module(program: Program) -> fx.GraphModule:
         node.replace_all_uses_with(getter)
         graph.erase_node(node)
     return fx.GraphModule(root, graph)
+
+
+def to_networkx(program: Program) -> Any:
+    """The dataflow of *program* as a `networkx.DiGraph`, an edge from each value to each user of it.
+
+    Nodes are the names in the graph, with the attributes ``op``, ``target`` (an
+    operator, or the name of a tensor or argument), ``type`` (text such as
+    ``f32[2, 3]``), ``val`` (the fake value) and ``source`` (the user's line or
+    None). Calls inside control-flow bodies are not shown.
+    """
+    import networkx
+
+    graph = networkx.DiGraph()
+    symbols = SymbolNames()
+    for node in program.graph.nodes:
+        role = node.meta.get("role")
+        val = node.meta.get("val")
+        graph.add_node(
+            node.name,
+            op=node.op,
+            target=node.target if role is None else role.target,
+            type=symbols.type_text(val),
+            val=val,
+            source=source_line(node),
+        )
+        graph.add_edges_from((operand.name, node.name) for operand in node.all_input_nodes)
+    return graph
 
 
 def graph_module_pass(function: Callable[[fx.GraphModule], Any]) -> Callable[[Program], Program]:

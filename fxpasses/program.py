@@ -246,6 +246,12 @@ class Program:
 
         return to_graph_module(self)
 
+    def to_networkx(self) -> Any:
+        """See `fxpasses.interop.to_networkx`."""
+        from fxpasses.interop import to_networkx
+
+        return to_networkx(self)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.pt2`` file that `torch.export.load` and `capture` read.
 

@@ -91,7 +91,7 @@ class Signature:
             in_spec=program.in_spec,
             out_spec=program.out_spec,
             ranges={
-                str(symbol): (_lowest(bounds.lower), _finite(bounds.upper))
+                str(symbol): (_finite(bounds.lower), _finite(bounds.upper))
                 for symbol, bounds in program.ranges.items()
             },
         )
@@ -312,12 +312,6 @@ def _expression(expression: sympy.Expr) -> str:
     import sympy
 
     return sympy.sstr(expression)
-
-
-def _lowest(bound: Any) -> int | None:
-    # torch.export writes 2 for every dynamic dim, whatever minimum was asked for, and lets 0 and 1 pass.
-    lowest = _finite(bound)
-    return 0 if lowest is not None and lowest <= 2 else lowest
 
 
 def _finite(bound: Any) -> int | None:

@@ -1,0 +1,72 @@
+"""Programs in the hands of other tools."""
+
+from __future__ import annotations
+
+import networkx
+import pytest
+import torch
+from torch import nn
+
+import fxpasses as fxp
+from fxpasses.errors import CaptureError
+from tests.passes.helpers import aten, program_of
+
+X = torch.randn(2, 3)
+
+
+def test_networkx_shows_the_dataflow():
+    program = fxp.canonicalize(program_of(nn.Linear(3, 4), X))
+    graph = program.to_networkx()
+    assert networkx.is_directed_acyclic_graph(graph)
+    assert list(networkx.topological_sort(graph))[-1] == "output"
+    assert graph.nodes["addmm"]["type"] == "f32[2, 4]"
+    assert graph.nodes["addmm"]["target"] is aten.addmm.default
+    assert {graph.nodes[n]["target"] for n in graph.predecessors("addmm")} == {
+        "bias",
+        "input",
+        aten.permute.default,
+    }
+
+
+def test_a_module_of_a_program_is_an_ordinary_one():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    program = program_of(model, X)
+    module = program.to_module()
+    torch.testing.assert_close(module.state_dict(), model.state_dict())
+    with torch.no_grad():
+        module.get_parameter("0.weight").zero_()
+    torch.testing.assert_close(program(X), model(X))  # its tensors are copies
+    assert module.to(torch.float64)(X.double()).dtype == torch.float64
+    scripted = torch.jit.trace(program.to_module(), (X,))
+    torch.testing.assert_close(scripted(X), model(X))
+
+
+def test_training_can_go_on_in_a_module_of_a_program():
+    module = program_of(nn.Linear(3, 4), X).to_module()
+    module(X).sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_what_a_program_cannot_hold_is_refused_by_name():
+    exported = torch.export.export(nn.Linear(3, 4), (X,))
+    spec = exported.graph_signature.output_specs[0]
+    spec.kind = torch.export.graph_signature.OutputKind.LOSS_OUTPUT
+    with pytest.raises(CaptureError, match="output 'linear' is a loss_output"):
+        fxp.Program.from_exported_program(exported)
+
+
+def test_running_a_program_leaves_the_exported_one_alone():
+    class Counter(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x):
+            self.count.add_(1)
+            return x + self.count
+
+    exported = torch.export.export(Counter(), (X,))
+    program = fxp.Program.from_exported_program(exported)
+    program(X)
+    assert program.tensors["count"] == 1
+    assert exported.state_dict["count"] == 0
