@@ -5,7 +5,7 @@ import torch
 
 import fxpasses as fxp
 from fxpasses import lower
-from fxpasses.errors import LoweringError
+from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.testing.single import single_op_program
 from tests.relax.helpers import FLOATS, call, check_calls, random
 
@@ -46,7 +46,7 @@ def test_large_scores_do_not_overflow():
 def test_dropout_is_refused():
     x = random((1, 2, 3, 4))
     program, _ = single_op_program(attention, x, x, x, None, 0.5)
-    with pytest.raises(LoweringError, match=r"dropout_p=0\.5.*set it to 0"):
+    with pytest.raises(UnsupportedOperatorError, match=r"dropout_p=0\.5.*set it to 0"):
         lower(program)
 
 

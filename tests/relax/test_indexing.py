@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fxpasses import lower
-from fxpasses.errors import LoweringError
+from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.testing.single import single_op_program
 from tests.relax.helpers import DTYPES, call, check, check_calls, random
 
@@ -194,5 +194,5 @@ def test_a_mask_that_makes_the_size_depend_on_data_is_refused():
     program, _ = single_op_program(aten.index.Tensor, X, [ONE])
     node = program.graph.find_nodes(op="placeholder")[1]
     node.meta["val"] = node.meta["val"].to(torch.bool)
-    with pytest.raises(LoweringError, match=r"depends on the values of the mask.*torch\.where"):
+    with pytest.raises(UnsupportedOperatorError, match=r"depends on the values of the mask.*torch\.where"):
         lower(program)

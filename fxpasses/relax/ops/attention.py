@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import accumulator, const, convert, is_static, lowest
 from fxpasses.relax.table import lowering
@@ -32,7 +33,9 @@ def attention(
     enable_gqa: Any,
 ) -> Any:
     if dropout_p != 0:
-        raise ValueError(f"dropout_p={dropout_p} makes the result random; set it to 0 for inference")
+        raise UnsupportedOperatorError(
+            f"dropout_p={dropout_p} makes the result random; set it to 0 for inference"
+        )
     op = T.relax.op
     work = accumulator(b.dtype_of(query))
     if enable_gqa:

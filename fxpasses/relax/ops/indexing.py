@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import (
     accumulator,
@@ -123,7 +124,7 @@ class _IndexLayout:
         tensors = [indices[axis] for axis in axes]
         for tensor in tensors:
             if b.dtype_of(tensor) in _MASKS:
-                raise ValueError(
+                raise UnsupportedOperatorError(
                     "a mask as an index gives a result whose size depends on the values of the mask; "
                     "keep the size with torch.where, or give positions"
                 )
@@ -190,7 +191,9 @@ def _put_masked(b: Any, self: Any, indices: Sequence[Any], values: Any, accumula
     """``self[:, mask] = values``: values are taken in the order of the true elements."""
     axes = [axis for axis, tensor in enumerate(indices) if tensor is not None]
     if len(axes) > 1:
-        raise ValueError("a mask together with other index tensors has no lowering; use torch.where")
+        raise UnsupportedOperatorError(
+            "a mask together with other index tensors has no lowering; use torch.where"
+        )
     first, mask = axes[0], indices[axes[0]]
     rank = len(b.shape_of(mask))
     rest = b.val.dim() - rank

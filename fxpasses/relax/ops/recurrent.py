@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import accumulator, const, convert, grid, load, loops, store
 from fxpasses.relax.table import lowering
@@ -95,7 +96,9 @@ def rnn_relu(
 
 def _refuse_dropout(dropout: float, train: bool, layers: int) -> None:
     if train and dropout != 0 and layers > 1:
-        raise ValueError(f"dropout={dropout} in training makes the result random; call eval() on the model")
+        raise UnsupportedOperatorError(
+            f"dropout={dropout} in training makes the result random; call eval() on the model"
+        )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import accumulator, const, convert
 from fxpasses.relax.table import lowering
@@ -90,7 +91,9 @@ def _bilinear(b: Any, value: Any, align_corners: bool, scales: Any) -> Any:
         return T.te.compute(tuple(shape), element, name="bilinear")
 
     if not b.val.dtype.is_floating_point:
-        raise ValueError(f"bilinear resampling of {dtype} is not lowered; convert to a float type first")
+        raise UnsupportedOperatorError(
+            f"bilinear resampling of {dtype} is not lowered; convert to a float type first"
+        )
     return b.te(kernel, value, b.shape(b.val))
 
 
