@@ -65,6 +65,11 @@ def _slice_scatter(g: Editor, node: fx.Node) -> Any:
     return values if start == 0 and step == 1 and same_size(end_size, shape(source)[dim]) else None
 
 
+def _pad(g: Editor, node: fx.Node) -> Any:
+    source, amounts = node.args[:2]  # [1, -1] keeps the size, but moves
+    return source if all(not isinstance(a, fx.Node) and a == 0 for a in amounts) else None
+
+
 def _cat(g: Editor, node: fx.Node) -> Any:
     parts = node.args[0]
     return parts[0] if len(parts) == 1 else None
@@ -96,7 +101,7 @@ _RULES: dict[Any, Callable[[Editor, fx.Node], Any]] = {
     aten._to_copy.default: _same,
     aten.flip.default: lambda g, node: node.args[0] if not node.args[1] else None,
     aten.repeat.default: _same,
-    aten.constant_pad_nd.default: _same,
+    aten.constant_pad_nd.default: _pad,
     aten.mul.Scalar: _by_one,
     aten.div.Scalar: _by_one,
     aten.pow.Tensor_Scalar: _by_one,

@@ -35,12 +35,12 @@ _NOISE_RUNS = 2
 _MAGNITUDE = 2e3
 """Values beyond this are not grown further: squares of them leave float16."""
 
-_NUMEL = 2000
+_NUMEL = 5000
 
 _WEIGHTS = {torch.float32: 4, torch.int64: 3}
 """How often a dtype becomes one of a program's own, relative to the others of its kind."""
 
-_SIZES = ((2, 3, 1), (2, 1), (3, 2, 4), (4, 1, 2), (5, 3), (2, 3, 1, 4))
+_SIZES = ((2, 3, 1), (2, 1), (3, 2, 4), (4, 1, 2), (5, 3), (2, 3, 1, 4), (7, 16, 1), (33, 2), (64, 3))
 """A program draws its sizes from one of these: values of few shapes fit together more often."""
 
 
@@ -209,7 +209,11 @@ class Growth:
         return found[at] if at < len(found) else None
 
     def _sizes(self, rank: int) -> tuple[int, ...]:
-        return tuple(self.choose(self.sizes) for _ in range(rank))
+        sizes = [self.choose(self.sizes) for _ in range(rank)]
+        large = [i for i, size in enumerate(sizes) if size > 5]
+        for i in large[2 if rank == 2 else 1 :]:  # a matrix may be large, more dims only in one of them
+            sizes[i] = 2
+        return tuple(sizes)
 
     def _leaf(
         self,
