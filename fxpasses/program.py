@@ -114,7 +114,7 @@ class Program:
     @property
     def mutations(self) -> dict[str, fx.Node]:
         """Name of each mutated buffer or user input, with its new value."""
-        return {role.target: value for role, value in self.outputs if role.kind != "user"}
+        return {role.target: value for role, value in self.outputs if role.target is not None}
 
     @cached_property
     def fake_mode(self) -> FakeTensorMode:

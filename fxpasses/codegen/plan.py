@@ -103,6 +103,7 @@ class CallPlan:
             if role.kind == "user":
                 outputs.append(source(value))
                 continue
+            assert role.target is not None  # of a mutation
             target = (buffers if role.kind == "buffer_mutation" else arguments)[role.target]
             if not same_type(target.meta["val"], value.meta["val"]):
                 raise LoweringError(

@@ -172,4 +172,4 @@ def _scalar_overload(op: OpOverload) -> OpOverload | None:
     name = {"Tensor": "Scalar", "Tensor_mode": "Scalar_mode", "Tensor_Tensor": "Tensor_Scalar"}.get(
         op._overloadname
     )
-    return getattr(packet, name) if name in packet.overloads() else None
+    return getattr(packet, name) if name is not None and name in packet.overloads() else None

@@ -157,7 +157,8 @@ class Builder:
 
     def build(self) -> Any:
         program, relax = self.program, T.relax
-        user, tensors = [], []
+        user: list[Any] = []
+        tensors: list[Any] = []
         for node in program.placeholders:
             val = node.meta["val"]
             if isinstance(val, torch.Tensor):
@@ -263,7 +264,9 @@ def size_parameters(program: Program) -> list[Any]:
     The user's symbolic ints come first, then each symbol that is not itself a
     dim of any tensor, because an input has the shape ``[2*s0]`` only.
     """
-    given, bare, used = [], set(), set()
+    given: list[Any] = []
+    bare: set[Any] = set()
+    used: set[Any] = set()
     for node in program.placeholders:
         val = node.meta["val"]
         if isinstance(val, torch.SymInt):
