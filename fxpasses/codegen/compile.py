@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import fx
+
 from fxpasses.codegen.artifact import load as load
 from fxpasses.codegen.build import build
 from fxpasses.codegen.explain import explain as explain
@@ -15,9 +17,6 @@ from fxpasses.errors import CaptureError
 from fxpasses.passes.fold_constants import FoldConstants
 from fxpasses.program import Program
 from fxpasses.relax.emit import lower
-
-# The weights are final now: what depends on them alone is computed once.
-_FREEZE = FoldConstants(parameters=True)
 
 __all__ = ["compile", "compile_canonical", "explain", "load", "to_canonical", "to_program"]
 
@@ -80,12 +79,34 @@ def to_canonical(program: Program) -> Program:
     return canonicalize(program)
 
 
+def freeze(program: Program) -> Program:
+    """*program* with what depends on its weights alone computed once, and unused tensors left out."""
+    program = FoldConstants(parameters=True)(program)
+    unused = [
+        node
+        for node in program.placeholders
+        if not node.users and node.meta["role"].kind != "user" and not _is_changed(program, node)
+    ]
+    if not unused:
+        return program
+    g = program.edit()
+    for node in unused:
+        copy = g.node_map[node]
+        copy.graph.erase_node(copy)
+    return g.finish()
+
+
+def _is_changed(program: Program, node: fx.Node) -> bool:
+    name = node.meta["role"].target
+    return any(role.kind == "buffer_mutation" and role.target == name for role, _ in program.outputs)
+
+
 def compile_canonical(
     program: Program, target: Any = None, *, strict: bool = False, shared: Program | None = None
 ) -> Compiled:
     """Compile a canonical program; *shared* is the program whose tensors a user may change."""
     target = resolve_target("llvm") if target is None else target
-    program = _FREEZE(program)
+    program = freeze(program)
     islands = None if strict else Islands()
     mod = lower(program, islands=islands)
     plan = CallPlan.of(program)

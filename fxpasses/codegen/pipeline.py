@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from fxpasses.codegen.schedules import schedule
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["cpu_pipeline", "kernel_passes"]
+__all__ = ["cpu_pipeline", "kernel_passes", "lower_kernel", "tir_pipeline"]
 
 
-def kernel_passes(target: Any) -> list[Any]:
-    """From operators to scheduled kernels: legalise, fuse, schedule."""
+def kernel_passes(target: Any, *, careful: bool = False) -> list[Any]:
+    """From operators to scheduled kernels: legalise, fuse, schedule.
+
+    With *careful*, each schedule is tried through the passes that follow, and
+    left out where they fail.
+    """
     transform = T.relax.transform
+    trial = (lambda function: lower_kernel(function, target)) if careful else None
     return [
         T.relax.backend.DispatchSampling(),
         T.relax.backend.DispatchSortScan(),
@@ -22,15 +28,15 @@ def kernel_passes(target: Any) -> list[Any]:
         transform.FuseOps(),
         transform.FuseTIR(),
         transform.DeadCodeElimination(["main"]),
-        schedule(target),
+        schedule(target, trial),
     ]
 
 
-def cpu_pipeline(target: Any) -> Any:
-    """The module pass that `fxpasses.codegen.build` gives to TVM."""
+def cpu_pipeline(target: Any, *, careful: bool = False) -> Any:
+    """The module pass from Relax to instructions of the virtual machine and kernels."""
     transform = T.relax.transform
     passes = [
-        *kernel_passes(target),
+        *kernel_passes(target, careful=careful),
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),
@@ -48,3 +54,76 @@ def cpu_pipeline(target: Any) -> Any:
             return T.tvm.transform.Sequential(passes)(mod)
 
     return T.tvm.transform.module_pass(run, opt_level=0, name="fxpasses.cpu_pipeline")
+
+
+@cache
+def tir_pipeline() -> str:
+    """The name under which TVM finds the passes from scheduled kernels to code.
+
+    They are those of TVM that a CPU needs. Indices are not narrowed to 32 bits.
+    """
+    s_tir, tirx = T.s_tir.transform, T.tirx.transform
+
+    def passes() -> tuple[Any, Any, Any]:
+        kernels = T.tvm.transform.Sequential(
+            [
+                s_tir.CanonicalizeLoop(),
+                s_tir.LowerInitBlock(),
+                s_tir.PlanAndUpdateBufferAllocationLocation(),
+                s_tir.ConvertBlocksToOpaque(),
+                s_tir.CompactBufferAllocation(),
+                s_tir.LowerMatchBuffer(),
+                s_tir.StmtSimplify(),
+                s_tir.LowerOpaqueBlock(),
+                tirx.FlattenBuffer(),
+                tirx.BF16ComputeLegalize(),
+                s_tir.LoopPartition(),
+                _same_width(),
+                tirx.VectorizeLoop(True),
+                tirx.StorageRewrite(),
+                s_tir.HoistIfThenElse(),
+                tirx.UnrollLoop(),
+                s_tir.RenormalizeSplitPattern(),
+                tirx.StmtSimplify(),
+                tirx.RemoveNoOp(),
+                s_tir.RewriteUnsafeSelect(),
+                tirx.CommonSubexprElim(),
+                tirx.FP8ComputeLegalize(),
+                tirx.VerifyMemory(),
+                tirx.AnnotateEntryFunc(),
+                tirx.MakePackedAPI(),
+                tirx.FP8StorageLegalize(),
+                tirx.BF16StorageLegalize(),
+            ]
+        )
+        host = T.tvm.transform.Sequential([tirx.LowerTVMBuiltin(), tirx.LowerIntrin()])
+        return kernels, lambda: host, lambda: T.tvm.transform.Sequential([])
+
+    T.register_tir_pipeline("fxpasses", passes)
+    return "fxpasses"
+
+
+def _same_width() -> Any:
+    """A pass that gives both sides of each sum one type.
+
+    `LoopPartition` (TVM 0.27) adds an int32 zero to the int64 index of a loop
+    of one step, and later passes refuse such a sum.
+    """
+
+    def widen(add: Any) -> Any:
+        if add.a.ty.dtype == add.b.ty.dtype:
+            return add
+        return T.tirx.Add(*(side.astype("int64") for side in (add.a, add.b)))
+
+    def run(function: Any, _mod: Any, _context: Any) -> Any:
+        return T.tvm_ffi.structural_map(function, [(T.tirx.Add, widen)])
+
+    return T.tirx.transform.prim_func_pass(run, opt_level=0, name="fxpasses.same_width")
+
+
+def lower_kernel(function: Any, target: Any) -> Any:
+    """The module of one kernel, lowered as far as TVM does before it calls LLVM."""
+    mod = T.tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    mod = T.tirx.transform.BindTarget(target.with_host(target))(mod)
+    kernels, host, _ = T.tirx.get_tir_pipeline(tir_pipeline())
+    return host()(kernels(mod))

@@ -21,6 +21,7 @@ check that each step keeps the meaning.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from fxpasses.codegen.target import target_features, vector_bytes
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["CpuInfo", "schedule", "schedule_function"]
+
+log = logging.getLogger(__name__)
 
 # Below this many elements the start of the threads costs more than it saves.
 _PARALLEL_ELEMENTS = 16384
@@ -58,20 +61,35 @@ class CpuInfo:
         return max(self.vector_bytes * 8 // max(dtype.bits, 8), 1)
 
 
-def schedule(target: Any) -> Any:
-    """The module pass that schedules every kernel for *target*."""
+def schedule(target: Any, trial: Callable[[Any], Any] | None = None) -> Any:
+    """The module pass that schedules every kernel for *target*.
+
+    *trial* is called with each scheduled kernel; one for which it raises an
+    error stays as it was.
+    """
     cpu = CpuInfo.of(target)
 
     def run(mod: Any, _context: Any) -> Any:
         updates = {}
         for name, function in mod.functions_items():
             if isinstance(function, T.tirx.PrimFunc) and "tirx.is_scheduled" not in (function.attrs or {}):
-                updates[name] = schedule_function(function, cpu)
+                updates[name] = _tried(schedule_function(function, cpu), function, trial)
         for name, function in updates.items():
             mod.update_func(name, function)
         return mod
 
     return T.tvm.transform.module_pass(run, opt_level=0, name="fxpasses.schedule")
+
+
+def _tried(scheduled: Any, function: Any, trial: Callable[[Any], Any] | None) -> Any:
+    if trial is None:
+        return scheduled
+    try:
+        trial(scheduled)
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.warning("a schedule was left out, because TVM cannot lower it: %s", error)
+        return function
+    return scheduled
 
 
 def schedule_function(function: Any, cpu: CpuInfo) -> Any:
@@ -83,7 +101,7 @@ def schedule_function(function: Any, cpu: CpuInfo) -> Any:
                 kernel.inline()
             kernel.pad()
             kernel.schedule()
-        except T.ScheduleError:
+        except (T.ScheduleError, T.InternalError):
             continue
         return kernel.sch.mod["main"].with_attr("tirx.is_scheduled", True)
     return function
@@ -278,6 +296,8 @@ class _Kernel:
     def schedule(self) -> None:
         """Apply the rules to the blocks."""
         blocks = self.blocks()
+        if any(0 in block.extents for block in blocks):
+            return
         if len(blocks) > 1 and not any(block.factors for block in blocks) and self.attempt(_rows, blocks):
             return
         done = set()
@@ -300,7 +320,7 @@ class _Kernel:
         self.sch = before.copy()
         try:
             rule(self, *args)
-        except (_NoFit, T.ScheduleError):
+        except (_NoFit, T.ScheduleError, T.InternalError):
             self.sch = before
             return False
         return True
@@ -677,13 +697,16 @@ def _elementwise(kernel: _Kernel, block: _Block) -> None:
     loops = block.loops
     flat = _flat_axes(block)
     outer, inner = loops[: len(loops) - flat], kernel.fuse(loops[len(loops) - flat :])
-    size = _chunk(kernel.extent(inner), lanes) if not outer else None
-    if size is not None:
-        chunk, inner = kernel.sch.split(inner, [None, size])
-        outer = [chunk]
+    guarded = False
+    if not outer:
+        extent = kernel.extent(inner)
+        size = _chunk(extent, lanes)
+        if size is not None:
+            guarded = extent is None or extent % size != 0
+            chunk, inner = kernel.sch.split(inner, [None, size])
+            outer = [chunk]
     if outer:
         kernel.parallel(kernel.fuse(outer), _count(block.extents))
-    guarded = size is not None and (block.extents[-1] is None or math.prod(block.extents) % size != 0)  # type: ignore[type-var]
     kernel.vectorize(inner, lanes, guarded=guarded)
 
 

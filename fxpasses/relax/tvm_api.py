@@ -32,6 +32,10 @@ def __getattr__(name: str) -> Any:
         value = importlib.import_module("tvm.s_tir").ScheduleError
     elif name == "block_realize":
         value = importlib.import_module("tvm").get_global_func("s_tir.schedule.GetSBlockRealize")
+    elif name == "InternalError":
+        value = importlib.import_module("tvm").error.InternalError
+    elif name == "register_tir_pipeline":
+        value = importlib.import_module("tvm.tirx.compilation_pipeline").register_tir_pipeline
     elif name == "config_threadpool":
         value = importlib.import_module("tvm").get_global_func("runtime.config_threadpool")
     elif name == "find_compiler":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fxpasses.codegen.pipeline import tir_pipeline
 from fxpasses.codegen.schedules import CpuInfo, schedule_function
 from fxpasses.codegen.target import host_target
 from fxpasses.relax import tvm_api as T
@@ -16,9 +17,8 @@ def kernel_of(*stages):
 
 
 def run(function, *tensors):
-    library = T.tvm.tirx.build(
-        T.tvm.IRModule({"main": function.with_attr("global_symbol", "main")}), host_target()
-    )
+    mod = T.tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    library = T.tvm.tirx.build(mod, host_target(), pipeline=tir_pipeline())
     library["main"](*(T.tvm_ffi.from_dlpack(tensor) for tensor in tensors))
 
 
