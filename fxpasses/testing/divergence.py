@@ -130,7 +130,7 @@ class _Trace:
         if follow:
             with suppress(NoOracle):  # the reference stands for itself then
                 self.oracle = _record(program, leaves, widened, wide=True)
-            self.noisy = [_record(program, leaves, lambda s=s: RoundingNoise(s)) for s in range(_NOISE_RUNS)]
+            self.noisy = [_record(program, leaves, RoundingNoise(s).again) for s in range(_NOISE_RUNS)]
 
     def reference(self, node: fx.Node) -> Reference:
         value = self.values[node]

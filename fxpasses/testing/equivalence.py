@@ -184,9 +184,7 @@ class _Followers:
         except NoOracle as error:
             self.reason = str(error)
         self.noises = [RoundingNoise(seed) for seed in range(_NOISE_RUNS)]
-        self.noisy = [
-            stack.enter_context(open_subject(reference, partial(_given, noise))) for noise in self.noises
-        ]
+        self.noisy = [stack.enter_context(open_subject(reference, noise.again)) for noise in self.noises]
         self.always = isinstance(reference, Program)
 
     @property

@@ -269,15 +269,15 @@ class Growth:
         vals = val if isinstance(val, tuple | list) else (val,)
         if not all(isinstance(v, torch.Tensor) for v in vals):
             raise Reject("not a tensor")
-        sample = self._run(op, args, kwargs, lambda v: v.sample)
-        noisy = [self._run(op, args, kwargs, lambda v, i=i: v.noisy[i], seed=i) for i in range(_NOISE_RUNS)]
+        sample = self._run(op, args, kwargs, None)
+        noisy = [self._run(op, args, kwargs, number) for number in range(_NOISE_RUNS)]
         for position, fake in enumerate(vals):
             self._judge(fake, sample[position], [run[position] for run in noisy])
         if not sample[0].numel():
             raise Reject("empty")
         call = Call(op, args, kwargs, val)
         self.calls.append(call)
-        operands = _values_in((args, kwargs))
+        operands = [part for part in _parts(call) if isinstance(part, Value)]
         origin = operands[0].origin if len(operands) == 1 and is_exact(op) else None
         values = []
         for position, fake in enumerate(vals):
@@ -293,12 +293,15 @@ class Growth:
         self.values += values
         return tuple(values) if isinstance(val, tuple | list) else values[0]
 
-    def _run(
-        self, op: OpOverload, args: Any, kwargs: Any, data: Callable[[Value], Any], seed: int | None = None
-    ) -> Any:
-        mode = RoundingNoise(1000 * len(self.calls) + seed) if seed is not None else nullcontext()
+    def _run(self, op: OpOverload, args: Any, kwargs: Any, number: int | None) -> Any:
+        """The results on sample data: plain, or of the noisy run *number*."""
+
+        def data(value: Value) -> torch.Tensor:
+            return value.sample if number is None else value.noisy[number]
+
+        noise = nullcontext() if number is None else RoundingNoise(1000 * len(self.calls) + number)
         try:
-            with mode, torch.no_grad():
+            with noise, torch.no_grad():
                 result = op(*_each(args, data), **_each(kwargs, data))
         except Exception as error:
             raise Reject(f"eager: {str(error).splitlines()[0]}") from error
@@ -333,37 +336,33 @@ class Growth:
         structure = self._structure(returned)
         return _build(self, mutations, returned, structure)
 
-    def _mutations(self) -> list[tuple[Value, Value]]:
-        """Pairs of a buffer or user input and its new value."""
-        pairs: list[tuple[Value, Value]] = []
-        leaves = [
-            v for v in self.values if isinstance(v.source, Leaf) and v.source.kind in ("buffer", "user")
-        ]
-        for leaf in [leaf for leaf in leaves if leaf.source not in self.indices][:4]:
-            if self.integer(0, 9) < (5 if leaf.source.kind == "buffer" else 9):
+    def _mutations(self) -> list[tuple[Leaf, Value]]:
+        """Some buffers and user inputs, each with its new value."""
+        pairs: list[tuple[Leaf, Value]] = []
+        leaves = [v for v in self.values if isinstance(v.source, Leaf) and v.source not in self.indices]
+        for old in leaves[:4]:
+            leaf = old.source
+            assert isinstance(leaf, Leaf)
+            likely = {"buffer": 5, "user": 1}.get(leaf.kind, 0)
+            if self.integer(0, 9) < 10 - likely:
                 continue
             fitting = [
                 v
                 for v in reversed(self.values)
-                if v is not leaf
-                and v.dtype == leaf.dtype
-                and v.shape == leaf.shape
-                and isinstance(v.source, Call)
+                if isinstance(v.source, Call) and v.dtype == old.dtype and v.shape == old.shape
             ]
             at = self.integer(0, len(fitting))
-            if at < len(fitting):
-                pairs.append((leaf, fitting[at]))
-                continue
             try:
-                op = (
-                    torch.ops.aten.logical_not.default
-                    if leaf.dtype == torch.bool
-                    else torch.ops.aten.add.Tensor
-                )
-                pairs.append((leaf, self.call(op, leaf, *(() if leaf.dtype == torch.bool else (1,)))))
+                pairs.append((leaf, fitting[at] if at < len(fitting) else self._next(old)))
             except Reject:
                 continue
         return pairs
+
+    def _next(self, old: Value) -> Value:
+        """A new value of the type of *old*, as a counter has it."""
+        if old.dtype == torch.bool:
+            return self.call(torch.ops.aten.logical_not.default, old)
+        return self.call(torch.ops.aten.add.Tensor, old, 1)
 
     def _returned(self) -> list[Any]:
         """Values, None and numbers."""
@@ -372,11 +371,11 @@ class Growth:
         one = self.integer(0, max(len(computed) - 1, 0))
         if not computed:
             return [self.values[0]] if self.values else [self._leaf(self.dtypes[0], (2,), "any")]
-        used = {id(v) for call in self.calls for v in _values_in((call.args, call.kwargs))}
+        used = {part for call in self.calls for part in _parts(call)}
         if style == "one":
             returned: list[Any] = [list(reversed(computed))[one]]
         elif style == "ends":
-            returned = [v for v in computed if id(v) not in used] or computed[-1:]
+            returned = [v for v in computed if v not in used] or computed[-1:]
         else:
             returned = [computed[self.integer(0, len(computed) - 1)] for _ in range(self.integer(1, 3))]
         extra = self.integer(0, 15)
@@ -395,71 +394,66 @@ class Growth:
         return tuple(returned)
 
 
-def _build(
-    growth: Growth, mutations: list[tuple[Value, Value]], returned: list[Any], structure: Any
-) -> Program:
-    roots = [new for _, new in mutations] + [v for v in returned if isinstance(v, Value)]
-    needed: set[int] = {id(leaf.source) for leaf, _ in mutations}
-    pending: list[Any] = [root.source for root in roots]
+def _needed(roots: Iterable[Leaf | Call]) -> set[Leaf | Call]:
+    """The roots, and all that they are computed from."""
+    needed: set[Leaf | Call] = set()
+    pending = list(roots)
     while pending:
         source = pending.pop()
-        if id(source) in needed and not isinstance(source, Call):
-            continue
-        if id(source) in needed:
-            continue
-        needed.add(id(source))
-        if isinstance(source, Call):
-            if source.op is operator.getitem:
-                pending.append(source.args[0])
-            else:
-                pending += [v.source for v in _values_in((source.args, source.kwargs))]
+        if source not in needed:
+            needed.add(source)
+            if isinstance(source, Call):
+                pending += [item.source if isinstance(item, Value) else item for item in _parts(source)]
+    return needed
+
+
+_KINDS = ("param", "buffer", "constant", "user")
+"""The order of placeholders that torch.export gives."""
+
+
+def _build(
+    growth: Growth, mutations: list[tuple[Leaf, Value]], returned: list[Any], structure: Any
+) -> Program:
+    roots = [new.source for _, new in mutations] + [v.source for v in returned if isinstance(v, Value)]
+    needed = _needed([*roots, *(leaf for leaf, _ in mutations)])
     graph = fx.Graph()
-    nodes: dict[int, fx.Node] = {}
-    tensors: dict[str, torch.Tensor] = {}
-    fakes = {id(v.source): v.val for v in growth.values}
-    order = ("param", "buffer", "constant", "user")
-    inputs = []
-    for leaf in sorted(growth.leaves, key=lambda leaf: order.index(leaf.kind)):
-        if id(leaf) not in needed:
-            continue
-        node = graph.placeholder(f"p_{leaf.name}" if leaf.kind != "user" else leaf.name)
+    nodes: dict[Leaf | Call, fx.Node] = {}
+    fakes = {value.source: value.val for value in growth.values}
+    leaves = [leaf for leaf in growth.leaves if leaf in needed]
+    leaves.sort(key=lambda leaf: _KINDS.index(leaf.kind))
+    for leaf in leaves:
+        node = graph.placeholder(leaf.name if leaf.kind == "user" else f"p_{leaf.name}")
         node.meta["role"] = Input(leaf.kind, leaf.name)  # type: ignore[arg-type]
-        node.meta["val"] = fakes[id(leaf)]
-        nodes[id(leaf)] = node
-        if leaf.kind == "user":
-            inputs.append(leaf)
-        else:
-            tensors[leaf.name] = torch.nn.Parameter(leaf.tensor) if leaf.kind == "param" else leaf.tensor
+        node.meta["val"] = fakes[leaf]
+        nodes[leaf] = node
 
     def node_of(item: Any) -> Any:
         if isinstance(item, Value):
-            return nodes[id(item.source)]
-        return nodes[id(item)] if isinstance(item, Call) else item
+            return nodes[item.source]
+        return nodes[item] if isinstance(item, Call) else item
 
     for call in growth.calls:
-        if id(call) in needed:
-            args, kwargs = _map((call.args, call.kwargs), node_of)
-            node = graph.call_function(call.op, args, kwargs)
-            node.meta["val"] = call.val
-            nodes[id(call)] = node
+        if call in needed:
+            nodes[call] = graph.call_function(call.op, *_map((call.args, call.kwargs), node_of))
+            nodes[call].meta["val"] = call.val
     # As torch.export orders them: buffers, then inputs, then what the user gets.
-    mutations = sorted(mutations, key=lambda pair: pair[0].source.kind != "buffer")  # type: ignore[union-attr]
-    leaves, out_spec = pytree.tree_flatten(structure)
-    output = graph.output(tuple(node_of(item) for item in [*(new for _, new in mutations), *leaves]))
+    mutations = sorted(mutations, key=lambda pair: pair[0].kind != "buffer")
+    results, out_spec = pytree.tree_flatten(structure)
+    output = graph.output(tuple(node_of(item) for item in [*(new for _, new in mutations), *results]))
     output.meta["roles"] = tuple(
-        [
-            Output("buffer_mutation" if old.source.kind == "buffer" else "input_mutation", old.source.name)  # type: ignore[union-attr]
-            for old, _ in mutations
-        ]
-        + [Output("user")] * len(leaves)
+        [Output("buffer_mutation" if o.kind == "buffer" else "input_mutation", o.name) for o, _ in mutations]
+        + [Output("user")] * len(results)
     )
-    program = Program(
+    return Program(
         graph_module=make_graph_module(graph, {}),
-        tensors=tensors,
-        in_spec=pytree.tree_structure((tuple(leaf.tensor for leaf in inputs), {})),
+        tensors={leaf.name: _tensor(leaf) for leaf in leaves if leaf.kind != "user"},
+        in_spec=pytree.tree_structure((tuple(leaf.tensor for leaf in leaves if leaf.kind == "user"), {})),
         out_spec=out_spec,
     )
-    return program
+
+
+def _tensor(leaf: Leaf) -> torch.Tensor:
+    return torch.nn.Parameter(leaf.tensor) if leaf.kind == "param" else leaf.tensor
 
 
 # -- helpers -------------------------------------------------------------------------------
@@ -479,10 +473,11 @@ def _each(item: Any, data: Callable[[Value], Any]) -> Any:
     return _map(item, lambda part: data(part) if isinstance(part, Value) else part)
 
 
-def _values_in(item: Any) -> list[Value]:
-    found: list[Value] = []
-    _map(item, lambda part: found.append(part) if isinstance(part, Value) else None)
-    return found
+def _parts(call: Call) -> list[Value | Call]:
+    """What a call is applied to."""
+    found: list[Any] = []
+    _map((call.args, call.kwargs), found.append)
+    return [item for item in found if isinstance(item, Value | Call)]
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

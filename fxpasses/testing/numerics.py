@@ -142,6 +142,10 @@ class RoundingNoise(TorchDispatchMode):
         self.calls = 0
         """How many operators were met; none where the code runs outside of PyTorch."""
 
+    def again(self) -> RoundingNoise:
+        """This noise, which goes on from where it stopped."""
+        return self
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.calls += 1

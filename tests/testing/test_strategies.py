@@ -125,12 +125,15 @@ def test_calls_are_spelled_in_several_ways(sample):
     assert any("dim" in node.kwargs for node in nodes)
     assert any(isinstance(node.args[-1], int) and node.args[-1] < 0 for node in nodes if node.args)
     assert any(
-        node.target is aten.add.Tensor and isinstance(node.args[-1], int | float) for node in nodes if node.args
+        node.target is aten.add.Tensor and isinstance(node.args[-1], int | float)
+        for node in nodes
+        if node.args
     )
     mixed = [
         node
         for node in nodes
-        if len({a.meta["val"].dtype for a in node.all_input_nodes if isinstance(a.meta["val"], torch.Tensor)}) > 1
+        if len({a.meta["val"].dtype for a in node.all_input_nodes if isinstance(a.meta["val"], torch.Tensor)})
+        > 1
     ]
     assert len(mixed) > 15
 
@@ -164,8 +167,11 @@ def test_ops_are_extended_by_rows_motifs_and_guesses():
     def triple(g):
         return g.call(aten.mul.Tensor, g.tensor(FLOAT, (1, 2)), 3.0)
 
-    ops = [Row(aten.digamma.default, {"self": tensor(FLOAT, domain="positive")}), Motif("triple", triple), aten.sinc.default]
-    drawn = {node.target for program in collect(programs(ops=ops, mutation=False), 60) for node in calls(program)}
+    digamma = Row(aten.digamma.default, {"self": tensor(FLOAT, domain="positive")})
+    ops = [digamma, Motif("triple", triple), aten.sinc.default]
+    drawn = {
+        node.target for program in collect(programs(ops=ops, mutation=False), 60) for node in calls(program)
+    }
     assert drawn == {aten.digamma.default, aten.mul.Tensor, aten.sinc.default}
     everything = collect(programs(ops=[*OPS, aten.sinc.default], max_nodes=4), 3)
     assert everything
@@ -177,7 +183,9 @@ def test_a_custom_operator_takes_part():
         library.impl("twice", lambda x, n=2: x * n, "CompositeExplicitAutograd")
         op = torch.ops.fxptest.twice.default
         assert set(guess_row(op).arguments) == {"x", "n"}
-        drawn = [node for program in collect(programs(ops=[op], mutation=False), 20) for node in calls(program)]
+        drawn = [
+            node for program in collect(programs(ops=[op], mutation=False), 20) for node in calls(program)
+        ]
         assert drawn
         assert {node.target for node in drawn} == {op}
 
@@ -185,7 +193,9 @@ def test_a_custom_operator_takes_part():
 def test_dtypes_restrict_inputs():
     for program in collect(programs(dtypes=[torch.float64], mutation=False), 40):
         assert all(
-            n.meta["val"].dtype == torch.float64 for n in program.inputs if n.meta["val"].dtype.is_floating_point
+            n.meta["val"].dtype == torch.float64
+            for n in program.inputs
+            if n.meta["val"].dtype.is_floating_point
         )
 
 
@@ -220,7 +230,9 @@ _QUICK = settings(
 _COMPANY = [aten.relu.default, aten.add.Tensor, aten.permute.default, aten.cat.default]
 
 
-@pytest.mark.parametrize("target", [aten.sum.dim_IntList, aten.index.Tensor, aten.conv2d.default, aten.view.default])
+@pytest.mark.parametrize(
+    "target", [aten.sum.dim_IntList, aten.index.Tensor, aten.conv2d.default, aten.view.default]
+)
 def test_a_planted_bug_shrinks_to_the_call_that_has_it(target):
     program = find(
         programs(ops=[*_COMPANY, target]),

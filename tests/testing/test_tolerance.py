@@ -15,7 +15,9 @@ def rounded(values, error=1e-7, dtype=torch.float32):
     """A reference whose own error is *error*, relative."""
     value = torch.tensor(values, dtype=dtype)
     wide = torch.tensor(values, dtype=torch.float64)
-    return Reference(value, wide, [(wide * (1 + error)).to(dtype), (wide * (1 - error)).to(dtype)], followed=True)
+    return Reference(
+        value, wide, [(wide * (1 + error)).to(dtype), (wide * (1 - error)).to(dtype)], followed=True
+    )
 
 
 def test_a_few_units_in_the_last_place_are_rounding():
@@ -43,7 +45,9 @@ def test_what_noise_moves_far_may_lie_far_apart():
 
 
 def test_the_error_is_measured_from_the_oracle():
-    reference = Reference(torch.tensor([1.1]), torch.tensor([1.0]).double(), [torch.tensor([1.1])], followed=True)
+    reference = Reference(
+        torch.tensor([1.1]), torch.tensor([1.0]).double(), [torch.tensor([1.1])], followed=True
+    )
     assert compare_tensors(reference, torch.tensor([1.0])) is None
     assert compare_tensors(reference, torch.tensor([0.65])) is None
     assert compare_tensors(reference, torch.tensor([0.55])) is not None
@@ -67,7 +71,10 @@ def test_integers_are_exact_but_for_edges():
 
 def test_truth_values_are_exact():
     value = torch.tensor([True, False])
-    assert compare_tensors(Reference(value, value, [value], followed=True), torch.tensor([True, True])) is not None
+    assert (
+        compare_tensors(Reference(value, value, [value], followed=True), torch.tensor([True, True]))
+        is not None
+    )
 
 
 def test_nan_and_infinities_must_agree():

@@ -51,7 +51,12 @@ def test_the_same_seed_gives_the_same_inputs():
         (aten.gather.default, (torch.ones(3, 4), 1, torch.zeros(3, 40, dtype=torch.int64)), 1, 4),
         (aten.index_select.default, (torch.ones(3, 4), 0, torch.zeros(40, dtype=torch.int32)), 1, 3),
         (aten.index.Tensor, (torch.ones(3, 4), [None, torch.zeros(40, dtype=torch.int64)]), 1, 4),
-        (aten.scatter_add.default, (torch.ones(5), 0, torch.zeros(40, dtype=torch.int64), torch.ones(40)), 1, 5),
+        (
+            aten.scatter_add.default,
+            (torch.ones(5), 0, torch.zeros(40, dtype=torch.int64), torch.ones(40)),
+            1,
+            5,
+        ),
         (aten.nll_loss.default, (torch.ones(40, 6), torch.zeros(40, dtype=torch.int64)), 1, 6),
     ],
 )
