@@ -170,7 +170,9 @@ def is_pure(node: fx.Node) -> bool:
             and not is_assertion(target)
             and not draws_random(target, node.args, node.kwargs)  # type: ignore[arg-type]
         )
-    return target is operator.getitem or target in SYMBOLIC_BUILTINS or isinstance(target, HigherOrderOperator)
+    return (
+        target is operator.getitem or target in SYMBOLIC_BUILTINS or isinstance(target, HigherOrderOperator)
+    )
 
 
 def is_data_dependent(op: Any) -> bool:

@@ -140,9 +140,7 @@ class Signature:
                 self._check_tensor(value, leaf, symbols)
             elif value.symbol is not None:
                 if isinstance(leaf, bool) or not isinstance(leaf, int):
-                    raise InputError(
-                        f"argument {value.name!r}: an int expected, got {_describe(leaf)}"
-                    )
+                    raise InputError(f"argument {value.name!r}: an int expected, got {_describe(leaf)}")
                 self._bind(value, value.symbol, leaf, symbols, "value")
             elif type(leaf) is not type(value.constant) or leaf != value.constant:
                 raise InputError(
@@ -159,8 +157,7 @@ class Signature:
             raise InputError(f"argument {value.name!r}: a tensor {value} expected, got {_describe(leaf)}")
         if leaf.device.type != "cpu":
             raise InputError(
-                f"argument {value.name!r}: a CPU tensor expected, got one on {leaf.device}; "
-                f"call .cpu() on it"
+                f"argument {value.name!r}: a CPU tensor expected, got one on {leaf.device}; call .cpu() on it"
             )
         if leaf.layout != torch.strided:
             raise InputError(
@@ -202,9 +199,7 @@ class Signature:
                 f"of {symbol} that was captured"
             )
 
-    def _check_derived(
-        self, value: Value, index: int, dim: str, size: int, symbols: dict[str, int]
-    ) -> None:
+    def _check_derived(self, value: Value, index: int, dim: str, size: int, symbols: dict[str, int]) -> None:
         solved = solve(dim, size, symbols)
         if solved is not None:
             name, unknown = solved

@@ -233,7 +233,7 @@ class _Block:
 
     def uses(self, expressions: Any) -> set[int]:
         """The positions of the axes that occur in *expressions*."""
-        found = []
+        found: list[Any] = []
         for expression in expressions:
             T.tvm_ffi.structural_walk(expression, (T.tirx.Var, _returning_none(found.append)))
         return {i for i, var in enumerate(self.vars) if any(var.same_as(f) for f in found)}
