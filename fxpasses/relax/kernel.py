@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -106,7 +107,7 @@ def safe_index(index: Any, size: Any) -> Any:
 
 def used(b: Any, result: int) -> bool:
     """Whether the graph uses this result of the call that is being lowered."""
-    return any(user.args[1] == result for user in b.node.users)
+    return any(user.target is not operator.getitem or user.args[1] == result for user in b.node.users)
 
 
 def loops(

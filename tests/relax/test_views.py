@@ -156,3 +156,18 @@ def test_views_with_arithmetic_on_sizes():
         x = random((batch, 4, 5))
         for got, want in zip(compiled(x), Model()(x), strict=True):
             assert torch.equal(got, want)
+
+
+def test_bounds_that_are_arguments():
+    class Model(torch.nn.Module):
+        def forward(self, x, n):
+            torch._check(n > 0)
+            torch._check(n < x.shape[0])
+            return x[-n:], x[n:], x[n - 1], x[-n], x[:-n]
+
+    x = random((9, 4))
+    dynamic = {"x": {0: torch.export.Dim("rows", min=6, max=64)}, "n": torch.export.Dim.DYNAMIC}
+    compiled = fxp.compile(Model(), (x, 3), dynamic_shapes=dynamic, strict=True)
+    for n in (1, 2, 5):
+        for got, want in zip(compiled(x, n), Model()(x, n), strict=True):
+            assert torch.equal(got, want)

@@ -327,7 +327,7 @@ def _scatter(
         extra = len(results)
         found = loops([x, index, *sources], results, body, "scatter")
         if reduce == "mean":
-            found = _mean(*found, work)
+            found = _mean(found[0], found[1], work)
         if work == dtype:
             return found
         return T.te.compute(x.shape, lambda *at: found(*at).astype(dtype), name="round")

@@ -159,7 +159,7 @@ def _normalized(
     dtype = b.dtype_of(value)
     work = accumulator(dtype)
     weighted, biased = (tensor is not None for tensor in affine)
-    wanted = [used(b, index) for index in range(3)]
+    wanted = [True, used(b, 1), used(b, 2)]
 
     def kernel(x: Any, affine: Any, kept: Any, reduced: Any, sizes: Any) -> Any:
         te = T.te

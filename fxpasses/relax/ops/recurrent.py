@@ -107,9 +107,9 @@ class _Weights:
 
     of_input: Any
     of_state: Any
-    input_bias: Any = None
-    state_bias: Any = None
-    projection: Any = None
+    input_bias: Any
+    state_bias: Any
+    projection: Any
 
     @staticmethod
     def split(
@@ -119,9 +119,10 @@ class _Weights:
         size = 2 + 2 * has_biases + projected
         cells = []
         for start in range(0, len(params), size):
-            own = list(params[start : start + size])
-            projection = own.pop() if projected else None
-            cells.append(_Weights(*own, projection=projection))
+            of_input, of_state, *rest = params[start : start + size]
+            input_bias, state_bias = rest[:2] if has_biases else (None, None)
+            projection = rest[-1] if projected else None
+            cells.append(_Weights(of_input, of_state, input_bias, state_bias, projection))
         return [cells[start : start + directions] for start in range(0, len(cells), directions)]
 
 

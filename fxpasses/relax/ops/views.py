@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import const, is_static, position, product
@@ -64,7 +65,7 @@ def _as_shape(b: Any, value: Any) -> Any:
 @lowering(aten.slice.Tensor)
 def slice_(b: Any, self: Any, dim: Any, start: Any, end: Any, step: Any) -> Any:
     size = b.shape_of(self)[position(dim, b.val.dim())]
-    return _slice(b, self, position(dim, b.val.dim()), _bound(b, start, size, 0), step, b.shape(b.val))
+    return _slice(b, self, position(dim, b.val.dim()), _bound(b, "start", start, size), step, b.shape(b.val))
 
 
 @lowering(aten.split_with_sizes.default)
@@ -80,7 +81,7 @@ def split_with_sizes(b: Any, self: Any, split_sizes: Any, dim: Any) -> Any:
 @lowering(aten.select.int)
 def select(b: Any, self: Any, dim: Any, index: Any) -> Any:
     axis = position(dim, b.val.dim() + 1)
-    index = _wrapped(b, index, b.shape_of(self)[axis])
+    index = _wrapped(b, "index", index, b.shape_of(self)[axis])
     return _pick(b, self, lambda at, index: [*at[:axis], index, *at[axis:]], index)
 
 
@@ -199,19 +200,24 @@ def _pick(b: Any, value: Any, source: Callable[..., list[Any]], *args: Any, shap
     return b.te(kernel, value, b.shape(b.val) if shape is None else shape, *args)
 
 
-def _bound(b: Any, value: Any, size: Any, default: int) -> Any:
-    """A start of a slice as an expression: counted from the end where negative, and clipped."""
-    if value is None:
-        return b.size(default)
-    value = _wrapped(b, value, size)
+def _bound(b: Any, name: str, value: Any, size: Any) -> Any:
+    """The start of a slice as an expression: counted from the end where negative, and clipped."""
+    value = _wrapped(b, name, 0 if value is None else value, size)
     if isinstance(value, T.tirx.IntImm) and isinstance(size, T.tirx.IntImm):
         return b.size(min(max(int(value), 0), int(size)))
     return value
 
 
-def _wrapped(b: Any, value: Any, size: Any) -> Any:
-    """An index that is negative where it counts from the end."""
-    return b.size(value) + size if isinstance(value, int) and value < 0 else b.size(value)
+def _wrapped(b: Any, name: str, value: Any, size: Any) -> Any:
+    """The argument *name* as an index: counted from the end where negative."""
+    if isinstance(value, int):
+        return b.size(value) + size if value < 0 else b.size(value)
+    names = [argument.name for argument in b.node.target._schema.arguments]
+    symbol = b.node.args[names.index(name)].meta["val"]
+    if statically_known_true(symbol >= 0):
+        return value
+    wrapped = T.tirx.Select(value < 0, value + size, value)
+    return T.tirx.max(wrapped, T.tirx.IntImm("int64", 0))
 
 
 # -- several tensors, or a value where there is none ------------------------------------
@@ -263,7 +269,7 @@ def select_scatter(b: Any, self: Any, src: Any, dim: Any, index: Any) -> Any:
 
         return T.te.compute(x.shape, element, name="select_scatter")
 
-    return b.te(kernel, self, b.cast(src, b.val.dtype), _wrapped(b, index, b.shape_of(self)[axis]))
+    return b.te(kernel, self, b.cast(src, b.val.dtype), _wrapped(b, "index", index, b.shape_of(self)[axis]))
 
 
 @lowering(aten.slice_scatter.default)
@@ -285,7 +291,7 @@ def slice_scatter(b: Any, self: Any, src: Any, dim: Any, start: Any, end: Any, s
 
         return T.te.compute(x.shape, element, name="slice_scatter")
 
-    return b.te(kernel, self, b.cast(src, b.val.dtype), _bound(b, start, size, 0))
+    return b.te(kernel, self, b.cast(src, b.val.dtype), _bound(b, "start", start, size))
 
 
 def _filled(b: Any, value: Any) -> Any:
