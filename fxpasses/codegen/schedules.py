@@ -403,11 +403,27 @@ def _tail(kernel: _Kernel, blocks: list[_Block], product: _Block) -> _Block | No
         return None
     tail = kernel.block(readers[0])
     names = [block.name for block in blocks]
-    before = names[: names.index(product.name)]
-    ready = all(
-        kernel.sch.get(rv).name_hint in (*before, product.name) for rv in kernel.sch.get_producers(tail.rv)
-    )
-    return tail if tail.is_elementwise and ready else None
+    before = names[: names.index(product.name) + 1]
+    ready = all(kernel.sch.get(rv).name_hint in before for rv in kernel.sch.get_producers(tail.rv))
+    return tail if ready and _reads_all(tail, product) else None
+
+
+def _reads_all(tail: _Block, product: _Block) -> bool:
+    """Whether each step of *tail* reads one element of *product*, and no two the same.
+
+    If not, moving it into the loops of the product would lose the steps that
+    read nothing, such as the border of a padding.
+    """
+    if not tail.is_elementwise:
+        return False
+    for load in tail.loads_of(product):
+        axes = [[i for i, var in enumerate(tail.vars) if var.same_as(index)] for index in load.indices]
+        if sorted(sum(axes, [])) != list(range(len(tail.vars))):
+            return False
+        sizes = [tail.stmt.iter_vars[axis].dom.extent for (axis,) in axes]
+        if not all(map(_same, sizes, load.source.shape)):
+            return False
+    return True
 
 
 # -- rules ---------------------------------------------------------------------------

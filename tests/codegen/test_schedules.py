@@ -39,6 +39,11 @@ def draw(shape, dtype="float32"):
     return torch.randn(shape).to(kind) if kind.is_floating_point else torch.randint(-9, 9, shape).to(kind)
 
 
+def garbage(*shape):
+    """What an output holds before the kernel runs: no kernel may leave an element of it."""
+    return torch.full(shape[0] if shape and not isinstance(shape[0], int) else shape, 99.0)
+
+
 # -- products ------------------------------------------------------------------------
 
 
@@ -112,6 +117,20 @@ def test_matmul_of_symbolic_size(dynamic, tail):
         check_matmul(function, *sizes.values(), batch=b if "b" in dynamic else None, tail=tail)
 
 
+def test_a_padding_of_a_product_keeps_its_border():
+    te = T.te
+    a, b = te.placeholder((12, 40), "float32", "a"), te.placeholder((40, 32), "float32", "b")
+    r = te.reduce_axis((0, 40), "r")
+    c = te.compute((12, 32), lambda i, j: te.sum(a[i, r] * b[r, j], axis=r), "c")
+    zero = T.tirx.const(0.0, "float32")
+    padded = te.compute(
+        (13, 33), lambda i, j: T.tirx.if_then_else(T.tirx.all(i < 12, j < 32), c[i, j], zero), "p"
+    )
+    x, y, out = draw((12, 40)), draw((40, 32)), garbage(13, 33)
+    run(scheduled(kernel_of(a, b, padded)), x, y, out)
+    torch.testing.assert_close(out, torch.nn.functional.pad(x @ y, (0, 1, 0, 1)), rtol=1e-4, atol=1e-4)
+
+
 # -- reductions ------------------------------------------------------------------------
 
 
@@ -154,7 +173,7 @@ def test_reduction_of_symbolic_size(axes):
     function = scheduled(reduction((symbol("m"), symbol("n")), axes))
     for shape in ((1, 1), (3, 70), (33, 5), (64, 128), (2, 1000)):
         x = draw(shape)
-        out = torch.zeros([size for i, size in enumerate(shape) if i not in axes])
+        out = garbage([size for i, size in enumerate(shape) if i not in axes])
         run(function, x, out)
         torch.testing.assert_close(out, x.sum(axes), rtol=1e-4, atol=1e-4)
 
@@ -173,7 +192,7 @@ def softmax(shape):
 @pytest.mark.parametrize("shape", [(4, 12, 12), (2, 3, 128), (5, 1001), (3, 1), (40, 7)], ids=str)
 def test_rows(shape):
     function = scheduled(softmax(shape))
-    x, out = draw(shape), torch.zeros(shape)
+    x, out = draw(shape), garbage(shape)
     run(function, x, out)
     torch.testing.assert_close(out, torch.softmax(x, -1))
 
@@ -188,7 +207,7 @@ def test_rows_of_symbolic_size():
     function = scheduled(softmax((symbol("b"), symbol("n"))))
     assert "T.vectorized" in loops(function)
     for shape in ((1, 1), (3, 70), (33, 5), (64, 128), (2, 1000)):
-        x, out = draw(shape), torch.zeros(shape)
+        x, out = draw(shape), garbage(shape)
         run(function, x, out)
         torch.testing.assert_close(out, torch.softmax(x, -1))
 
@@ -240,7 +259,7 @@ def test_elementwise(shape, dtype):
 @pytest.mark.parametrize("other", [(70,), (3, 1), (1, 70), (), (1, 1)], ids=str)
 def test_broadcast(other):
     function = scheduled(elementwise((3, 70), "float32", lambda a, b: a * b, other))
-    a, b, out = draw((3, 70)), draw(other), torch.zeros(3, 70)
+    a, b, out = draw((3, 70)), draw(other), garbage(3, 70)
     run(function, a, b, out)
     assert torch.equal(out, a * b)
 
@@ -250,7 +269,7 @@ def test_elementwise_of_symbolic_size():
     function = scheduled(elementwise((m, n), "float32", lambda a, b: a * b, (n,)))
     assert "T.vectorized" in loops(function)
     for shape in ((1, 1), (3, 70), (33, 5), (300, 128)):
-        a, b, out = draw(shape), draw(shape[-1:]), torch.zeros(shape)
+        a, b, out = draw(shape), draw(shape[-1:]), garbage(shape)
         run(function, a, b, out)
         assert torch.equal(out, a * b)
 
