@@ -28,6 +28,7 @@ def elementwise(
     compute: str | None = None,
     numbers: Literal["exact", "rounded"] = "exact",
     as_is: int = 0,
+    first: tuple[Element, ...] = (),
 ) -> Any:
     """One kernel that computes *function* on each element of the broadcast *operands*.
 
@@ -42,6 +43,8 @@ def elementwise(
         numbers: what a Python number becomes beside a tensor of half precision:
             float32 at once, or rounded to the half type first.
         as_is: how many leading operands keep their own dtype.
+        first: compute values that are used several times. Each gets the
+            operands and the values before it, *function* all of them.
     """
     compute = compute_dtype(b) if compute is None else compute
     result = dtype_name(b.val.dtype)
@@ -49,20 +52,33 @@ def elementwise(
         half = next((b.dtype_of(x) for x in operands if _is_tensor(x) and S.is_half(b.dtype_of(x))), None)
         if half is not None and compute == "float32":
             operands = tuple(S.rounded(x, half) if isinstance(x, int | float) else x for x in operands)
-    return b.te(_kernel(function, compute, result, as_is), *operands)
+    return b.te(_kernel(function, compute, result, as_is, first), *operands)
 
 
 @cache
-def _kernel(function: Element, compute: str, result: str, as_is: int) -> Callable[..., Any]:
+def _kernel(
+    function: Element, compute: str, result: str, as_is: int, first: tuple[Element, ...]
+) -> Callable[..., Any]:
     def kernel(*operands: Any) -> Any:
         shape = broadcast([x.shape for x in operands if _has_shape(x)])
 
-        def element(*index: Any) -> Any:
-            values = [x(*within(x.shape, shape, index)) if _has_shape(x) else x for x in operands]
-            values[as_is:] = [S.const(value, compute) for value in values[as_is:]]
-            return S.cast(function(*values), result)
+        def values(index: Any) -> list[Any]:
+            read = [x(*within(x.shape, shape, index)) if _has_shape(x) else x for x in operands]
+            return read[:as_is] + [S.const(value, compute) for value in read[as_is:]]
 
-        return T.te.compute(shape, element, name="compute")
+        computed: list[Any] = []
+
+        def stage(function: Element, dtype: str, name: str) -> Any:
+            before = list(computed)
+
+            def element(*index: Any) -> Any:
+                return S.cast(function(*values(index), *(value(*index) for value in before)), dtype)
+
+            return T.te.compute(shape, element, name=name)
+
+        for number, early in enumerate(first):
+            computed.append(stage(early, compute, f"value{number}"))
+        return stage(function, result, "compute")
 
     return kernel
 

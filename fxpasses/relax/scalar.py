@@ -5,7 +5,8 @@ TVM treats floats as real numbers when it simplifies (``x - x`` and ``x * 0.0``
 become 0, ``x + 0.0`` and ``(x + y) - y`` become x, ``x == x`` is true, and
 ``not (x < y)`` becomes ``y <= x``), which is wrong for NaN, infinities, zeros
 of either sign and rounding. The spelling here keeps the simplifier off without
-costing an instruction.
+costing an instruction. There is no `Let` in them either: TVM's passes for
+bfloat16 do not look into it, and an inlined one may bind its variable twice.
 
 Elements are in a *compute dtype*: float32, float64, an integer type, or bool
 for truth values. Half types are converted to float32 first, as PyTorch does.
@@ -19,7 +20,6 @@ as if it had not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,7 +41,6 @@ __all__ = [
     "is_integer",
     "isinf",
     "isnan",
-    "let",
     "logical_not",
     "lowest",
     "maximum",
@@ -129,14 +128,6 @@ def rounded(value: float, dtype: str) -> float:
     return torch.tensor(float(value), dtype=torch.float64).to(getattr(torch, dtype)).item()
 
 
-def let(value: Any, body: Callable[[Any], Any]) -> Any:
-    """``body(value)``, with *value* computed once however often the body uses it."""
-    if isinstance(value, T.tirx.IntImm | T.tirx.FloatImm | T.tirx.Var):
-        return body(value)
-    var = T.tirx.Var("v", dtype_of(value))
-    return T.tirx.Let(var, value, body(var))
-
-
 def opaque(x: Any) -> Any:
     """*x*, which TVM's simplifier cannot look into; it is nothing in machine code."""
     return T.tirx.call_intrin(dtype_of(x), "tirx.reinterpret", x)
@@ -178,8 +169,6 @@ def cast(x: Any, dtype: str) -> Any:
         return cast(cast(x, "float32"), dtype)
     if is_half(dtype) and isinstance(x, T.tirx.FloatImm):
         return const(float(x.value), dtype)
-    if source == "bfloat16":
-        return _from_bfloat16(x)
     if dtype == "bfloat16":
         return _to_bfloat16(x)
     if is_float(source) and dtype == "uint8":
@@ -189,28 +178,18 @@ def cast(x: Any, dtype: str) -> Any:
     return x.astype(dtype)
 
 
-# bfloat16 is converted on its bits. TVM's own conversion repeats the expression
-# that is rounded, calls included, makes a zero of some NaN, and takes the bits
-# for an integer inside of a let.
-
-
-def _from_bfloat16(x: Any) -> Any:
-    word = T.tirx.reinterpret("uint16", x).astype("uint32")
-    return T.tirx.reinterpret("float32", word << T.tirx.const(16, "uint32"))
-
-
 def _to_bfloat16(x: Any) -> Any:
-    """Rounded half to even."""
+    """Rounded half to even.
 
-    def bits(number: int) -> Any:
-        return T.tirx.const(number, "uint32")
-
-    def round_bits(v: Any) -> Any:
-        u = T.tirx.reinterpret("uint32", v)
-        u = u + ((u >> bits(16)) & bits(1)) + bits(0x7FFF)
-        return (select(isnan(v), bits(0x7FC00000), u) >> bits(16)).astype("uint16")
-
-    return T.tirx.reinterpret("bfloat16", let(x, round_bits))
+    TVM's own conversion repeats the expression of *x*, calls included. Here it
+    is rounded by one addition of float64: the bits of *x* are the last ones
+    of the float64 ``2**52 + bits``, and at ``2**68`` a float64 has steps of
+    ``2**16``, so that adding the two leaves the upper half of the bits.
+    """
+    tirx = T.tirx
+    bits = tirx.reinterpret("uint32", x).astype("uint64") | tirx.const(0x433 << 52, "uint64")
+    rounded = tirx.reinterpret("float64", bits) + tirx.const(2.0**68, "float64")
+    return tirx.reinterpret("bfloat16", tirx.reinterpret("uint64", rounded).astype("uint16"))
 
 
 # -- truth values ------------------------------------------------------------------

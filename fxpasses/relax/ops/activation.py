@@ -13,7 +13,7 @@ import torch
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.elementwise import elementwise, unary
-from fxpasses.relax.ops.elementary import sigmoid, tanh
+from fxpasses.relax.ops.elementary import sigmoid
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -31,8 +31,16 @@ def silu(x: Any) -> Any:
 
 
 def mish(x: Any) -> Any:
-    """``x * tanh(log(1 + exp(x)))``."""
-    return S.multiply(x, tanh(T.tirx.log1p(T.tirx.exp(x))))
+    """``x * tanh(log(1 + exp(x)))``, written with one exponential.
+
+    With ``e = exp(x)`` the hyperbolic tangent is ``e * (e + 2) / (e * (e + 2) + 2)``,
+    which is 1 long before the product overflows.
+    """
+    dtype = S.dtype_of(x)
+    two, limit = S.const(2.0, dtype), S.const(40.0, dtype)
+    raised = T.tirx.exp(S.select(x > limit, limit, x))
+    product = S.multiply(raised, S.add(raised, two))
+    return S.multiply(x, S.divide(product, S.add(product, two)))
 
 
 def _zero_to_six(x: Any) -> Any:
@@ -69,12 +77,12 @@ def gelu_erf(x: Any) -> Any:
 
 
 def gelu_tanh(x: Any) -> Any:
-    """``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))``."""
+    """``x / 2 * (1 + tanh(u))`` of ``u = sqrt(2 / pi) * (x + 0.044715 * x**3)``, as ``x / (1 + exp(-2 * u))``."""
     dtype = S.dtype_of(x)
-    cube = S.multiply(S.multiply(x, x), x)
-    inner = S.add(x, S.multiply(cube, S.const(0.044715, dtype)))
-    inner = tanh(S.multiply(inner, S.const(math.sqrt(2 / math.pi), dtype)))
-    return S.multiply(S.multiply(x, S.const(0.5, dtype)), S.add(inner, S.const(1.0, dtype)))
+    scale = -2.0 * math.sqrt(2.0 / math.pi)
+    linear, cubic = S.const(scale, dtype), S.const(0.044715 * scale, dtype)
+    exponent = S.multiply(x, S.add(S.multiply(S.multiply(x, x), cubic), linear))
+    return S.divide(x, S.add(S.const(1.0, dtype), T.tirx.exp(exponent)))
 
 
 _GELU = {"none": gelu_erf, "tanh": gelu_tanh}

@@ -105,30 +105,29 @@ def divide_trunc(x: Any, y: Any, half: str | None = None) -> Any:
     return _integer_quotient(T.tirx.truncdiv, x, y)
 
 
-def divide_floor(x: Any, y: Any, half: str | None = None) -> Any:
-    """The quotient rounded towards minus infinity.
+def divide_floor(x: Any, y: Any) -> Any:
+    """The quotient of integers rounded towards minus infinity."""
+    return _integer_quotient(T.tirx.floordiv, x, y)
 
-    For floats it is derived from the exact remainder, since the rounded
-    quotient may lie on the other side of an integer. Half types are rounded at
-    each step.
+
+def exact_quotient(x: Any, y: Any, rest: Any, half: str | None = None) -> Any:
+    """The quotient of floats without their remainder *rest*, which is close to an integer."""
+    quotient = _through(S.divide(_through(S.subtract(x, rest), half), y), half)
+    one, zero = (S.const(number, S.dtype_of(x)) for number in (1.0, 0.0))
+    return S.subtract(quotient, S.select(_signs_differ(rest, y), one, zero))
+
+
+def divide_floor_float(x: Any, y: Any, rest: Any, quotient: Any) -> Any:
+    """The quotient of floats rounded towards minus infinity.
+
+    It is derived from the exact remainder, since the rounded quotient may lie
+    on the other side of an integer. Half types are rounded at each step.
     """
-    if not S.is_float(S.dtype_of(x)):
-        return _integer_quotient(T.tirx.floordiv, x, y)
-    dtype = S.dtype_of(x)
-    zero, one, middle = S.const(0.0, dtype), S.const(1.0, dtype), S.const(0.5, dtype)
-
-    def nearest(quotient: Any) -> Any:
-        floor = T.tirx.floor(quotient)
-        above = _through(S.subtract(quotient, floor), half) > middle
-        whole = S.add(floor, S.select(above, one, zero))
-        return S.select(S.equal(quotient, zero), T.tirx.copysign(zero, S.divide(x, y)), whole)
-
-    def exact(rest: Any) -> Any:
-        quotient = _through(S.divide(_through(S.subtract(x, rest), half), y), half)
-        quotient = S.select(_signs_differ(rest, y), S.subtract(quotient, one), quotient)
-        return S.let(quotient, nearest)
-
-    return S.select(S.equal(y, zero), S.divide(x, y), S.let(S.call_libm("fmod", x, y), exact))
+    zero, one, middle = (S.const(number, S.dtype_of(x)) for number in (0.0, 1.0, 0.5))
+    floor = T.tirx.floor(quotient)
+    whole = S.add(floor, S.select(S.subtract(quotient, floor) > middle, one, zero))
+    whole = S.select(S.equal(quotient, zero), T.tirx.copysign(zero, S.divide(x, y)), whole)
+    return S.select(S.equal(y, zero), S.divide(x, y), whole)
 
 
 def _through(x: Any, half: str | None) -> Any:
@@ -143,12 +142,13 @@ def fmod(x: Any, y: Any) -> Any:
 
 
 def remainder(x: Any, y: Any) -> Any:
-    """The remainder with the sign of *y*."""
-    if not S.is_float(S.dtype_of(x)):
-        return _integer_remainder(T.tirx.floormod, x, y)
-    return S.let(
-        S.call_libm("fmod", x, y), lambda rest: S.select(_signs_differ(rest, y), S.add(rest, y), rest)
-    )
+    """The remainder of integers with the sign of *y*."""
+    return _integer_remainder(T.tirx.floormod, x, y)
+
+
+def remainder_float(x: Any, y: Any, rest: Any) -> Any:
+    """The remainder of floats with the sign of *y*, from that with the sign of *x*."""
+    return S.select(_signs_differ(rest, y), S.add(rest, y), rest)
 
 
 def _signs_differ(rest: Any, y: Any) -> Any:
@@ -159,27 +159,37 @@ def _signs_differ(rest: Any, y: Any) -> Any:
 
 lowering(aten.div.Tensor, aten.div.Scalar)(binary(S.divide, FLOAT))
 lowering(aten.fmod.Tensor, aten.fmod.Scalar)(binary(fmod, numbers="rounded"))
-lowering(aten.remainder.Tensor, aten.remainder.Scalar, aten.remainder.Scalar_Tensor)(
-    binary(remainder, numbers="rounded")
-)
 
-_DIVISIONS: dict[str, Any] = {"trunc": divide_trunc, "floor": divide_floor}
+
+@lowering(aten.remainder.Tensor, aten.remainder.Scalar, aten.remainder.Scalar_Tensor)
+def remainder_row(b: Any, self: Any, other: Any) -> Any:
+    if S.is_float(compute_dtype(b)):
+        return elementwise(b, remainder_float, self, other, numbers="rounded", first=(fmod,))
+    return elementwise(b, remainder, self, other, numbers="rounded")
 
 
 @cache
-def _rounded_division(mode: str, half: str) -> Element:
-    return lambda x, y: _DIVISIONS[mode](x, y, half)
+def _trunc_of(half: str | None) -> Element:
+    return lambda x, y: divide_trunc(x, y, half)
+
+
+@cache
+def _quotient_of(half: str | None) -> Element:
+    return lambda x, y, rest: exact_quotient(x, y, rest, half)
 
 
 @lowering(aten.div.Tensor_mode, aten.div.Scalar_mode)
 def div_mode(b: Any, self: Any, other: Any, *, rounding_mode: Any) -> Any:
     if rounding_mode is None:
         return elementwise(b, S.divide, self, other, compute=compute_dtype(b, FLOAT))
-    function = _DIVISIONS[rounding_mode]
-    half = dtype_name(b.val.dtype)
-    if S.is_half(half) and hasattr(other, "ty") and b.shape_of(other):
-        function = _rounded_division(rounding_mode, half)
-    return elementwise(b, function, self, other)
+    result = dtype_name(b.val.dtype)
+    is_tensor = hasattr(other, "ty") and b.shape_of(other)
+    half = result if S.is_half(result) and is_tensor else None
+    if rounding_mode == "trunc":
+        return elementwise(b, _trunc_of(half), self, other)
+    if not S.is_float(result):
+        return elementwise(b, divide_floor, self, other)
+    return elementwise(b, divide_floor_float, self, other, first=(fmod, _quotient_of(half)))
 
 
 def reciprocal(x: Any) -> Any:

@@ -37,43 +37,6 @@ def sigmoid(x: Any) -> Any:
     return S.divide(one, S.add(one, T.tirx.exp(S.negative(x))))
 
 
-# tanh(x) = x + x**3 * p(x**2) for |x| < 0.6; least maximal error, coefficients rounded to float32.
-_TANH = (
-    -0.33333319425582886,
-    0.13332554697990417,
-    -0.053838204592466354,
-    0.020979415625333786,
-    -0.00610749376937747,
-)
-
-
-def tanh(x: Any) -> Any:
-    """The hyperbolic tangent.
-
-    In float32 a polynomial near zero and an exponential elsewhere, both exact
-    to two units in the last place, so that a loop over it needs no calls but
-    those of exp. TVM's own loses all digits near zero.
-    """
-    dtype = S.dtype_of(x)
-    if dtype != "float32":
-        return S.call_libm("tanh", x)
-
-    def body(v: Any) -> Any:
-        square = S.multiply(v, v)
-        series = S.const(_TANH[-1], dtype)
-        for coefficient in reversed(_TANH[:-1]):
-            series = S.add(S.multiply(series, square), S.const(coefficient, dtype))
-        small = S.add(v, S.multiply(S.multiply(v, square), series))
-        one, two = S.const(1.0, dtype), S.const(2.0, dtype)
-        size = T.tirx.abs(v)
-        rest = S.divide(two, S.add(T.tirx.exp(S.multiply(size, two)), one))
-        large = S.subtract(one, rest)
-        large = S.select(v < S.const(0.0, dtype), S.negative(large), large)
-        return S.select(size < S.const(0.6, dtype), small, large)
-
-    return S.let(x, body)
-
-
 def copysign(x: Any, y: Any) -> Any:
     """The size of *x* with the sign of *y*."""
     return T.tirx.copysign(x, y)
@@ -97,7 +60,7 @@ _UNARY: dict[Any, Element] = {
     aten.atan.default: _intrinsic("atan"),
     aten.sinh.default: _libm("sinh"),
     aten.cosh.default: _libm("cosh"),
-    aten.tanh.default: tanh,
+    aten.tanh.default: _libm("tanh"),
     aten.asinh.default: _libm("asinh"),
     aten.acosh.default: _libm("acosh"),
     aten.atanh.default: _libm("atanh"),

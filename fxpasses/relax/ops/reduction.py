@@ -229,7 +229,8 @@ def _variance(
 
         def square(*index: Any) -> Any:
             centre = mean(*(0 if dim in dims else i for dim, i in enumerate(index)))
-            return S.let(S.subtract(S.cast(x(*index), dtype), centre), lambda v: S.multiply(v, v))
+            deviation = S.subtract(S.cast(x(*index), dtype), centre)
+            return S.multiply(deviation, deviation)
 
         squares = T.te.compute(x.shape, square, name="squares")
         spread = fold(squares, axes, "sum", dtype, lambda v: v)
@@ -362,7 +363,7 @@ def _power_sum(order: float) -> tuple[Element, Element]:
     if order == 1:
         return lambda v: v, lambda v: v
     if order == 2:
-        return lambda v: S.let(v, lambda w: S.multiply(w, w)), lambda v: T.tirx.sqrt(v)
+        return lambda v: S.multiply(v, v), lambda v: T.tirx.sqrt(v)
     return (
         lambda v: S.power(v, S.const(order, S.dtype_of(v))),
         lambda v: S.power(v, S.const(1.0 / order, S.dtype_of(v))),
