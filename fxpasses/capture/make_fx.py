@@ -10,7 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from fxpasses.capture.exported import export, inference_tracing, quiet
-from fxpasses.capture.replay import fetch, input_positions, interpret, replay
+from fxpasses.capture.replay import assumptions, fetch, input_positions, interpret, replay
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source, register_containers
 
@@ -73,11 +73,10 @@ def trace(source: Source) -> Source:
             _error_on_data_dependent_ops=False,
         )(fakes, [leaves[i] for i in positions])
     assert out_spec is not None
-    symbols = _symbols([leaves[i] for i in positions])
-    guards = [guard.expr for guard in mode.shape_env.guards]
+    check = assumptions(mode, [leaves[i] for i in positions])
 
     def run(root: torch.nn.Module, given: list[Any]) -> list[Any]:
-        _check(guards, symbols, given)
+        check(given)
         return interpret(graph_module, graph_module.graph, [*fetch(root, names), *given])
 
     return replay(source, run, positions, out_spec)
@@ -100,27 +99,3 @@ def as_in_export(root: torch.nn.Module) -> Iterator[None]:
 
     with enable_python_dispatcher(), _compiling_state_context(), _detect_attribute_assignment(root):
         yield
-
-
-def _symbols(leaves: list[Any]) -> dict[Any, tuple[int, int | None]]:
-    """Each free symbol of the inputs, with the input and the dim that it is the size of."""
-    found: dict[Any, tuple[int, int | None]] = {}
-    for index, leaf in enumerate(leaves):
-        sizes = enumerate(leaf.shape) if isinstance(leaf, torch.Tensor) else [(None, leaf)]
-        for dim, size in sizes:
-            if isinstance(size, torch.SymInt) and size.node._expr.is_Symbol:
-                found.setdefault(size.node._expr, (index, dim))
-    return found
-
-
-def _check(guards: list[Any], symbols: dict[Any, tuple[int, int | None]], given: list[Any]) -> None:
-    """Hold the sizes of *given* to what the trace assumed."""
-    from torch.utils._sympy.interp import sympy_interp
-    from torch.utils._sympy.reference import PythonReferenceAnalysis
-
-    for guard in guards:
-        values = {}
-        for symbol in guard.free_symbols:
-            index, dim = symbols[symbol]
-            values[symbol] = given[index] if dim is None else given[index].shape[dim]
-        torch._check(sympy_interp(PythonReferenceAnalysis, values, guard))

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from fxpasses.capture.source import Source, sharing_state
 
-__all__ = ["fetch", "has_regions", "input_positions", "interpret", "replay", "replay_graph"]
+__all__ = ["assumptions", "fetch", "has_regions", "input_positions", "interpret", "replay", "replay_graph"]
 
 
 def input_positions(source: Source, leaves: Sequence[Any]) -> list[int]:
@@ -99,3 +99,30 @@ class _Interpreter(fx.Interpreter):
 def fetch(root: torch.nn.Module, names: Sequence[str]) -> list[torch.Tensor]:
     """Parameters and buffers of *root* as they are at this moment."""
     return [operator.attrgetter(name)(root) for name in names]
+
+
+def assumptions(mode: Any, leaves: Sequence[Any]) -> Callable[[Sequence[Any]], None]:
+    """A function that holds new inputs to what a trace with *leaves* took for granted about sizes.
+
+    In an export its checks become guards.
+    """
+    guards = [guard.expr for guard in mode.shape_env.guards]
+    symbols: dict[Any, tuple[int, int | None]] = {}
+    for index, leaf in enumerate(leaves):
+        sizes: Any = enumerate(leaf.shape) if isinstance(leaf, torch.Tensor) else [(None, leaf)]
+        for dim, size in sizes:
+            if isinstance(size, torch.SymInt) and size.node._expr.is_Symbol:
+                symbols.setdefault(size.node._expr, (index, dim))
+
+    def check(given: Sequence[Any]) -> None:
+        from torch.utils._sympy.interp import sympy_interp
+        from torch.utils._sympy.reference import PythonReferenceAnalysis
+
+        for guard in guards:
+            values = {}
+            for symbol in guard.free_symbols:
+                index, dim = symbols[symbol]
+                values[symbol] = given[index] if dim is None else given[index].shape[dim]
+            torch._check(sympy_interp(PythonReferenceAnalysis, values, guard))
+
+    return check

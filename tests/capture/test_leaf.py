@@ -128,7 +128,7 @@ def test_modules_around_which_nothing_is_left() -> None:
         (torch.nn.functional.gelu, "a Python function"),
         (torch.nn.functional.relu, "'relu' is never called"),
     ],
-    ids=str,
+    ids=["name", "class", "instance", "builtin", "builtin of nn.functional", "function"],
 )
 def test_leaf_that_is_not_there(leaf: Any, match: str) -> None:
     with pytest.raises(InputError, match=match):

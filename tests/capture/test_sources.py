@@ -254,3 +254,55 @@ def test_symbolic_trace_takes_item_assignment() -> None:
     program = fxp.capture(model, (x,), via="symbolic_trace")
     other = x.clone()
     same(program(x), model(other))
+
+
+# -- the proxies of the symbolic_trace door -----------------------------------------------------
+
+
+class Sizes(nn.Module):
+    """Branches, loops and factories that depend on sizes and dtypes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, *_, width = x.shape
+        if width != self.weight.shape[0] or x.dim() != 2:
+            raise ValueError("a wrong shape")
+        if x.dtype != torch.float32 or not x.is_floating_point():
+            raise ValueError("a wrong dtype")
+        first, second = (x @ self.weight).chunk(2, dim=-1)
+        for column in first.unbind(1):
+            second = second + column[:, None]
+        ramp = torch.arange(batch, device=x.device)[:, None] + torch.zeros(batch, 2)
+        return second * ramp if x.size(0) > 2 else second
+
+
+@pytest.mark.parametrize("shapes", [None, ({0: torch.export.Dim("n", min=3)},)], ids=["static", "dynamic"])
+def test_proxies_know_sizes(shapes: Any) -> None:
+    model, x = Sizes(), torch.randn(4, 4)
+    program = fxp.capture(model, (x,), via="symbolic_trace", dynamic_shapes=shapes)
+    reference = fxp.capture(model, (x,), via="export", dynamic_shapes=shapes)
+    assert fxp.canonicalize(program).fingerprint == fxp.canonicalize(reference).fingerprint
+    if shapes is not None:
+        x = torch.randn(7, 4)
+    torch.testing.assert_close(program(x), model(x).detach())
+
+
+def test_branch_on_a_size_that_varies_leaves_a_guard() -> None:
+    for via in ("symbolic_trace", "make_fx", "export"):
+        program = fxp.capture(
+            Sizes(), (torch.randn(4, 4),), via=via, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+        )
+        (bounds,) = program.ranges.values()
+        assert bounds.lower == 3, via
+        with pytest.raises(InputError):
+            program(torch.randn(2, 4))
+
+
+def test_random_numbers_are_drawn_by_the_program() -> None:
+    state = torch.get_rng_state()
+    program = fxp.capture(lambda x: x + torch.rand(3), (torch.zeros(3),), via="symbolic_trace")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(program(torch.zeros(3)), program(torch.zeros(3)))
