@@ -272,51 +272,47 @@ def var_mean(b: Any, self: Any, dim: Any, *, correction: Any, keepdim: Any) -> A
 
 
 @cache
-def _extreme_reducer(name: str) -> Any:
-    """Reduces (index, value) pairs to the first extreme; the first NaN wins over all numbers."""
-
-    def combine(left: Any, right: Any) -> Any:
-        (i, x), (j, y) = left, right
-        better = x > y if name == "max" else x < y
-        tied = S.equal(x, y)
-        if S.is_float(S.dtype_of(x)):
-            better = better | (S.isnan(x) & S.logical_not(S.isnan(y)))
-            tied = tied | (S.isnan(x) & S.isnan(y))
-        left_wins = better | (tied & (i < j))
-        return S.select(left_wins, i, j), S.select(left_wins, x, y)
-
-    def identity(index: str, value: str) -> Any:
-        return S.highest(index), S.lowest(value) if name == "max" else S.highest(value)
-
-    return T.te.comm_reducer(combine, identity, name=f"arg{name}")
-
-
-@cache
 def _extreme(
     name: str, dims: tuple[int, ...], keepdim: bool, dtype: str, results: tuple[bool, bool]
 ) -> Callable[[Any], Any]:
-    """The values and the indices of the extremes; *results* says which of them are wanted."""
+    """The values and the indices of the extremes; *results* says which of them are wanted.
+
+    The extreme first, then the least index that has it: both run in vectors,
+    and need no reduction of pairs, in which TVM misreads bfloat16.
+    """
     compute = accumulated(dtype)
 
     def kernel(x: Any) -> Any:
-        axes = Axes(x.shape, dims, keepdim)
+        kept, axes = Axes(x.shape, dims, True), Axes(x.shape, dims, keepdim)
+        extreme = fold(x, kept, name, compute, lambda v: S.cast(v, compute))
         loop = axes.loop()
 
-        def pair(*index: Any) -> Any:
-            flat: Any = T.tirx.IntImm("int64", 0)
+        def candidate(index: Sequence[Any]) -> Any:
+            at = axes.at(index, loop)
+            value, best = S.cast(x(*at), compute), extreme(*(0 if d in dims else i for d, i in enumerate(at)))
+            found = S.equal(value, best)
+            if S.is_float(compute):
+                found = found | (S.isnan(value) & S.isnan(best))
+            place: Any = T.tirx.IntImm("int64", 0)
             for k, dim in zip(loop, axes.dims, strict=True):
-                flat = flat * x.shape[dim] + k.var.astype("int64")
-            value = S.cast(x(*axes.at(index, loop)), compute)
-            if not loop:
-                return flat, value
-            return _extreme_reducer(name)((flat, value), axis=loop)
+                place = place * x.shape[dim] + k.var.astype("int64")
+            return S.select(found, place, S.highest("int64"))
 
-        index, value = T.te.compute(axes.result, pair, name=f"arg{name}")
-        wanted = [
-            (results[0], lambda: finish(value, lambda v: S.cast(v, dtype))),
-            (results[1], lambda: index),
-        ]
-        made = [make() for want, make in wanted if want]
+        def place(*index: Any) -> Any:
+            return T.te.min(candidate(index), axis=loop) if loop else candidate(index)
+
+        made = []
+        if results[0]:
+            rest = [0] * len(dims)
+
+            def value(*index: Any) -> Any:
+                return S.cast(
+                    extreme(*(0 if d in dims else i for d, i in enumerate(axes.at(index, rest)))), dtype
+                )
+
+            made.append(T.te.compute(axes.result, value, name="value"))
+        if results[1]:
+            made.append(T.te.compute(axes.result, place, name="place"))
         return made if len(made) > 1 else made[0]
 
     return kernel

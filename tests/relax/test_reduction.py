@@ -1,0 +1,283 @@
+"""Reductions, softmax and running sums against eager PyTorch."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from tests.relax.helpers import DTYPES, FLOATS, INTEGERS, call, check, check_calls
+
+aten = torch.ops.aten
+
+# Sums come in another order than torch's.
+SUMS = {torch.float32: 2e-6, torch.float64: 1e-14, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+BRIEF = (torch.int8, torch.int64, torch.uint8)
+SOME = (*FLOATS, *BRIEF, torch.bool)
+INF, NAN = float("inf"), float("nan")
+
+
+def values(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    """Random values with ties."""
+    generator = torch.Generator().manual_seed(1)
+    if dtype.is_floating_point:
+        return (torch.randn(shape, generator=generator, dtype=torch.float64) * 4).round().div(4).to(dtype)
+    if dtype is torch.bool:
+        return torch.randint(0, 2, shape, generator=generator).bool()
+    return torch.randint(-9 if dtype.is_signed else 0, 10, shape, generator=generator).to(dtype)
+
+
+def broken(dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    """Random values, some of them NaN and infinite where the type has these."""
+    x = values(dtype, *shape)
+    if dtype.is_floating_point:
+        x.view(-1)[::7], x.view(-1)[3] = NAN, INF
+    return x
+
+
+def inputs(dtype: torch.dtype) -> list[torch.Tensor]:
+    return [values(dtype, 3, 4, 5), broken(dtype, 3, 4, 5)]
+
+
+DIMS: list[tuple[list[int], bool]] = [([1], False), ([0, 2], True), ([0, 1, 2], False)]
+
+
+# -- sums, products, extremes, truth -----------------------------------------------
+
+
+def test_sum() -> None:
+    calls = [call(aten.sum.dim_IntList, x, *dims) for d in SOME for x in inputs(d) for dims in DIMS]
+    targets = (torch.float32, torch.float16, torch.int32, torch.uint8)
+    check_calls(
+        calls
+        + [call(aten.sum.dim_IntList, values(d, 3, 4), [0], dtype=t) for d in SOME for t in targets]
+        + [call(aten.sum.dim_IntList, values(d), []) for d in SOME],
+        SUMS,
+    )
+
+
+def test_sums_of_halves_are_rounded_once() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        check(aten.sum.dim_IntList, torch.ones(4097, dtype=dtype), [0])
+        check(aten.mean.dim, torch.full((4097,), 3.0, dtype=dtype), [0])
+
+
+def test_integer_sums_wrap() -> None:
+    large = torch.full((4,), 2**62)
+    check_calls(
+        [
+            call(aten.sum.dim_IntList, large, [0]),
+            call(aten.prod.default, large + 3),
+            call(aten.sum.dim_IntList, torch.full((3,), 100, dtype=torch.int8), [0], dtype=torch.int8),
+        ]
+    )
+
+
+def test_mean() -> None:
+    calls = [call(aten.mean.dim, x, *dims) for d in FLOATS for x in inputs(d) for dims in DIMS]
+    converted = [call(aten.mean.dim, values(d, 3, 4), [0], dtype=t) for d in SOME for t in FLOATS[:3]]
+    check_calls(calls + converted, SUMS)
+
+
+@pytest.mark.parametrize("packet", [aten.amax, aten.amin, aten.max, aten.min], ids=str)
+def test_extremes(packet: Any) -> None:
+    if packet in (aten.max, aten.min):
+        check_calls([call(packet.default, x) for d in SOME for x in inputs(d)])
+    else:
+        check_calls([call(packet.default, x, *dims) for d in SOME for x in inputs(d) for dims in DIMS])
+
+
+def test_prod() -> None:
+    check_calls(
+        [call(aten.prod.dim_int, x, dim) for d in SOME for x in inputs(d) for dim in (0, 1)]
+        + [call(aten.prod.default, values(d, 2, 3)) for d in SOME],
+        SUMS,
+    )
+
+
+def test_any() -> None:
+    calls = [call(aten.any.dims, x, *dims) for d in SOME for x in inputs(d) for dims in DIMS]
+    check_calls([*calls, call(aten.any.dims, values(torch.bool, 3)), call(aten.any.dims, torch.ones(3), [])])
+
+
+# -- variances and norms -----------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom")
+def test_variance() -> None:
+    calls = [
+        call(aten.var.correction, x, dims, keepdim=keepdim, correction=correction)
+        for d in FLOATS
+        for x in inputs(d)
+        for (dims, keepdim), correction in zip(
+            [*DIMS, DIMS[0], ([2], False)], (0, 1, None, 1.5, 5), strict=True
+        )
+    ]
+    check_calls(calls, SUMS)
+
+
+def test_variance_and_mean() -> None:
+    """Of finite values: torch's mean of a row with inf is NaN here, and inf elsewhere."""
+    check_calls(
+        [
+            call(aten.var_mean.correction, values(d, 3, 4, 5), dims, keepdim=keepdim, correction=1)
+            for d in FLOATS
+            for dims, keepdim in DIMS
+        ],
+        SUMS,
+    )
+
+
+def test_variance_of_values_far_from_zero() -> None:
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(0)) + 1e4
+    check(aten.var.correction, x, [0], correction=1, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3, 0.5, -1, INF, -INF])
+def test_norm(order: float) -> None:
+    check_calls(
+        [
+            call(aten.linalg_vector_norm.default, x, order, dims, keepdim)
+            for d in FLOATS
+            for x in inputs(d)
+            for dims, keepdim in DIMS[1:]
+        ],
+        SUMS,
+    )
+
+
+# -- positions of extremes ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("packet", [aten.argmax, aten.argmin], ids=str)
+def test_positions(packet: Any) -> None:
+    """Of equal extremes the first, and the first NaN before all numbers."""
+    check_calls(
+        [call(packet.default, x, dim, True) for d in SOME[:-1] for x in inputs(d) for dim in (1, None)]
+        + [call(packet.default, torch.full((4,), value)) for value in (INF, -INF, NAN)]
+        + [call(packet.default, torch.tensor(2.0))]
+    )
+
+
+@pytest.mark.parametrize("packet", [aten.max, aten.min], ids=str)
+def test_extremes_with_positions(packet: Any) -> None:
+    check_calls(
+        [call(packet.dim, x, dim, dim == 0) for d in SOME for x in inputs(d) for dim in (0, 2)]
+        + [call(packet.dim, torch.tensor(1.0), 0)],
+        tolerance=0.0,  # of zeros of both signs, the value may be the other one
+    )
+    check(packet.dim, broken(torch.float32, 3, 4), 1, results=(0,))
+
+
+# -- softmax -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", [aten._softmax.default, aten._log_softmax.default], ids=str)
+def test_softmax(op: Any) -> None:
+    special = [
+        torch.tensor(2.0),
+        torch.full((3,), -INF),
+        torch.tensor([1e4, -1e4, 1e4]),
+        values(FLOATS[0], 2, 1),
+    ]
+    check_calls(
+        [call(op, x, dim, False) for d in FLOATS for x in inputs(d) for dim in (0, 2)]
+        + [call(op, x, 0, False) for x in special],
+        SUMS,
+    )
+
+
+# -- running sums ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", [aten.cumsum.default, aten.cumprod.default], ids=str)
+def test_running_sums(op: Any) -> None:
+    check_calls(
+        [call(op, x, dim) for d in SOME for x in inputs(d) for dim in (0, 1)]
+        + [call(op, torch.tensor(2.0), 0)]
+        + [call(op, values(torch.float32, 3, 4), 0, dtype=d) for d in (torch.float16, torch.int8)],
+        {**SUMS, torch.float32: 2e-7},
+    )
+
+
+@pytest.mark.parametrize("op", [aten.cummax.default, aten.cummin.default], ids=str)
+def test_running_extremes(op: Any) -> None:
+    """Of equal ones the last."""
+    check_calls([call(op, x, dim) for d in SOME for x in inputs(d) for dim in (0, 1)])
+
+
+def test_running_logarithm_of_sums() -> None:
+    check_calls(
+        [call(aten.logcumsumexp.default, x, 1) for d in FLOATS for x in inputs(d)]
+        + [call(aten.logcumsumexp.default, torch.full((3,), value), 0) for value in (INF, -INF)],
+        {**SUMS, torch.float64: 1e-13},
+    )
+
+
+# -- shapes ------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom")
+def test_no_elements() -> None:
+    empty = torch.ones(3, 0, 2)
+    check_calls(
+        [call(aten.sum.dim_IntList, empty.to(d), dims) for d in SOME for dims in ([1], [0, 1, 2])]
+        + [call(aten.prod.default, empty.to(d)) for d in SOME]
+        + [
+            call(aten.sum.dim_IntList, empty, [0]),
+            call(aten.mean.dim, empty, [1]),
+            call(aten.any.dims, empty, [1]),
+            call(aten.var.correction, empty, [1]),
+            call(aten.amax.default, empty, [0]),
+            call(aten.cumsum.default, empty, 1),
+            call(aten._softmax.default, empty, 1, False),
+            call(aten.linalg_vector_norm.default, empty, 2, [1]),
+        ]
+    )
+
+
+def test_symbolic_sizes() -> None:
+    x = values(torch.float32, 3, 4, 5)
+    check_calls(
+        [
+            call(aten.sum.dim_IntList, x, [0, 2]),
+            call(aten.mean.dim, x, [1], True),
+            call(aten.var.correction, x, [1]),
+            call(aten.amax.default, x, [0]),
+            call(aten.argmax.default, x, 1),
+            call(aten.argmax.default, x),
+            call(aten.max.dim, x, 1),
+            call(aten._softmax.default, x, 2, False),
+            call(aten._log_softmax.default, x, 1, False),
+            call(aten.cumsum.default, x, 1),
+        ],
+        SUMS,
+        dynamic=True,
+    )
+
+
+# -- more shapes -------------------------------------------------------------------
+
+ROWS = [
+    aten.sum.dim_IntList,
+    aten.mean.dim,
+    aten.amax.default,
+    aten.amin.default,
+    aten.any.dims,
+    aten.var.correction,
+]
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("op", ROWS, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1,), (33,), (70, 3), (3, 70), (1, 1, 1), (2, 17, 1), (2, 3, 4, 33)], ids=str
+)
+def test_every_set_of_dims(op: Any, shape: tuple[int, ...]) -> None:
+    rank = len(shape)
+    sets = [list(c) for n in range(1, rank + 1) for c in itertools.combinations(range(rank), n)]
+    dtypes = FLOATS if op in (aten.mean.dim, aten.var.correction) else (*DTYPES[:4], *INTEGERS, torch.bool)
+    keep = [{"keepdim": keepdim} for keepdim in (False, True)]
+    check_calls([call(op, broken(d, *shape), dims, **k) for d in dtypes for dims in sets for k in keep], SUMS)
