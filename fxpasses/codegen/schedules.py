@@ -372,6 +372,14 @@ class _Kernel:
         if extent is not None and 1 < extent <= 16:
             self.sch.unroll(loop)
 
+    def in_registers(self, loops: Sequence[Any]) -> None:
+        """Unroll *loops*, and run the last of them as one vector."""
+        *outer, last = loops
+        if self.extent(last) != 1:
+            self.sch.vectorize(last)
+        for loop in outer:
+            self.unroll(loop)
+
     def keep_on_stack(self, block: _Block, elements: int | None) -> None:
         """Let what *block* makes, *elements* at a time, live on the stack if it is small."""
         assert block.store is not None
@@ -418,7 +426,7 @@ def _reads_all(tail: _Block, product: _Block) -> bool:
         return False
     for load in tail.loads_of(product):
         axes = [[i for i, var in enumerate(tail.vars) if var.same_as(index)] for index in load.indices]
-        if sorted(sum(axes, [])) != list(range(len(tail.vars))):
+        if sorted(axis for found in axes for axis in found) != list(range(len(tail.vars))):
             return False
         sizes = [tail.stmt.iter_vars[axis].dom.extent for (axis,) in axes]
         if not all(map(_same, sizes, load.source.shape)):
@@ -436,7 +444,8 @@ def _product(kernel: _Kernel, block: _Block, tail: _Block | None) -> None:
         raise _NoFit
     m, n = _tile_axes(block)
     trivial = all(_is_trivial(load) for load in block.factors or ())
-    rows, columns = _tile(kernel.cpu, block, m, n, trivial)
+    rows, vectors, width = _tile(kernel.cpu, block, m, n, trivial)
+    columns = vectors * width
     rv = block.rv
     padding = [1] * len(block.vars)
     for axis, size in ((m, rows), (n, columns)):
@@ -459,12 +468,12 @@ def _product(kernel: _Kernel, block: _Block, tail: _Block | None) -> None:
     loops = list(sch.get_loops(rv))
     outer = [loop for i, loop in enumerate(loops[: block.rank]) if i not in (m, n)]
     summed = loops[block.rank :]
-    n_outer, n_inner = sch.split(loops[n], [None, columns])
+    n_outer, n_vectors, n_lanes = sch.split(loops[n], [None, vectors, width])
     if m is None:
-        tiles, inner = [n_outer], [n_inner]
+        tiles, inner = [n_outer], [n_vectors, n_lanes]
     else:
         m_outer, m_inner = sch.split(loops[m], [None, rows])
-        tiles, inner = [n_outer, m_outer], [m_inner, n_inner]
+        tiles, inner = [n_outer, m_outer], [m_inner, n_vectors, n_lanes]
     sch.reorder(*outer, *tiles, *summed, *inner)
     tile = kernel.fuse([*outer, *tiles])
     kernel.parallel(tile, _count(block.extents))
@@ -473,16 +482,12 @@ def _product(kernel: _Kernel, block: _Block, tail: _Block | None) -> None:
         kernel.vectorize(sch.get_loops(copy)[-1], block.lanes(kernel.cpu))
     kernel.move(out, tile, after=True)
     sch.set_scope(rv, 0, "local")
-    sch.vectorize(n_inner)
-    if m is not None:
-        kernel.unroll(m_inner)
+    kernel.in_registers(inner)
     start = sch.decompose_reduction(rv, summed[0])
-    for which in (start, out):
-        *others, last = sch.get_loops(which)
-        if (extent := kernel.extent(last)) is not None and 1 < extent <= columns:
-            sch.vectorize(last)
-        if others and others[-1] is not None:
-            kernel.unroll(others[-1])
+    kernel.in_registers(sch.get_loops(start)[-len(inner) :])
+    *lead, last = sch.get_loops(out)
+    if kernel.extent(last) == columns and padding[n] == 1:  # else it stores behind a condition
+        kernel.in_registers([*lead[-1:], *sch.split(last, [vectors, width])])
 
 
 def _tile_axes(block: _Block) -> tuple[int | None, int]:
@@ -504,50 +509,46 @@ def _is_trivial(load: Any) -> bool:
     return all(isinstance(index, T.tirx.Var | T.tirx.IntImm) for index in load.indices)
 
 
-def _tile(cpu: CpuInfo, block: _Block, m: int | None, n: int, can_pad: bool) -> tuple[int, int]:
-    """Rows and columns of the tile, so that it fits in the registers."""
+def _tile(cpu: CpuInfo, block: _Block, m: int | None, n: int, can_pad: bool) -> tuple[int, int, int]:
+    """The tile that is kept in registers: rows, vectors in a row, elements in a vector."""
     assert block.store is not None
     lanes = cpu.lanes(block.store.buffer.dtype)
-    budget = cpu.registers * 3 // 4
-    width = block.extents[n]
-    columns = _columns(width, lanes, can_pad)
+    vectors, width = _columns(block.extents[n], lanes, can_pad)
     if m is None:
-        return 1, columns
+        return 1, vectors, width
     height = block.extents[m]
-    most = max(min(budget // -(-columns // lanes), 14), 1)
+    most = max(min(cpu.registers * 3 // 4 // (vectors * -(-width // lanes)), 14), 1)
     if height is not None and height <= most:
-        return height, columns
+        return height, vectors, width
     if height is not None:
         for rows in range(most, max(most // 2, 1) - 1, -1):
             if height % rows == 0:
-                return rows, columns
+                return rows, vectors, width
     if not can_pad:
         raise _NoFit
     if height is None:
-        return min(most, 8), columns
-    return min(
-        range(max(most // 2, 1), most + 1), key=lambda rows: (-(-height // rows) * rows, -rows)
-    ), columns
+        return min(most, 8), vectors, width
+    rows = min(range(max(most // 2, 1), most + 1), key=lambda rows: (-(-height // rows) * rows, -rows))
+    return rows, vectors, width
 
 
-def _columns(width: int | None, lanes: int, can_pad: bool) -> int:
-    if width is None:
+def _columns(extent: int | None, lanes: int, can_pad: bool) -> tuple[int, int]:
+    """How many vectors of how many elements make a row of the tile."""
+    if extent is None:
         if not can_pad:
             raise _NoFit
-        return 2 * lanes
-    if width <= 4 * lanes:
-        return width
-    for vectors in (4, 3, 2):
-        if width % (vectors * lanes) == 0:
-            return vectors * lanes
-    divisors = [size for size in range(2 * lanes, 4 * lanes + 1) if width % size == 0]
-    if divisors:
-        return max(divisors, key=lambda size: (size % lanes == 0, size % 8 == 0, size))
+        return 2, lanes
+    if extent <= lanes:
+        return 1, extent
+    for width in range(lanes, lanes // (2 if can_pad else 4), -1):
+        if extent % width == 0:
+            count = extent // width
+            return max(vectors for vectors in (4, 3, 2, 1) if count % vectors == 0), width
     if not can_pad:
-        if width % lanes == 0:
-            return lanes
-        raise _NoFit
-    return min((4 * lanes, 3 * lanes, 2 * lanes), key=lambda size: -(-width // size) * size)
+        if extent > 2 * lanes:
+            raise _NoFit
+        return 1, extent
+    return min((4, 3, 2), key=lambda vectors: -(-extent // (vectors * lanes)) * vectors), lanes
 
 
 def _rows(kernel: _Kernel, blocks: list[_Block]) -> None:

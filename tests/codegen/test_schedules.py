@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 
@@ -16,10 +18,14 @@ def kernel_of(*stages):
     return T.te.create_prim_func(list(stages))
 
 
-def run(function, *tensors):
+@functools.lru_cache(maxsize=4)
+def library_of(function):
     mod = T.tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    library = T.tvm.tirx.build(mod, host_target(), pipeline=tir_pipeline())
-    library["main"](*(T.tvm_ffi.from_dlpack(tensor) for tensor in tensors))
+    return T.tvm.tirx.build(mod, host_target(), pipeline=tir_pipeline())
+
+
+def run(function, *tensors):
+    library_of(function)["main"](*(T.tvm_ffi.from_dlpack(tensor) for tensor in tensors))
 
 
 def scheduled(function):
@@ -129,6 +135,41 @@ def test_a_padding_of_a_product_keeps_its_border():
     x, y, out = draw((12, 40)), draw((40, 32)), garbage(13, 33)
     run(scheduled(kernel_of(a, b, padded)), x, y, out)
     torch.testing.assert_close(out, torch.nn.functional.pad(x @ y, (0, 1, 0, 1)), rtol=1e-4, atol=1e-4)
+
+
+def convolution(x, w, stride, groups=1):
+    te = T.te
+    n, c, h, wide = x
+    o, i, kh, kw = w
+    a, b = te.placeholder(x, "float32", "a"), te.placeholder(w, "float32", "b")
+    r, s, t = (te.reduce_axis((0, size), name) for size, name in ((i, "r"), (kh, "s"), (kw, "t")))
+    shape = (n, o, (h - kh) // stride + 1, (wide - kw) // stride + 1)
+
+    def at(n, o, i, j):
+        channel = o // (w[0] // groups) * w[1] + r
+        return te.sum(a[n, channel, i * stride + s, j * stride + t] * b[o, r, s, t], axis=[r, s, t])
+
+    return kernel_of(a, b, te.compute(shape, at, "c")), shape
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "stride", "groups"),
+    [
+        ((2, 3, 12, 16), (8, 3, 3, 3), 1, 1), ((1, 16, 9, 9), (24, 16, 3, 3), 1, 1),
+        ((1, 5, 7, 30), (7, 5, 1, 1), 1, 1), ((1, 4, 20, 37), (6, 4, 3, 3), 2, 1),
+        ((2, 6, 10, 19), (6, 1, 3, 3), 1, 6), ((1, 8, 8, 56), (12, 4, 3, 1), 1, 2),
+        ((1, 3, 4, 103), (5, 3, 3, 3), 1, 1), ((1, 3, 20, 20), (5, 3, 1, 20), 1, 1),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_convolution(x, w, stride, groups):
+    function, shape = convolution(x, w, stride, groups)
+    function = scheduled(function)
+    a, b, out = draw(x), draw(w), garbage(*shape)
+    run(function, a, b, out)
+    want = torch.nn.functional.conv2d(a, b, stride=stride, groups=groups)
+    torch.testing.assert_close(out, want, rtol=1e-4, atol=1e-4)
+    assert "T.vectorized" in loops(function) or shape[-1] == 1
 
 
 # -- reductions ------------------------------------------------------------------------
