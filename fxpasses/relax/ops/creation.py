@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import const, convert
 from fxpasses.relax.table import lowering
@@ -18,10 +19,10 @@ def full(b: Any, size: Any, fill_value: Any, *, dtype: Any, layout: Any, device:
     name = b.dtype(b.val.dtype)
 
     def kernel(shape: Any, value: Any) -> Any:
-        return T.te.compute(tuple(shape), lambda *_: convert(value, name), name="full")
+        # A zero that TVM would see through makes zeros of products with inf and NaN.
+        return T.te.compute(tuple(shape), lambda *_: S.const(value, name), name="full")
 
-    value = const(fill_value, name) if isinstance(fill_value, bool | int | float) else fill_value
-    return b.te(kernel, b.shape(b.val), value)
+    return b.te(kernel, b.shape(b.val), fill_value)
 
 
 @lowering(aten.arange.start_step)
