@@ -9,6 +9,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch._prims_common import ELEMENTWISE_TYPE_PROMOTION_KIND, elementwise_dtypes
 
+from fxpasses.passes.normalize_kwargs import on_full_form
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 
@@ -31,6 +32,7 @@ _REDUCTIONS = frozenset(
 )
 
 
+@on_full_form
 def explicit_promotion(program: Program) -> Program:
     """Spell out what PyTorch's type promotion does.
 
@@ -60,7 +62,10 @@ def _explicit(g: Editor, node: fx.Node, op: OpOverload) -> None:
     elif op is aten.cat.default:
         g.update(node, [_cast(g, item, val.dtype) for item in node.args[0]], node.args[1])  # type: ignore[union-attr]
     elif op is aten.full.default:
-        g.update(node, node.args[0], _number(node.args[1], val.dtype), **node.kwargs)
+        value = _number(node.args[1], val.dtype)
+        if isinstance(value, float) and not val.dtype.is_floating_point and not val.dtype.is_complex:
+            value = int(value)  # as eager does: towards zero
+        g.update(node, node.args[0], value, **node.kwargs)
     elif op is aten.var.correction:
         correction = 1 if node.kwargs["correction"] is None else node.kwargs["correction"]
         g.update(node, *node.args, **{**node.kwargs, "correction": float(correction)})

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from fxpasses.passes.decompositions.values import shape
+from fxpasses.passes.normalize_kwargs import on_full_form
 from fxpasses.rewrite import Editor, rewrite
 from fxpasses.schema import bind
 
@@ -42,6 +43,7 @@ _PRODUCERS = {
 }
 
 
+@on_full_form
 @rewrite(aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default)
 def fuse_conv_bn(g: Editor, node: fx.Node) -> Any:
     """Fold batch norm with running statistics into the weights of what it follows.

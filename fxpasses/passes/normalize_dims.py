@@ -8,6 +8,7 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
+from fxpasses.passes.normalize_kwargs import on_full_form
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 
@@ -15,13 +16,14 @@ __all__ = ["normalize_dims"]
 
 aten = torch.ops.aten
 
-_DIM_NAMES = ("dim", "dims", "dim0", "dim1", "dim2")
+_DIM_NAMES = frozenset({"dim", "dims", "dim0", "dim1", "dim2"})
 # The dim counts places between dims, so that rank itself is allowed.
-_INSERTING = ("aten::unsqueeze", "aten::stack")
+_INSERTING = ("aten::unsqueeze", "aten::stack", "aten::diag_embed")
 # Results of a reduction over "no dims" are reductions over all of them.
 _EMPTY_MEANS_ALL = ("aten::sum", "aten::mean", "aten::amax", "aten::amin", "aten::var", "aten::logsumexp")
 
 
+@on_full_form
 def normalize_dims(program: Program) -> Program:
     """Bring dims into [0, rank), constant indices to non-negative, slices into bounds.
 
@@ -38,21 +40,25 @@ def normalize_dims(program: Program) -> Program:
 
 def _normalize(g: Editor, node: fx.Node, op: OpOverload) -> None:
     arguments = op._schema.arguments
-    args = list(node.args)
+    args, kwargs = list(node.args), dict(node.kwargs)
     name = op._schema.name
     rank = _rank(args)
-    if rank is not None:
+    if rank is not None and op.namespace == "aten":  # what a dim of another operator counts is not known
         places = rank + 1 if name in _INSERTING else rank
+        for keyword in kwargs.keys() & _DIM_NAMES:
+            kwargs[keyword] = _wrapped(kwargs[keyword], places)
         for index, argument in enumerate(arguments[: len(args)]):
             if argument.name in _DIM_NAMES:
                 args[index] = _wrapped(args[index], places)
                 if _means_all(args[index], name) and "List[int]" in str(argument.type):
                     args[index] = list(range(rank))
+    if op is aten.expand.default:
+        kwargs["implicit"] = False
     special = _SPECIAL.get(op)
     if special is not None:
         special(g, node, args)
-    if args != list(node.args):
-        g.update(node, *args, **node.kwargs)
+    if args != list(node.args) or kwargs != node.kwargs:
+        g.update(node, *args, **kwargs)
 
 
 def _means_all(dims: Any, name: str) -> bool:
@@ -83,11 +89,6 @@ def _wrapped(dim: Any, places: int) -> Any:
 
 def _sizes(g: Editor, node: fx.Node, args: list[Any]) -> None:
     args[1] = [_static(size) for size in node.meta["val"].shape]
-
-
-def _expand(g: Editor, node: fx.Node, args: list[Any]) -> None:
-    _sizes(g, node, args)
-    node.kwargs = {"implicit": False}
 
 
 def _select(g: Editor, node: fx.Node, args: list[Any]) -> None:
@@ -133,7 +134,7 @@ def _static(size: Any) -> Any:
 
 _SPECIAL = {
     aten.reshape.default: _sizes,
-    aten.expand.default: _expand,
+    aten.expand.default: _sizes,
     aten.select.int: _select,
     aten.select_scatter.default: lambda g, node, args: _scatter_index(args),
     aten.slice.Tensor: _slice,

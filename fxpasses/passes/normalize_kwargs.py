@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
+from torch import fx
 from torch._ops import OpOverload
 
+from fxpasses.pipeline import Pass, pass_name
 from fxpasses.program import Program
 from fxpasses.schema import bind
 
-__all__ = ["normalize_kwargs"]
+__all__ = ["normalize_kwargs", "on_full_form"]
 
 # Arguments that speak of where and how a tensor lies in memory, not of its value.
 _LAYOUT = ("layout", "device", "pin_memory", "memory_format", "non_blocking")
@@ -36,3 +40,21 @@ def normalize_kwargs(program: Program) -> Program:
 
 def _dtype_of(val: torch.Tensor) -> torch.dtype:
     return val.dtype
+
+
+def on_full_form(pass_: Pass) -> Pass:
+    """Decorator: the pass reads arguments by position, so calls are brought into full form before it."""
+
+    @functools.wraps(pass_, updated=())
+    def run(program: Program) -> Program:
+        return pass_(program if all(map(_is_full, program.nodes())) else normalize_kwargs(program))
+
+    run.__name__ = pass_name(pass_)
+    return run
+
+
+def _is_full(node: fx.Node) -> bool:
+    if node.op != "call_function" or not isinstance(node.target, OpOverload):
+        return True
+    keywords = sum(argument.kwarg_only for argument in node.target._schema.arguments)
+    return (len(node.args), len(node.kwargs)) == (len(node.target._schema.arguments) - keywords, keywords)

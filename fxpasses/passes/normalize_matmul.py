@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from fxpasses.passes.decompositions.values import reshape, shape
+from fxpasses.passes.normalize_kwargs import on_full_form
 from fxpasses.rewrite import Editor, rewrite, same_size
 
 __all__ = ["normalize_matmul"]
@@ -40,6 +41,10 @@ def _shared_matrix(g: Editor, node: fx.Node) -> Any:
 def _biased(g: Editor, node: fx.Node) -> Any:
     """``add(reshape(mm), bias)`` is ``reshape(addmm)`` for a bias along the last dim."""
     left, right = node.args[:2]
+    if not isinstance(left, fx.Node) or not isinstance(right, fx.Node) or node.kwargs["alpha"] != 1:
+        return None
+    if left.meta["val"].dtype != right.meta["val"].dtype:
+        return None
     for product, bias in ((left, right), (right, left)):
         mm = product.args[0] if product.target is aten.reshape.default else product
         if mm.target is not aten.mm.default or len(product.users) != 1 or len(mm.users) != 1:
@@ -60,6 +65,7 @@ def _biased(g: Editor, node: fx.Node) -> Any:
 _RULES = {aten.bmm.default: _shared_matrix, aten.add.Tensor: _biased}
 
 
+@on_full_form
 @rewrite(*_RULES)
 def normalize_matmul(g: Editor, node: fx.Node) -> Any:
     """Merge a bias into the product before it, and the rows of a batch that shares its matrix."""

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from fxpasses.passes.decompositions.values import reshape, shape
+from fxpasses.passes.normalize_kwargs import on_full_form
 from fxpasses.rewrite import Editor, rewrite, same_size, same_type
 
 __all__ = ["remove_noops"]
@@ -110,6 +111,7 @@ _RULES: dict[Any, Callable[[Editor, fx.Node], Any]] = {
 }
 
 
+@on_full_form
 @rewrite(*_RULES)
 def remove_noops(g: Editor, node: fx.Node) -> Any:
     """Drop identities (a `reshape` to the same shape, times 1, a whole slice) and merge views of views."""

@@ -26,6 +26,12 @@ CALLS = [
     (aten.prod.dim_int, (_I8, 0), {"dtype": torch.uint8}),
     # a padding that keeps the size
     (aten.constant_pad_nd.default, (_X, [1, -1]), {}),
+    # dims of the result, and dims that go by name
+    (aten.diag_embed.default, (torch.arange(6.0).reshape(2, 3), 0, -2, -1), {}),
+    (aten.sort.stable, (_X,), {"stable": True}),
+    # a fill value that the dtype cannot hold
+    (aten.full.default, ([2], 0.5), {"dtype": torch.int64}),
+    (aten.full.default, ([2], -1.5), {"dtype": torch.int32}),
 ]
 
 
