@@ -101,7 +101,9 @@ def _counter(m: Any, x: torch.Tensor) -> torch.Tensor:
 
 CASES: dict[str, Callable[[], Case]] = {
     "nested containers in and out": lambda: Case(
-        Lambda(lambda m, batch, extra: {"sum": batch["a"] + batch["b"][0], "rest": [extra[0], (extra[1] * 2,)]}),
+        Lambda(
+            lambda m, batch, extra: {"sum": batch["a"] + batch["b"][0], "rest": [extra[0], (extra[1] * 2,)]}
+        ),
         ({"a": X, "b": [X + 1]}, (X, X - 1)),
     ),
     "dataclass in and out": lambda: Case(
@@ -117,7 +119,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "no tensor output": lambda: Case(Lambda(lambda m, x: None), (X,)),
     "the same output twice": lambda: Case(Lambda(lambda m, x: (lambda y: (y, y))(x + 1)), (X,)),
     "an input as output": lambda: Case(Lambda(lambda m, x: (x, x + 1)), (X,)),
-    "a parameter as output": lambda: Case(Lambda(lambda m, x: (m.w, x * m.w), w=nn.Parameter(torch.ones(3))), (X,)),
+    "a parameter as output": lambda: Case(
+        Lambda(lambda m, x: (m.w, x * m.w), w=nn.Parameter(torch.ones(3))), (X,)
+    ),
     "unused input": lambda: Case(Lambda(lambda m, x, y: x + 1), (X, torch.ones(5))),
     "tied weights": lambda: Case(Tied(), (torch.tensor([[1, 2], [3, 6]]),)),
     "non-persistent buffer": lambda: Case(Lambda(lambda m, x: x * m.scale, scale=(torch.rand(3),)), (X,)),
@@ -132,7 +136,10 @@ CASES: dict[str, Callable[[], Case]] = {
         Lambda(lambda m, x: (m.count.add_(1), m.count.clone(), x)[1:], count=torch.zeros(2)), (X,)
     ),
     "old value of a mutated buffer": lambda: Case(
-        Lambda(lambda m, x: (lambda old: (m.count.add_(x.sum()), old)[1])(m.count.clone()), count=torch.ones(2)), (X,)
+        Lambda(
+            lambda m, x: (lambda old: (m.count.add_(x.sum()), old)[1])(m.count.clone()), count=torch.ones(2)
+        ),
+        (X,),
     ),
     "dynamic batch": lambda: Case(
         Lambda(lambda m, x: m.layer(x).relu(), layer=nn.Linear(3, 5)),
@@ -183,7 +190,9 @@ def calls(case: Case) -> list[tuple[Any, ...]]:
     return [case.args, *(case.others or (case.args, case.args))]
 
 
-def assert_same_run(case: Case, subject: Callable[..., Any], state: Callable[[], dict[str, torch.Tensor]]) -> None:
+def assert_same_run(
+    case: Case, subject: Callable[..., Any], state: Callable[[], dict[str, torch.Tensor]]
+) -> None:
     """Outputs, written arguments and buffers agree with eager, call after call."""
     oracle = copy.deepcopy(case.model)
     for args in calls(case):
@@ -201,7 +210,11 @@ def assert_same_run(case: Case, subject: Callable[..., Any], state: Callable[[],
 
 
 def _plain(value: Any) -> Any:
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(value) if leaf is not None and not isinstance(leaf, str)]
+    return [
+        leaf
+        for leaf in torch.utils._pytree.tree_leaves(value)
+        if leaf is not None and not isinstance(leaf, str)
+    ]
 
 
 def test_program_behaves_like_the_module(case):
@@ -219,12 +232,16 @@ def test_canonical_program_behaves_like_the_module(case):
 
 
 def test_compiled_program_behaves_like_the_module(case):
-    compiled = fxp.compile(case.model, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes, strict=True)
+    compiled = fxp.compile(
+        case.model, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes, strict=True
+    )
     assert_same_run(case, compiled, lambda: dict(compiled.state))
 
 
 def test_saved_program_behaves_like_the_module(case, tmp_path):
-    compiled = fxp.compile(case.model, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes, strict=True)
+    compiled = fxp.compile(
+        case.model, case.args, case.kwargs, dynamic_shapes=case.dynamic_shapes, strict=True
+    )
     compiled.save(tmp_path / "model.fxp")
     loaded = fxp.load(tmp_path / "model.fxp")
     assert_same_run(case, loaded, lambda: dict(loaded.state))

@@ -21,6 +21,8 @@ _LAYOUT = ("layout", "device", "pin_memory", "memory_format", "non_blocking")
 def normalize_kwargs(program: Program) -> Program:
     """Fill in defaults, pass positional arguments by position, and drop layout arguments.
 
+    Operators that make a tensor from nothing name their dtype.
+
     Layout arguments (``device``, ``layout``, ``memory_format``, ...) take their
     schema default: a canonical value has no layout.
     """
@@ -32,10 +34,17 @@ def normalize_kwargs(program: Program) -> Program:
         for argument in node.target._schema.arguments:
             if argument.kwarg_only and argument.name in _LAYOUT and argument.has_default_value():
                 kwargs[argument.name] = argument.default_value
-        if node.target._schema.name == "aten::full" and kwargs["dtype"] is None:
+        if _makes_a_tensor(node) and kwargs.get("dtype", torch.bool) is None:
             kwargs["dtype"] = _dtype_of(node.meta["val"])
         node.args, node.kwargs = args, kwargs
     return g.finish()
+
+
+def _makes_a_tensor(node: fx.Node) -> bool:
+    """Whether an aten call makes a tensor from nothing, in a dtype that a default may decide."""
+    operands = [item.meta.get("val") for item in node.all_input_nodes]
+    tensors = any(isinstance(item, torch.Tensor) for item in operands)
+    return node.target.namespace == "aten" and not tensors and isinstance(node.meta.get("val"), torch.Tensor)  # type: ignore[union-attr]
 
 
 def _dtype_of(val: torch.Tensor) -> torch.dtype:

@@ -105,7 +105,7 @@ class Growth:
         self.leaves: list[Leaf] = []
         self.calls: list[Call] = []
         self.values: list[Value] = []
-        self.indices: list[Leaf | None] = []
+        self.pinned: list[Leaf | None] = []
         """Leaves that must stay in the range that they were drawn from."""
         self.rejected: list[str] = []
         """Why calls were dropped, for those who tune the table."""
@@ -150,7 +150,7 @@ class Growth:
 
     def tensor(self, kinds: Iterable[torch.dtype], rank: tuple[int, int], domain: str = "any") -> Value:
         kinds = set(kinds)
-        found = self._find(lambda v: v.dtype in kinds and rank[0] <= v.dim() <= rank[1] and _holds(v, domain))
+        found = self._find(lambda v: v.dtype in kinds and rank[0] <= v.dim() <= rank[1], domain)
         if found is not None:
             return found
         dtype = self.dtype(kinds)
@@ -161,12 +161,12 @@ class Growth:
 
     def like(self, dtype: torch.dtype, shape: Sequence[int], domain: str = "any") -> Value:
         shape = tuple(shape)
-        found = self._find(lambda v: v.dtype == dtype and v.shape == shape and _holds(v, domain))
+        found = self._find(lambda v: v.dtype == dtype and v.shape == shape, domain)
         return found if found is not None else self._leaf(dtype, shape, domain)
 
     def partner(self, shape: Sequence[int], kinds: Iterable[torch.dtype], domain: str = "any") -> Value:
         shape, kinds = tuple(shape), set(kinds)
-        found = self._find(lambda v: v.dtype in kinds and _broadcasts(v.shape, shape) and _holds(v, domain))
+        found = self._find(lambda v: v.dtype in kinds and _broadcasts(v.shape, shape), domain)
         if found is not None:
             return found
         dropped = self.choose((0, 0, *range(1, len(shape) + 1)))
@@ -189,7 +189,7 @@ class Growth:
             )
         )
         value = found if found is not None else self._leaf(dtype, shape, "any", low=low, high=size - 1)
-        self.indices.append(value.origin)
+        self.pinned.append(value.origin)
         return value
 
     def constant(self, tensor: torch.Tensor) -> Value:
@@ -199,14 +199,20 @@ class Growth:
         low, high = DOMAINS[domain]
         return random_tensor(dtype, tuple(shape), self.generator, low=low, high=high, nonzero=domain != "any")
 
-    def _find(self, accept: Callable[[Value], bool]) -> Value | None:
+    def _find(self, accept: Callable[[Value], bool], domain: str = "any") -> Value | None:
         """One of the values there, the newest first, or None for a new leaf."""
-        found = [value for value in reversed(self.values) if accept(value)]
+        found = [value for value in reversed(self.values) if accept(value) and _holds(value, domain)]
         computed = [value for value in found if isinstance(value.source, Call)]
         if computed and self.integer(0, 2) < 2:
-            return self.choose(computed)
-        at = self.integer(0, 2 * len(found)) // 2
-        return found[at] if at < len(found) else None
+            value = self.choose(computed)
+        else:
+            at = self.integer(0, 2 * len(found)) // 2
+            if at == len(found):
+                return None
+            value = found[at]
+        if domain != "any":
+            self.pinned.append(value.origin)
+        return value
 
     def _sizes(self, rank: int) -> tuple[int, ...]:
         sizes = [self.choose(self.sizes) for _ in range(rank)]
@@ -233,7 +239,10 @@ class Growth:
         tensor = random_tensor(
             dtype, tuple(shape), self.generator, low=bounds[0], high=bounds[1], nonzero=domain != "any"
         )
-        return self._add_leaf(self.choose(kinds), tensor)
+        value = self._add_leaf(self.choose(kinds), tensor)
+        if domain != "any":
+            self.pinned.append(value.origin)
+        return value
 
     def _add_leaf(self, kind: str, tensor: torch.Tensor) -> Value:
         names = {"user": "x", "param": "weight", "buffer": "buffer", "constant": "c"}
@@ -339,7 +348,7 @@ class Growth:
     def _mutations(self) -> list[tuple[Leaf, Value]]:
         """Some buffers and user inputs, each with its new value."""
         pairs: list[tuple[Leaf, Value]] = []
-        leaves = [v for v in self.values if isinstance(v.source, Leaf) and v.source not in self.indices]
+        leaves = [v for v in self.values if isinstance(v.source, Leaf) and v.source not in self.pinned]
         for old in leaves[:4]:
             leaf = old.source
             assert isinstance(leaf, Leaf)

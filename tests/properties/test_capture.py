@@ -20,7 +20,9 @@ def test_doors_agree(via, program, data):
     reference = fxp.canonicalize(fxp.capture(module, inputs.args, inputs.kwargs, via="export"))
     captured = fxp.capture(module, inputs.args, inputs.kwargs, via=via)
     other = fxp.canonicalize(captured)
-    lines = difflib.unified_diff(str(reference).splitlines(), str(other).splitlines(), "export", via, lineterm="")
+    lines = difflib.unified_diff(
+        str(reference).splitlines(), str(other).splitlines(), "export", via, lineterm=""
+    )
     assert str(reference) == str(other), "\n".join(lines)
     assert reference.fingerprint == other.fingerprint
 

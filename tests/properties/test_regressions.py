@@ -29,6 +29,8 @@ CALLS = [
     # dims of the result, and dims that go by name
     (aten.diag_embed.default, (torch.arange(6.0).reshape(2, 3), 0, -2, -1), {}),
     (aten.sort.stable, (_X,), {"stable": True}),
+    # a dtype that a default decides
+    (aten.arange.start_step, (1, 4, 0.5), {}),
     # a fill value that the dtype cannot hold
     (aten.full.default, ([2], 0.5), {"dtype": torch.int64}),
     (aten.full.default, ([2], -1.5), {"dtype": torch.int32}),
