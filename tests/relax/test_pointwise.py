@@ -380,6 +380,8 @@ def test_exact_functions_of_one_operand_on_more_samples(op: Any, dtypes: Any) ->
 def test_elementary_functions_on_many_values(op: Any) -> None:
     size = torch.logspace(-37, 37, 2001, dtype=torch.float64)
     x = torch.cat([size, -size, torch.linspace(-100, 100, 4001, dtype=torch.float64)])
+    if op in (aten.sinh.default, aten.cosh.default):  # torch's own float32 is inf from 88.7 on, not 89.4
+        x = x[x.abs() < 88]
     tolerance = {**ULPS, torch.float32: 1e-6, torch.float64: 1e-14}
     check_calls([call(op, x.to(dtype)) for dtype in FLOATS], tolerance)
 
