@@ -91,7 +91,7 @@ def _pointwise(g: Editor, node: fx.Node, op: OpOverload) -> None:
         return
     dtype = _compute_dtype(op, node.meta["val"].dtype, operands)
     if "alpha" in (a.name for a in arguments) and arguments[1].name == "other":  # elu has another alpha
-        args, kwargs = _without_alpha(g, args, kwargs, arguments, dtype)
+        args, kwargs = _without_alpha(g, op, args, kwargs, dtype)
     target = op
     for i in slots:
         if isinstance(args[i], fx.Node) and isinstance(args[i].meta["val"], torch.Tensor):
@@ -118,16 +118,18 @@ def _pointwise(g: Editor, node: fx.Node, op: OpOverload) -> None:
 
 
 def _without_alpha(
-    g: Editor, args: list[Any], kwargs: dict[str, Any], arguments: Any, dtype: torch.dtype
+    g: Editor, op: OpOverload, args: list[Any], kwargs: dict[str, Any], dtype: torch.dtype
 ) -> tuple[list[Any], dict[str, Any]]:
-    """``other * alpha`` in the place of ``other``; alpha is 1."""
+    """``other * alpha`` in the place of ``other``; alpha is 1. It is ``self`` that `aten.rsub` scales."""
+    arguments = op._schema.arguments
     position = next(i for i, a in enumerate(arguments) if a.name == "alpha")
     alpha = kwargs["alpha"] if arguments[position].kwarg_only else args[position]
+    scaled = 0 if op.overloadpacket is aten.rsub else 1
     if isinstance(alpha, fx.Node) or alpha != 1:
-        if _is_tensor(args[1]):
-            args[1] = g.call(aten.mul.Scalar, _cast(g, args[1], dtype), _number(alpha, dtype))
+        if _is_tensor(args[scaled]):
+            args[scaled] = g.call(aten.mul.Scalar, _cast(g, args[scaled], dtype), _number(alpha, dtype))
         else:
-            args[1] = args[1] * alpha
+            args[scaled] = args[scaled] * alpha
     if arguments[position].kwarg_only:
         kwargs["alpha"] = 1
     else:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from fxpasses import passes as P
 from fxpasses.pipeline import Pipeline
+from fxpasses.testing import single_op_program
 from tests.passes.helpers import apply, aten, body, program_of
 
 X = torch.randn(2, 3, 4)
@@ -191,6 +192,21 @@ def test_promotion_agrees_with_torch_for_all_pairs(left, right):
         if node.op == "call_function" and torch.Tag.pointwise in node.target.tags:
             dtypes = {n.meta["val"].dtype for n in node.all_input_nodes}
             assert len(dtypes) == 1, node.format_node()
+
+
+@pytest.mark.parametrize(
+    "op", [aten.rsub.Scalar, aten.rsub.Tensor, aten.sub.Scalar, aten.sub.Tensor], ids=str
+)
+def test_alpha_is_multiplied_out_of_the_operand_that_it_scales(op):
+    x, y = torch.tensor([1, -2, 3]), torch.tensor([5, 6, 7])
+    if "Scalar" in op.name():
+        program, inputs = single_op_program(op, x, 2, 3)
+    else:
+        program, inputs = single_op_program(op, x, y, alpha=3)
+    after = apply(P.explicit_promotion, program, *inputs)
+    (call,) = after.graph.find_nodes(op="call_function", target=op)
+    assert "alpha=3" not in call.format_node()
+    assert call.args[2:] in ((), (1,))
 
 
 def test_sizes_are_read_from_the_inputs_whatever_computed_them():
