@@ -120,6 +120,9 @@ def to_exported_program(program: Program) -> ExportedProgram:
     input_specs, by_target = [], {}
     for node in graph.find_nodes(op="placeholder"):
         role: Input = node.meta["role"]
+        if role.kind == "user" and node.name in program.tensors:
+            node._rename(f"{node.name}_argument")  # torch's ExportedProgram.module mixes the two up
+            node.target = node.name
         by_target[role.target] = node.name
         kind = next(k for k, v in _INPUT_KINDS.items() if v == role.kind)
         persistent = role.persistent if role.kind == "buffer" else None
@@ -326,6 +329,9 @@ def _tensor_of(exported: ExportedProgram, target: str) -> torch.Tensor:
     return exported.constants[target]  # type: ignore[return-value]
 
 
+_ARGUMENT = " (argument)"  # after the name of an argument that a tensor of the model has too
+
+
 def _argument_names(exported: ExportedProgram, args_spec: Any, kwargs_spec: Any) -> list[str]:
     """A unique name for each flat user input: ``x``, ``xs[0]``, ``batch['mask']``."""
     entry = exported.module_call_graph[0].signature if exported.module_call_graph else None
@@ -346,12 +352,13 @@ def _argument_names(exported: ExportedProgram, args_spec: Any, kwargs_spec: Any)
     for index, name in enumerate(names):
         if name in names[:index]:
             names[index] = placeholders[index]
-    return names
+    held = {spec.target for spec in exported.graph_signature.input_specs}
+    return [f"{name}{_ARGUMENT}" if name in held else name for name in names]
 
 
 def _forward_arg_names(program: Program) -> list[str]:
     args_spec, kwargs_spec = program.in_spec.children()
-    flat = [node.meta["role"].target for node in program.inputs]
+    flat = [node.meta["role"].target.removesuffix(_ARGUMENT) for node in program.inputs]
     names, position = [], 0
     for index, child in enumerate(args_spec.children()):
         base = flat[position].split("[")[0].split(".")[0] if child.num_leaves else f"arg{index}"

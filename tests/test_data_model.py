@@ -99,6 +99,20 @@ def _counter(m: Any, x: torch.Tensor) -> torch.Tensor:
     return x * m.count
 
 
+class Namesakes(nn.Module):
+    """Arguments that are called like a parameter and a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+        self.register_buffer("cache", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor, weight: torch.Tensor, cache: torch.Tensor) -> torch.Tensor:
+        cache.mul_(2)
+        self.cache.add_(weight)
+        return x * self.weight + weight - cache + self.cache
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "nested containers in and out": lambda: Case(
         Lambda(
@@ -140,6 +154,9 @@ CASES: dict[str, Callable[[], Case]] = {
             lambda m, x: (lambda old: (m.count.add_(x.sum()), old)[1])(m.count.clone()), count=torch.ones(2)
         ),
         (X,),
+    ),
+    "arguments and tensors of the same names": lambda: Case(
+        Namesakes(), (X, torch.tensor([5.0, 6.0, 7.0]), torch.ones(3))
     ),
     "dynamic batch": lambda: Case(
         Lambda(lambda m, x: m.layer(x).relu(), layer=nn.Linear(3, 5)),
