@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.export.graph_signature import (
     ConstantArgument,
@@ -101,6 +102,7 @@ def from_exported_program(exported: ExportedProgram) -> Program:
     output = graph.output_node()
     output.args = (tuple(output.args[0]),)  # type: ignore[arg-type]
     output.meta["roles"] = tuple(roles)
+    _join_outputs(graph)
     return Program(
         graph_module=module,
         tensors=tensors,
@@ -111,7 +113,11 @@ def from_exported_program(exported: ExportedProgram) -> Program:
 
 
 def to_exported_program(program: Program) -> ExportedProgram:
-    """The `ExportedProgram` of *program*; `torch.export.save` takes it."""
+    """The `ExportedProgram` of *program*; `torch.export.save` takes it.
+
+    An output that may share memory with a mutated buffer or argument is cloned,
+    because `ExportedProgram.module` writes mutations before it returns.
+    """
     from torch.export.exported_program import ModuleCallEntry, ModuleCallSignature
 
     module, _ = copy_graph_module(program.graph_module)
@@ -137,6 +143,7 @@ def to_exported_program(program: Program) -> ExportedProgram:
             state[role.target] = torch.nn.Parameter(tensor, requires_grad=tensor.requires_grad)
         else:
             state[role.target] = tensor
+    _separate_outputs(graph)
     output_specs = []
     for role_, value in zip(graph.output_node().meta["roles"], graph.output_node().args[0], strict=True):  # type: ignore[arg-type]
         kind_ = next(k for k, v in _OUTPUT_KINDS.items() if v == role_.kind)
@@ -354,6 +361,57 @@ def _argument_names(exported: ExportedProgram, args_spec: Any, kwargs_spec: Any)
             names[index] = placeholders[index]
     held = {spec.target for spec in exported.graph_signature.input_specs}
     return [f"{name}{_ARGUMENT}" if name in held else name for name in names]
+
+
+_SEPARATED = "fxpasses.separated"  # in the metadata that a .pt2 file keeps
+
+
+def _separate_outputs(graph: fx.Graph) -> None:
+    """Clone each output that may be a view of a placeholder that another output mutates."""
+    output = graph.output_node()
+    values, roles = list(output.args[0]), output.meta["roles"]  # type: ignore[arg-type]
+    mutated = {role.target for role in roles if role.target is not None}
+    for index, (value, role) in enumerate(zip(values, roles, strict=True)):
+        if not isinstance(value, fx.Node) or not isinstance(value.meta.get("val"), torch.Tensor):
+            continue
+        if {p.meta["role"].target for p in _may_share_memory(value)} & (mutated - {role.target}):
+            with graph.inserting_before(output):
+                values[index] = graph.call_function(torch.ops.aten.clone.default, (value,))
+            values[index].meta.update(value.meta, custom={**value.meta.get("custom", {}), _SEPARATED: True})
+    output.args = (tuple(values),)
+
+
+def _join_outputs(graph: fx.Graph) -> None:
+    """Take away what `_separate_outputs` added: an output of a program is a value, not a piece of memory."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.clone.default):
+        if _SEPARATED in node.meta.get("custom", {}):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+def _may_share_memory(value: fx.Node) -> set[fx.Node]:
+    """The placeholders that *value* may be a view of.
+
+    Alias annotations of the schemas tell, except for composite operators, which
+    may return an operand itself (`dropout`) or a view of one (`einsum`) without.
+    """
+    found, queue = set(), [value]
+    while queue:
+        node = queue.pop()
+        op = node.target
+        if node.op == "placeholder":
+            found.add(node)
+        elif not isinstance(op, OpOverload) or op._can_decompose():
+            queue += node.all_input_nodes
+        else:
+            annotated = {
+                argument.name for argument in op._schema.arguments if argument.alias_info is not None
+            }
+            names = [argument.name for argument in op._schema.arguments]
+            given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+            for name in annotated & given.keys():
+                queue += [item for item in pytree.tree_leaves(given[name]) if isinstance(item, fx.Node)]
+    return found
 
 
 def _forward_arg_names(program: Program) -> list[str]:

@@ -70,3 +70,24 @@ def test_running_a_program_leaves_the_exported_one_alone():
     program(X)
     assert program.tensors["count"] == 1
     assert exported.state_dict["count"] == 0
+
+
+def test_old_values_of_what_is_mutated_leave_a_program_as_values():
+    class Swap(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("a", torch.tensor([1.0, 2.0]))
+            self.register_buffer("b", torch.tensor([3.0, 4.0]))
+
+        def forward(self, x):
+            old_a, old_b, old_x = self.a.clone(), self.b.clone(), x.clone()
+            self.a.copy_(old_b)
+            self.b.copy_(old_a)
+            x.add_(1)
+            return old_a.reshape(2, 1), old_x, nn.functional.dropout(old_b, training=False)
+
+    x = torch.zeros(2)
+    program = fxp.canonicalize(program_of(Swap(), x))
+    assert not program.graph.find_nodes(op="call_function", target=aten.clone.default)
+    for module in (program.to_module(), program.to_exported_program().module()):
+        fxp.testing.assert_equivalent(Swap(), module, (x,), calls=3)
