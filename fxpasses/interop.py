@@ -367,17 +367,25 @@ _SEPARATED = "fxpasses.separated"  # in the metadata that a .pt2 file keeps
 
 
 def _separate_outputs(graph: fx.Graph) -> None:
-    """Clone each output that may be a view of a placeholder that another output mutates."""
+    """Clone each output that may be a view of a placeholder that another output mutates.
+
+    And each new value of two mutations: torch's signature knows mutations by
+    the name of the value.
+    """
     output = graph.output_node()
     values, roles = list(output.args[0]), output.meta["roles"]  # type: ignore[arg-type]
     mutated = {role.target for role in roles if role.target is not None}
+    written: set[fx.Node] = set()
     for index, (value, role) in enumerate(zip(values, roles, strict=True)):
         if not isinstance(value, fx.Node) or not isinstance(value.meta.get("val"), torch.Tensor):
             continue
-        if {p.meta["role"].target for p in _may_share_memory(value)} & (mutated - {role.target}):
+        sources = {node.meta["role"].target for node in _may_share_memory(value)}
+        if sources & (mutated - {role.target}) or (role.target is not None and value in written):
             with graph.inserting_before(output):
                 values[index] = graph.call_function(torch.ops.aten.clone.default, (value,))
             values[index].meta.update(value.meta, custom={**value.meta.get("custom", {}), _SEPARATED: True})
+        elif role.target is not None:
+            written.add(value)
     output.args = (tuple(values),)
 
 

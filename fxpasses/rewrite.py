@@ -22,6 +22,7 @@ from torch.fx.node import map_aggregate
 
 from fxpasses.errors import FxpassesError, source_line
 from fxpasses.program import Input, Program, body_of, graph_modules, make_graph_module
+from fxpasses.recurrence import RECURRENT_LAYERS, one_step_shapes
 from fxpasses.schema import bind, is_pure
 
 if TYPE_CHECKING:
@@ -417,7 +418,8 @@ def fake_value(fake_mode: Any, node: fx.Node) -> Any:
     args, kwargs = map_aggregate((node.args, node.kwargs), value)  # type: ignore[misc]
     shape_env: ShapeEnv | None = fake_mode.shape_env
     quiet = shape_env.suppress_guards() if shape_env is not None else contextlib.nullcontext()
-    with fake_mode, quiet, torch.no_grad():
+    steps = one_step_shapes() if node.target in RECURRENT_LAYERS else contextlib.nullcontext()
+    with fake_mode, quiet, steps, torch.no_grad():
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 

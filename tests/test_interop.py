@@ -91,3 +91,22 @@ def test_old_values_of_what_is_mutated_leave_a_program_as_values():
     assert not program.graph.find_nodes(op="call_function", target=aten.clone.default)
     for module in (program.to_module(), program.to_exported_program().module()):
         fxp.testing.assert_equivalent(Swap(), module, (x,), calls=3)
+
+
+def test_one_value_may_be_the_new_one_of_two_buffers():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("a", torch.zeros(2))
+            self.register_buffer("b", torch.zeros(2))
+
+        def forward(self, x):
+            new = self.a + x
+            self.a.copy_(new)
+            self.b.copy_(new)
+            return new
+
+    program = fxp.canonicalize(program_of(Both(), torch.ones(2)))
+    again = fxp.Program.from_exported_program(program.to_exported_program())
+    assert str(again) == str(program)
+    fxp.testing.assert_equivalent(Both(), program.to_module(), (torch.ones(2),), calls=3)

@@ -21,6 +21,7 @@ from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source
 from fxpasses.errors import CaptureError
 from fxpasses.program import Input, Program
+from fxpasses.recurrence import one_step_shapes
 
 __all__ = ["by_export", "export", "inference_tracing", "load_pt2", "quiet", "with_traced_constants"]
 
@@ -38,7 +39,7 @@ def export(source: Source, *, strict: bool = False) -> Captured:
     """Export a module, and make a `Program` of the result."""
     # Dynamo would read the hook as code of the model's.
     containers = nullcontext() if strict else _output_containers(source.root)
-    with inference_tracing(), containers, quiet():
+    with inference_tracing(), one_step_shapes(), containers, quiet():
         exported = torch.export.export(
             source.root,
             source.args,
