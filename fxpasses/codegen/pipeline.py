@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from fxpasses.codegen.schedules import schedule
+from fxpasses.codegen.vector_math import vector_math
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["cpu_pipeline", "kernel_passes", "lower_kernel", "tir_pipeline"]
@@ -60,7 +61,8 @@ def cpu_pipeline(target: Any, *, careful: bool = False) -> Any:
 def tir_pipeline() -> str:
     """The name under which TVM finds the passes from scheduled kernels to code.
 
-    They are those of TVM that a CPU needs. Indices are not narrowed to 32 bits.
+    They are those of TVM that a CPU needs, and `vector_math`. Indices are not
+    narrowed to 32 bits.
     """
     s_tir, tirx = T.s_tir.transform, T.tirx.transform
 
@@ -79,6 +81,7 @@ def tir_pipeline() -> str:
                 tirx.BF16ComputeLegalize(),
                 s_tir.LoopPartition(),
                 _same_width(),
+                vector_math(),
                 tirx.VectorizeLoop(True),
                 tirx.StorageRewrite(),
                 s_tir.HoistIfThenElse(),

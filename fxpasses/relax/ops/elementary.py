@@ -33,8 +33,7 @@ def rsqrt(x: Any) -> Any:
 
 def sigmoid(x: Any) -> Any:
     """``1 / (1 + exp(-x))``."""
-    one = S.const(1.0, S.dtype_of(x))
-    return S.divide(one, S.add(one, T.tirx.exp(S.negative(x))))
+    return T.tirx.sigmoid(x)
 
 
 def copysign(x: Any, y: Any) -> Any:

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from fxpasses.errors import UnsupportedOperatorError
+from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import accumulator, const, convert, grid, load, loops, store
+from fxpasses.relax.ops.elementary import sigmoid
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -143,25 +145,24 @@ class _Cell:
     step: Callable[..., list[Any]]
 
 
-def _sigmoid(x: Any) -> Any:
-    one = const(1, str(x.ty.dtype))
-    return one / (one + T.te.exp(-x))
+def _tanh(x: Any) -> Any:
+    return S.call_libm("tanh", x)  # TVM's own loses what is small
 
 
 def _lstm_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
     enter, forget, new, leave = (g + o for g, o in zip(gates, own, strict=True))
-    cell = _sigmoid(forget) * states[1] + _sigmoid(enter) * T.te.tanh(new)
-    return [_sigmoid(leave) * T.te.tanh(cell), cell]
+    cell = sigmoid(forget) * states[1] + sigmoid(enter) * _tanh(new)
+    return [sigmoid(leave) * _tanh(cell), cell]
 
 
 def _gru_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
-    reset, keep = (_sigmoid(g + o) for g, o in zip(gates[:2], own[:2], strict=True))
-    new = T.te.tanh(gates[2] + reset * own[2])
+    reset, keep = (sigmoid(g + o) for g, o in zip(gates[:2], own[:2], strict=True))
+    new = _tanh(gates[2] + reset * own[2])
     return [(states[0] - new) * keep + new]
 
 
 def _tanh_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
-    return [T.te.tanh(gates[0] + own[0])]
+    return [_tanh(gates[0] + own[0])]
 
 
 def _relu_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
