@@ -107,10 +107,21 @@ def inspect(
         out.print(repr(program), markup=False, soft_wrap=True)
 
 
+def _rules(wanted: bool) -> None:
+    if wanted:
+        from fxpasses.verify import rules_by_level
+
+        out.print(console.rules_table(rules_by_level()))
+        raise typer.Exit
+
+
 @app.command()
 def verify(
     file: Pt2File,
     level: Annotated[Level, typer.Option(help="The rules to check.")] = "well-formed",
+    rules: Annotated[
+        bool, typer.Option("--rules", help="Print all rules and end.", callback=_rules, is_eager=True)
+    ] = False,
 ) -> None:
     """Check a saved program against the rules; exit code 1 if it breaks any."""
     with _stage(f"load {file}"):

@@ -26,7 +26,7 @@ from fxpasses.program import Program
 from fxpasses.rules import LEVELS, RULES, Rule, rule
 from fxpasses.rules.subject import Subject
 
-__all__ = ["RULES", "Report", "Rule", "Violation", "rule", "rules_table", "verify"]
+__all__ = ["RULES", "Report", "Rule", "Violation", "rule", "rules_by_level", "rules_table", "verify"]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def verify(
         raise ValueError(f"unknown level {level!r}; levels are {' and '.join(map(repr, names))}")
     if rules is None:
         wanted = [*names[: names.index(level) + 1], *(["strict"] if strict else [])]
-        rules = (r for r in _by_level() if r.level in wanted)
+        rules = (r for r in rules_by_level() if r.level in wanted)
     chosen = tuple(rules)
     subject = Subject(program, before)
     violations = [
@@ -127,13 +127,14 @@ def verify(
     return Report(violations, level, chosen)
 
 
-def _by_level() -> list[Rule]:
+def rules_by_level() -> list[Rule]:
+    """All rules, those that every program keeps first."""
     return sorted(RULES.values(), key=lambda r: LEVELS.index(r.level))
 
 
 def rules_table() -> str:
     """All rules as a Markdown table: name, level and what is checked."""
-    rows = [("rule", "level", "what holds"), *((r.name, r.level, r.doc) for r in _by_level())]
+    rows = [("rule", "level", "what holds"), *((r.name, r.level, r.doc) for r in rules_by_level())]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"

@@ -132,6 +132,12 @@ def test_a_missing_file(fxpasses, tmp_path: Path) -> None:
     assert "does not exist" in run.err
 
 
+def test_verify_lists_its_rules(fxpasses) -> None:
+    run = fxpasses("verify", "--rules")
+    assert run.code == 0
+    assert all(name in run.out for name in fxp.verify.RULES)
+
+
 @pytest.mark.parametrize("command", ["inspect", "verify"])
 def test_a_file_that_is_no_program(fxpasses, tmp_path: Path, command: str) -> None:
     path = tmp_path / "foreign.pt2"

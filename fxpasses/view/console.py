@@ -19,7 +19,7 @@ from fxpasses.view.tables import byte_text, history_rows, report_headline, repor
 if TYPE_CHECKING:
     from fxpasses.pipeline import History
     from fxpasses.program import Program
-    from fxpasses.verify import Report
+    from fxpasses.verify import Report, Rule
 
 __all__ = [
     "arguments_table",
@@ -28,6 +28,7 @@ __all__ = [
     "operators_table",
     "plain_table",
     "report_table",
+    "rules_table",
     "summary_table",
 ]
 
@@ -73,6 +74,11 @@ def report_table(report: Report) -> Table:
     """One row for each violation: rule, node, problem, source line."""
     header, *rows = report_rows(report)
     return plain_table(report_headline(report), header, rows)
+
+
+def rules_table(rules: Iterable[Rule]) -> Table:
+    """One row for each rule: name, level, what holds."""
+    return plain_table("Rules", ["rule", "level", "what holds"], [(r.name, r.level, r.doc) for r in rules])
 
 
 def summary_table(program: Program, title: str) -> Table:
