@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from fxpasses.errors import FxpassesError
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["host_target", "missing_features", "resolve_target", "target_features", "vector_bytes"]
+__all__ = ["CpuInfo", "host_target", "missing_features", "resolve_target", "target_features", "vector_bytes"]
 
 # Instruction sets that a compiler uses on its own account: LLVM's name, and the
 # kernel's name of the same thing in /proc/cpuinfo.
@@ -106,6 +107,24 @@ def vector_bytes(target: Any) -> int:
     if "avx512f" in features:
         return 64
     return 32 if "avx" in features else 16
+
+
+@dataclass(frozen=True)
+class CpuInfo:
+    """What the rules need to know of a CPU: bytes in a vector register, and how many there are."""
+
+    vector_bytes: int
+    registers: int
+
+    @staticmethod
+    def of(target: Any) -> CpuInfo:
+        wide = vector_bytes(target)
+        known = "avx512f" in target_features(target) or not target_features(target)
+        return CpuInfo(wide, 32 if known and wide != 32 else 16)
+
+    def lanes(self, dtype: Any) -> int:
+        """Values of *dtype* in a register."""
+        return max(self.vector_bytes * 8 // max(dtype.bits, 8), 1)
 
 
 @cache

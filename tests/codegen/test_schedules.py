@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fxpasses.codegen.pipeline import tir_pipeline
-from fxpasses.codegen.schedules import CpuInfo, _Kernel, schedule_function
-from fxpasses.codegen.target import host_target
+from fxpasses.codegen.schedules import schedule_function
+from fxpasses.codegen.schedules.kernel import Kernel
+from fxpasses.codegen.target import CpuInfo, host_target
 from fxpasses.relax import tvm_api as T
 
 
@@ -377,7 +378,7 @@ def test_a_kernel_without_loops_is_left_as_it_is():
 
 
 def test_a_rule_that_fails_half_way_leaves_no_trace():
-    kernel = _Kernel(elementwise((40, 64), "float32", lambda a: a + a), CpuInfo.of(host_target()))
+    kernel = Kernel(elementwise((40, 64), "float32", lambda a: a + a), CpuInfo.of(host_target()))
     before = kernel.sch.mod.script()
 
     def fails(kernel):

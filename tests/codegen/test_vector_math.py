@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from fxpasses.codegen.pipeline import tir_pipeline
-from fxpasses.codegen.schedules import CpuInfo, schedule_function
-from fxpasses.codegen.target import host_target
+from fxpasses.codegen.schedules import schedule_function
+from fxpasses.codegen.target import CpuInfo, host_target
 from fxpasses.codegen.vector_math import FORMULAS
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T

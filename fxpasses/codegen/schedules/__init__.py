@@ -1,0 +1,100 @@
+"""Schedules for CPU kernels, chosen by rule.
+
+`schedule` gives each kernel of a module loops that run in parallel and in
+vectors. A kernel is a row of blocks, each of which computes one buffer. Cheap
+elementwise blocks are inlined into those that read them; what remains is
+scheduled by the first rule that fits:
+
+=================  ===================================================================
+kernel of blocks   `rows`: a softmax or a norm, all blocks of a row in one loop
+each product       `product`: a matmul or a convolution, with what follows it
+each other block   `BLOCK_RULES`: `reduction`, `elementwise`, `outer`, the first that fits
+=================  ===================================================================
+
+A rule that does not fit leaves the kernel as it was; the schedule primitives
+check that each step keeps the meaning.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from fxpasses.codegen.schedules.elementwise import elementwise, outer
+from fxpasses.codegen.schedules.inline import inline
+from fxpasses.codegen.schedules.kernel import Kernel
+from fxpasses.codegen.schedules.products import product, tail_of
+from fxpasses.codegen.schedules.reductions import pad_sums, reduction
+from fxpasses.codegen.schedules.rows import rows
+from fxpasses.codegen.target import CpuInfo
+from fxpasses.relax import tvm_api as T
+
+__all__ = ["BLOCK_RULES", "schedule", "schedule_function"]
+
+log = logging.getLogger(__name__)
+
+BLOCK_RULES = (reduction, elementwise, outer)
+
+
+def schedule(target: Any, trial: Callable[[Any], Any] | None = None) -> Any:
+    """The module pass that schedules every kernel for *target*.
+
+    *trial* is called with each scheduled kernel; one for which it raises an
+    error stays as it was.
+    """
+    cpu = CpuInfo.of(target)
+
+    def run(mod: Any, _context: Any) -> Any:
+        updates = {}
+        for name, function in mod.functions_items():
+            if isinstance(function, T.tirx.PrimFunc) and "tirx.is_scheduled" not in (function.attrs or {}):
+                updates[name] = _tried(schedule_function(function, cpu), function, trial)
+        for name, function in updates.items():
+            mod.update_func(name, function)
+        return mod
+
+    return T.tvm.transform.module_pass(run, opt_level=0, name="fxpasses.schedule")
+
+
+def _tried(scheduled: Any, function: Any, trial: Callable[[Any], Any] | None) -> Any:
+    if trial is None:
+        return scheduled
+    try:
+        trial(scheduled)
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.warning("a schedule was left out, because TVM cannot lower it: %s", error)
+        return function
+    return scheduled
+
+
+def schedule_function(function: Any, cpu: CpuInfo) -> Any:
+    """*function* scheduled; as it was where no rule fits."""
+    for steps in ((inline, pad_sums, _apply_rules), (pad_sums, _apply_rules)):
+        kernel = Kernel(function, cpu)
+        try:
+            for step in steps:
+                step(kernel)
+        except (T.ScheduleError, T.InternalError):
+            continue
+        return kernel.sch.mod["main"].with_attr("tirx.is_scheduled", True)
+    return function
+
+
+def _apply_rules(kernel: Kernel) -> None:
+    blocks = kernel.blocks()
+    if any(0 in block.extents for block in blocks):
+        return
+    products = [block for block in blocks if block.factors]
+    if len(blocks) > 1 and not products and kernel.attempt(rows, blocks):
+        return
+    done = set()
+    for block in products:
+        tail = tail_of(kernel, blocks, block)
+        if kernel.attempt(product, block, tail):
+            done |= {block.name, tail.name if tail is not None else ""}
+    for block in blocks:
+        if block.name not in done:
+            any(
+                kernel.attempt(rule, kernel.block(block.rv)) for rule in BLOCK_RULES
+            )  # up to the first that fits

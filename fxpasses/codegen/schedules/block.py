@@ -1,0 +1,146 @@
+"""`Block`: what the rules ask about one block of a kernel, which computes one buffer."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fxpasses.codegen.schedules.expressions import int_value, op_name, returning_none
+from fxpasses.codegen.target import CpuInfo
+from fxpasses.relax import tvm_api as T
+
+if TYPE_CHECKING:
+    from fxpasses.codegen.schedules.kernel import Kernel
+
+__all__ = ["Block"]
+
+# Calls that take an instruction or two.
+_CHEAP = {
+    "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "fabs", "floor", "if_then_else", "isnan",
+    "likely", "nearbyint", "reinterpret", "round", "shift_left", "shift_right", "trunc",
+}  # fmt: skip
+
+
+class Block:
+    """A block of a kernel, as it is now."""
+
+    def __init__(self, kernel: Kernel, rv: Any) -> None:
+        self.kernel, self.rv = kernel, rv
+        self.stmt = kernel.sch.get(rv)
+        self.name: str = self.stmt.name_hint
+        body = self.stmt.body
+        self.store = body if isinstance(body, T.tirx.BufferStore) else None
+
+    @cached_property
+    def kinds(self) -> str:
+        """For each axis ``S`` (of the output), ``R`` (summed) or ``O`` (another)."""
+        letters = {T.tirx.IterVar.DataPar: "S", T.tirx.IterVar.CommReduce: "R"}
+        return "".join(letters.get(axis.iter_type, "O") for axis in self.stmt.iter_vars)
+
+    @cached_property
+    def vars(self) -> list[Any]:
+        return [axis.var for axis in self.stmt.iter_vars]
+
+    @cached_property
+    def extents(self) -> list[int | None]:
+        """The length of each axis; None where it is symbolic."""
+        return [int_value(axis.dom.extent) for axis in self.stmt.iter_vars]
+
+    @property
+    def loops(self) -> list[Any]:
+        return list(self.kernel.sch.get_loops(self.rv))
+
+    @cached_property
+    def loads(self) -> list[Any]:
+        """All loads in the body, the accumulator of a reduction left out."""
+        assert self.store is not None
+        own = self.store.buffer if "R" in self.kinds else None
+        loads: list[Any] = []
+        T.tvm_ffi.structural_walk(self.stmt.body, (T.ir.TensorLoad, returning_none(loads.append)))
+        return [load for load in loads if own is None or not load.source.same_as(own)]
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether every axis is a loop of its own, so that loops can be told from axes."""
+        return len(self.loops) == len(self.vars)
+
+    @cached_property
+    def is_elementwise(self) -> bool:
+        """Whether each step makes one element of the output from no other."""
+        return (
+            self.store is not None
+            and set(self.kinds) <= {"S"}
+            and self.stmt.init is None
+            and len(self.store.indices) == len(self.vars)
+            and all(i.same_as(v) for i, v in zip(self.store.indices, self.vars, strict=True))
+        )
+
+    @cached_property
+    def is_reduction(self) -> bool:
+        """Whether it is a sum, a maximum or the like, with its summed axes last."""
+        return (
+            self.store is not None
+            and self.stmt.init is not None
+            and "R" in self.kinds
+            and self.kinds == "S" * self.rank + "R" * (len(self.kinds) - self.rank)
+            and len(self.store.indices) == self.rank
+            and all(i.same_as(v) for i, v in zip(self.store.indices, self.vars, strict=False))
+        )
+
+    @property
+    def rank(self) -> int:
+        """How many axes are not summed."""
+        return self.kinds.count("S")
+
+    @cached_property
+    def is_padded(self) -> bool:
+        """Whether `pad_summed_axes` put a condition into it."""
+        found: list[Any] = []
+        T.tvm_ffi.structural_walk(
+            self.stmt.body, (T.ir.Call, returning_none(lambda call: found.append(op_name(call))))
+        )
+        return "likely" in found
+
+    @cached_property
+    def factors(self) -> tuple[Any, Any] | None:
+        """The two loads of ``C[...] = C[...] + A[...] * B[...]``, None for another body."""
+        if not self.is_reduction or not isinstance(self.store.value, T.tirx.Add):  # type: ignore[union-attr]
+            return None
+        total, term = self.store.value.a, self.store.value.b  # type: ignore[union-attr]
+        if not isinstance(total, T.ir.TensorLoad) or not total.source.same_as(self.store.buffer):  # type: ignore[union-attr]
+            return None
+        if not isinstance(term, T.tirx.Mul):
+            return None
+        sides = tuple(s.value if isinstance(s, T.tirx.Cast) else s for s in (term.a, term.b))
+        return sides if all(isinstance(s, T.ir.TensorLoad) for s in sides) else None  # type: ignore[return-value]
+
+    @cached_property
+    def is_costly(self) -> bool:
+        """Whether its value takes more than a few instructions."""
+        found: list[Any] = []
+        T.tvm_ffi.structural_walk(
+            self.stmt.body,
+            [
+                (T.ir.Call, returning_none(lambda call: found.append(op_name(call) not in _CHEAP))),
+                (T.tirx.Div, returning_none(lambda _: found.append(True))),
+            ],
+        )
+        return any(found)
+
+    def lanes(self, cpu: CpuInfo) -> int:
+        """Elements that one vector step makes: as many as fit of the widest type."""
+        assert self.store is not None
+        dtypes = [load.source.dtype for load in self.loads] + [self.store.buffer.dtype]
+        return min(map(cpu.lanes, dtypes))
+
+    def loads_of(self, other: Block) -> list[Any]:
+        """The loads of this block that read what *other* makes."""
+        assert other.store is not None
+        return [load for load in self.loads if load.source.same_as(other.store.buffer)]
+
+    def uses(self, expressions: Any) -> set[int]:
+        """The positions of the axes that occur in *expressions*."""
+        found: list[Any] = []
+        for expression in expressions:
+            T.tvm_ffi.structural_walk(expression, (T.tirx.Var, returning_none(found.append)))
+        return {i for i, var in enumerate(self.vars) if any(var.same_as(f) for f in found)}

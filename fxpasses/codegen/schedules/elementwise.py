@@ -1,0 +1,79 @@
+"""Blocks without a sum: outer loops in parallel, the innermost in vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fxpasses.codegen.schedules.block import Block
+from fxpasses.codegen.schedules.expressions import elements, same
+from fxpasses.codegen.schedules.kernel import PARALLEL_ELEMENTS, Kernel, NoFit
+
+__all__ = ["elementwise", "outer"]
+
+
+def elementwise(kernel: Kernel, block: Block) -> None:
+    """Outer loops in parallel, the innermost in vectors."""
+    if not (block.is_elementwise and block.is_plain and block.vars):
+        raise NoFit
+    lanes = block.lanes(kernel.cpu)
+    loops = block.loops
+    flat = _flat_axes(block)
+    outer, inner = loops[: len(loops) - flat], kernel.fuse(loops[len(loops) - flat :])
+    guarded = False
+    if not outer:
+        extent = kernel.extent(inner)
+        size = _chunk(extent, lanes)
+        if size is not None:
+            guarded = extent is None or extent % size != 0
+            chunk, inner = kernel.sch.split(inner, [None, size])
+            outer = [chunk]
+    if outer:
+        kernel.parallel(kernel.fuse(outer), elements(block.extents))
+    kernel.vectorize(inner, lanes, guarded=guarded)
+
+
+def _flat_axes(block: Block) -> int:
+    """How many of the last axes all operands run through as one stretch of memory, or not at all."""
+    assert block.store is not None
+    count = 1
+    while count < len(block.vars):
+        axes = range(len(block.vars) - count - 1, len(block.vars))
+        accesses = [(load.source, load.indices) for load in block.loads]
+        accesses.append((block.store.buffer, block.store.indices))
+        if not all(_is_stretch(block, buffer, indices, axes) for buffer, indices in accesses):
+            break
+        count += 1
+    return count
+
+
+def _is_stretch(block: Block, buffer: Any, indices: Any, axes: range) -> bool:
+    if not block.uses(indices) & set(axes):
+        return True
+    if len(indices) < len(axes):
+        return False
+    tail = list(zip(indices, buffer.shape, strict=True))[-len(axes) :]
+    whole = all(
+        index.same_as(block.vars[axis]) and same(size, block.stmt.iter_vars[axis].dom.extent)
+        for (index, size), axis in zip(tail, axes, strict=True)
+    )
+    return whole and not block.uses(indices[: len(indices) - len(axes)]) & set(axes)
+
+
+def _chunk(extent: int | None, lanes: int) -> int | None:
+    """How much of a flat loop one thread takes at a time; None to take all of it."""
+    if extent is None:
+        return 64 * lanes
+    if extent < PARALLEL_ELEMENTS:
+        return None
+    if extent % lanes == 0:
+        vectors = extent // lanes
+        return lanes * max(size for size in range(1, 129) if vectors % size == 0)
+    return 64 * lanes
+
+
+def outer(kernel: Kernel, block: Block) -> None:
+    """A block of any other form: its leading loops over the output in parallel."""
+    count = len(block.kinds) - len(block.kinds.lstrip("S"))
+    if not (count and block.is_plain):
+        raise NoFit
+    kernel.parallel(kernel.fuse(block.loops[:count]), elements(block.extents))

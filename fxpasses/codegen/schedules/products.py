@@ -1,0 +1,161 @@
+"""Sums of products: a tile of the output stays in registers while the summed axes run.
+
+The rule covers products of matrices, in batches or not, and convolutions. What
+follows the product is computed in the tile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fxpasses.codegen.schedules.block import Block
+from fxpasses.codegen.schedules.expressions import elements, same
+from fxpasses.codegen.schedules.kernel import Kernel, NoFit
+from fxpasses.codegen.target import CpuInfo
+from fxpasses.relax import tvm_api as T
+
+__all__ = ["product", "tail_of"]
+
+
+def tail_of(kernel: Kernel, blocks: list[Block], product: Block) -> Block | None:
+    """The elementwise block that alone reads a product, and can be computed with it."""
+    readers = kernel.sch.get_consumers(product.rv)
+    if len(readers) != 1:
+        return None
+    tail = kernel.block(readers[0])
+    names = [block.name for block in blocks]
+    before = names[: names.index(product.name) + 1]
+    ready = all(kernel.sch.get(rv).name_hint in before for rv in kernel.sch.get_producers(tail.rv))
+    return tail if ready and _reads_all(tail, product) else None
+
+
+def _reads_all(tail: Block, product: Block) -> bool:
+    """Whether each step of *tail* reads one element of *product*, and no two the same.
+
+    If not, moving it into the loops of the product would lose the steps that
+    read nothing, such as the border of a padding.
+    """
+    if not tail.is_elementwise:
+        return False
+    for load in tail.loads_of(product):
+        axes = [[i for i, var in enumerate(tail.vars) if var.same_as(index)] for index in load.indices]
+        if sorted(axis for found in axes for axis in found) != list(range(len(tail.vars))):
+            return False
+        sizes = [tail.stmt.iter_vars[axis].dom.extent for (axis,) in axes]
+        if not all(map(same, sizes, load.source.shape)):
+            return False
+    return True
+
+
+def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
+    """Tile a sum of products: a few rows by a few vectors of the output stay in registers."""
+    sch = kernel.sch
+    if not block.is_plain:
+        raise NoFit
+    m, n = _tile_axes(block)
+    trivial = all(_is_trivial(load) for load in block.factors or ())
+    rows, vectors, width = _tile(kernel.cpu, block, m, n, trivial)
+    columns = vectors * width
+    rv = block.rv
+    padding = [1] * len(block.vars)
+    for axis, size in ((m, rows), (n, columns)):
+        extent = block.extents[axis] if axis is not None else size
+        if axis is not None and (extent is None or extent % size):
+            padding[axis] = size
+    copies: list[Any] = []
+    if any(size > 1 for size in padding):
+        sources = {sch.get(p).name_hint for p in sch.get_producers(rv)}
+        sch.pad_einsum(rv, padding)
+        copies = [p for p in sch.get_producers(rv) if sch.get(p).name_hint not in sources]
+        (back,) = sch.get_consumers(rv)
+        if tail is None:
+            out = back
+        else:
+            sch.compute_inline(back)
+            out = tail.rv
+    else:
+        out = tail.rv if tail is not None else sch.cache_write(rv, 0, "local")
+    loops = list(sch.get_loops(rv))
+    outer = [loop for i, loop in enumerate(loops[: block.rank]) if i not in (m, n)]
+    summed = loops[block.rank :]
+    n_outer, n_vectors, n_lanes = sch.split(loops[n], [None, vectors, width])
+    if m is None:
+        tiles, inner = [n_outer], [n_vectors, n_lanes]
+    else:
+        m_outer, m_inner = sch.split(loops[m], [None, rows])
+        tiles, inner = [n_outer, m_outer], [m_inner, n_vectors, n_lanes]
+    sch.reorder(*outer, *tiles, *summed, *inner)
+    tile = kernel.fuse([*outer, *tiles])
+    kernel.parallel(tile, elements(block.extents))
+    for copy in copies:
+        kernel.move(copy, tile)
+        kernel.vectorize(sch.get_loops(copy)[-1], block.lanes(kernel.cpu))
+    kernel.move(out, tile, after=True)
+    sch.set_scope(rv, 0, "local")
+    kernel.in_registers(inner)
+    start = sch.decompose_reduction(rv, summed[0])
+    kernel.in_registers(sch.get_loops(start)[-len(inner) :])
+    *lead, last = sch.get_loops(out)
+    if kernel.extent(last) == columns and padding[n] == 1:  # else it stores behind a condition
+        kernel.in_registers([*lead[-1:], *sch.split(last, [vectors, width])])
+
+
+def _tile_axes(block: Block) -> tuple[int | None, int]:
+    """The axes of the rows (None: there is none) and of the vectors of a product's tile."""
+    left, right = (block.uses(load.indices) for load in block.factors or ())
+    n = block.rank - 1
+    if n < 0:
+        raise NoFit
+    if n in left and n not in right:
+        left, right = right, left
+    if n in left or n not in right:
+        raise NoFit
+    others = [axis for axis in range(n) if axis in left and axis not in right]
+    return (others[-1] if others else None), n
+
+
+def _is_trivial(load: Any) -> bool:
+    """Whether each index is an axis by itself."""
+    return all(isinstance(index, T.tirx.Var | T.tirx.IntImm) for index in load.indices)
+
+
+def _tile(cpu: CpuInfo, block: Block, m: int | None, n: int, can_pad: bool) -> tuple[int, int, int]:
+    """The tile that is kept in registers: rows, vectors in a row, elements in a vector."""
+    assert block.store is not None
+    lanes = cpu.lanes(block.store.buffer.dtype)
+    vectors, width = _columns(block.extents[n], lanes, can_pad)
+    if m is None:
+        return 1, vectors, width
+    height = block.extents[m]
+    most = max(min(cpu.registers * 3 // 4 // (vectors * -(-width // lanes)), 14), 1)
+    if height is not None and height <= most:
+        return height, vectors, width
+    if height is not None:
+        for rows in range(most, max(most // 2, 1) - 1, -1):
+            if height % rows == 0:
+                return rows, vectors, width
+    if not can_pad:
+        raise NoFit
+    if height is None:
+        return min(most, 8), vectors, width
+    rows = min(range(max(most // 2, 1), most + 1), key=lambda rows: (-(-height // rows) * rows, -rows))
+    return rows, vectors, width
+
+
+def _columns(extent: int | None, lanes: int, can_pad: bool) -> tuple[int, int]:
+    """How many vectors of how many elements make a row of the tile."""
+    if extent is None:
+        if not can_pad:
+            raise NoFit
+        return 2, lanes
+    if extent <= lanes:
+        return 1, extent
+    for width in range(lanes, lanes // (2 if can_pad else 4), -1):
+        if extent % width == 0:
+            count = extent // width
+            return max(vectors for vectors in (4, 3, 2, 1) if count % vectors == 0), width
+    if not can_pad:
+        if extent > 2 * lanes:
+            raise NoFit
+        return 1, extent
+    return min((4, 3, 2), key=lambda vectors: -(-extent // (vectors * lanes)) * vectors), lanes
