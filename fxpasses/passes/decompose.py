@@ -133,8 +133,8 @@ def _trace(
                 f"{op} (node {node.name!r}, {source_line(node) or 'no source line'}) could not be "
                 f"decomposed: {type(error).__name__}: {error}"
             ) from error
-        targets = [n.target for n in traced.graph.nodes if n.op == "call_function"]
-        if op not in targets and not any(_is_prim(target) for target in targets):
+        calls = traced.graph.find_nodes(op="call_function", target=op)
+        if not calls and not any(_is_prim(n.target) or _mutates(n) for n in traced.graph.nodes):
             return traced
     return None
 
@@ -148,7 +148,8 @@ def _trace_with(table: dict[OpOverload, Any], call: Any, vals: list[Any]) -> fx.
         if any(_mutates(n) for n in traced.graph.nodes):
             replace_fresh_mutations(traced)
         if any(_mutates(n) for n in traced.graph.nodes):
-            functional = dispatch_functionalize(call)
+            # Of the trace, since it decomposes below functionalisation.
+            functional = dispatch_functionalize(traced)
             traced = make_fx(functional, decomposition_table=table, tracing_mode="symbolic")(*vals)
     return traced
 
