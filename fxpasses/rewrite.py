@@ -13,12 +13,14 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import fx
 from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
+from torch.utils import _pytree as pytree
 
 from fxpasses.errors import FxpassesError, source_line
 from fxpasses.program import Input, Program, body_of, graph_modules, make_graph_module
@@ -154,6 +156,7 @@ class Editor:
         if value is node:
             return
         before, after = node.meta.get("val"), value.meta.get("val")
+        self._identify_sizes(before, after)
         if not same_type(before, after):
             from fxpasses.fingerprint import SymbolNames
 
@@ -167,6 +170,28 @@ class Editor:
             if key in node.meta and key not in value.meta and value.op == "call_function":
                 value.meta[key] = node.meta[key]
         self.erase(node)
+
+    def _identify_sizes(self, before: Any, after: Any) -> None:
+        """Give a data-dependent size of a new call the symbol that it had in the call that is replaced."""
+        if not (isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor)):
+            return
+        from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+        for old, new in zip(before.shape, after.shape, strict=False):
+            if not (isinstance(old, torch.SymInt) and isinstance(new, torch.SymInt)):
+                continue
+            known, fresh = old.node.expr, new.node.expr
+            data_dependent = {known, fresh} <= free_unbacked_symbols((old, new))
+            if known != fresh and data_dependent and fresh not in self._data_dependent_sizes:
+                self.fake_mode.shape_env._rename_unbacked_to(fresh, known)
+
+    @cached_property
+    def _data_dependent_sizes(self) -> set[Any]:
+        """The symbols of data-dependent sizes in the program before the edit."""
+        from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+        vals = pytree.tree_leaves([node.meta.get("val") for node in self.program.nodes()])
+        return set().union(*(free_unbacked_symbols(val) for val in vals if val is not None))
 
     def erase(self, node: fx.Node) -> None:
         """Erase *node* if it has no users, and the arguments that only it used."""
@@ -417,9 +442,15 @@ def fake_value(fake_mode: Any, node: fx.Node) -> Any:
 
     args, kwargs = map_aggregate((node.args, node.kwargs), value)  # type: ignore[misc]
     shape_env: ShapeEnv | None = fake_mode.shape_env
-    quiet = shape_env.suppress_guards() if shape_env is not None else contextlib.nullcontext()
-    steps = one_step_shapes() if node.target in RECURRENT_LAYERS else contextlib.nullcontext()
-    with fake_mode, quiet, steps, torch.no_grad():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(fake_mode)
+        stack.enter_context(torch.no_grad())
+        if shape_env is not None:
+            stack.enter_context(shape_env.suppress_guards())
+            # Symbols of data-dependent sizes wait for nobody to bind them.
+            stack.enter_context(shape_env.ignore_fresh_unbacked_symbols())
+        if node.target in RECURRENT_LAYERS:
+            stack.enter_context(one_step_shapes())
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 

@@ -24,7 +24,7 @@ from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 from fxpasses.schema import bind, is_canonical_target
 
-__all__ = ["decompose_to_core_aten"]
+__all__ = ["decompose_to_core_aten", "has_decomposition"]
 
 
 def decompose_to_core_aten(program: Program) -> Program:
@@ -50,6 +50,11 @@ def decompose_to_core_aten(program: Program) -> Program:
         pending.extend(new for new in g._new if not new._erased and _needs_work(new))
         g.replace(node, value)
     return g.finish()
+
+
+def has_decomposition(op: OpOverload) -> bool:
+    """Whether a row of ours or of torch's, or its own composite kernel, spells *op* out."""
+    return op in decompositions() or any(op in table for table in _tables()) or op._can_decompose()
 
 
 def _needs_work(node: fx.Node) -> bool:

@@ -17,8 +17,15 @@ __all__ = ["explicit_promotion"]
 
 aten = torch.ops.aten
 
-# Pointwise operators whose operands have dtypes of their own.
-_UNPROMOTED = frozenset({aten._to_copy.default})
+# Pointwise operators whose operands have dtypes of their own, or follow the first.
+_UNPROMOTED = frozenset(
+    {
+        aten._to_copy.default,
+        aten.masked_fill.Scalar,
+        aten.masked_fill.Tensor,
+        aten.threshold.default,
+    }
+)
 # Reductions that compute in the dtype of their result.
 _REDUCTIONS = frozenset(
     {
@@ -140,12 +147,12 @@ def _without_alpha(
 def _compute_dtype(op: OpOverload, result: torch.dtype, operands: list[Any]) -> torch.dtype:
     """The dtype that a pointwise call computes in.
 
-    It is that of type promotion over all operands; where that is an integer
-    and the result is floating (``div``, ``sqrt``, ...) it is the result's.
+    It is that of a floating result (of integers by ``div``, ``sqrt``, ...), else
+    that of type promotion over all operands.
     """
-    _, dtype = elementwise_dtypes(*operands, type_promotion_kind=ELEMENTWISE_TYPE_PROMOTION_KIND.DEFAULT)
-    if result.is_floating_point and not dtype.is_floating_point:
+    if result.is_floating_point:
         return result
+    _, dtype = elementwise_dtypes(*operands, type_promotion_kind=ELEMENTWISE_TYPE_PROMOTION_KIND.DEFAULT)
     return dtype
 
 

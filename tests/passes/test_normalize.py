@@ -209,6 +209,17 @@ def test_alpha_is_multiplied_out_of_the_operand_that_it_scales(op):
     assert call.args[2:] in ((), (1,))
 
 
+def test_promotion_leaves_operators_alone_whose_result_follows_the_first_operand():
+    flags, numbers = torch.tensor([True, False]), torch.tensor([3, -3])
+    for op, *args in [
+        (aten.masked_fill.Scalar, flags, flags, 0),
+        (aten.masked_fill.Tensor, numbers, flags, torch.tensor(2.0)),
+        (aten.threshold.default, numbers, 1.0, 7.0),
+    ]:
+        program, inputs = single_op_program(op, *args)
+        assert apply(P.explicit_promotion, program, *inputs).run(*inputs)[0].dtype == args[0].dtype
+
+
 def test_sizes_are_read_from_the_inputs_whatever_computed_them():
     dim = torch.export.Dim("n", min=1)
 
