@@ -6,7 +6,8 @@ follows the product is computed in the tile.
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import Any, NamedTuple
 
 from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.expressions import elements, same
@@ -52,9 +53,9 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     sch = kernel.sch
     if not block.is_plain:
         raise NoFit
-    m, n = _tile_axes(block)
+    rows_axes, n = _tile_axes(block)
     trivial = all(_is_trivial(load) for load in block.factors or ())
-    rows, vectors, width = _tile(kernel.cpu, block, m, n, trivial)
+    m, rows, vectors, width = _tile(kernel.cpu, block, rows_axes, n, trivial)
     columns = vectors * width
     rv = block.rv
     padding = [1] * len(block.vars)
@@ -100,18 +101,17 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         kernel.in_registers([*lead[-1:], *sch.split(last, [vectors, width])])
 
 
-def _tile_axes(block: Block) -> tuple[int | None, int]:
-    """The axes of the rows (None: there is none) and of the vectors of a product's tile."""
+def _tile_axes(block: Block) -> tuple[list[int], int]:
+    """The axes that may be the rows of a product's tile, innermost first, and that of its vectors."""
     left, right = (block.uses(load.indices) for load in block.factors or ())
     n = block.rank - 1
     if n < 0:
         raise NoFit
     if n in left and n not in right:
         left, right = right, left
-    if n in left or n not in right:
+    if n not in right:
         raise NoFit
-    others = [axis for axis in range(n) if axis in left and axis not in right]
-    return (others[-1] if others else None), n
+    return [axis for axis in reversed(range(n)) if axis in left and axis not in right], n
 
 
 def _is_trivial(load: Any) -> bool:
@@ -119,43 +119,51 @@ def _is_trivial(load: Any) -> bool:
     return all(isinstance(index, T.tirx.Var | T.tirx.IntImm) for index in load.indices)
 
 
-def _tile(cpu: CpuInfo, block: Block, m: int | None, n: int, can_pad: bool) -> tuple[int, int, int]:
-    """The tile that is kept in registers: rows, vectors in a row, elements in a vector."""
+class _Tile(NamedTuple):
+    """What is kept in registers: *rows* along the axis *m* by *vectors* of *width* elements."""
+
+    m: int | None
+    rows: int
+    vectors: int
+    width: int
+
+
+def _tile(cpu: CpuInfo, block: Block, rows_axes: list[int], n: int, can_pad: bool) -> _Tile:
+    """The tile that is expected to do the most useful products in a time."""
     assert block.store is not None
     lanes = cpu.lanes(block.store.buffer.dtype)
-    vectors, width = _columns(block.extents[n], lanes, can_pad)
-    if m is None:
-        return 1, vectors, width
-    height = block.extents[m]
-    most = max(min(cpu.registers * 3 // 4 // (vectors * -(-width // lanes)), 14), 1)
-    if height is not None and height <= most:
-        return height, vectors, width
-    if height is not None:
-        for rows in range(most, max(most // 2, 1) - 1, -1):
-            if height % rows == 0:
-                return rows, vectors, width
-    if not can_pad:
+    most = cpu.registers - max(cpu.registers // 8, 2)  # the others hold a row of the right operand
+    best: tuple[float, float, _Tile] | None = None
+    for width in _widths(block.extents[n], lanes, can_pad):
+        for vectors, m, rows in itertools.product(range(4, 0, -1), [*rows_axes, None], range(14, 0, -1)):
+            sums = rows * vectors * -(-width // lanes)
+            if sums > most or (m is None and rows > 1):
+                continue
+            useful = _useful(block.extents[n], vectors * width, can_pad)
+            useful *= 1.0 if m is None else _useful(block.extents[m], rows, can_pad)
+            # A sum takes the time of 8 others to come back; a step loads a vector of each row and column.
+            rate = useful * rows * vectors * width / max(sums, rows + vectors, 8)
+            if rate and (best is None or (rate, sums / (rows + vectors)) > best[:2]):
+                best = rate, sums / (rows + vectors), _Tile(m, rows, vectors, width)
+    if best is None:
         raise NoFit
-    if height is None:
-        return min(most, 8), vectors, width
-    rows = min(range(max(most // 2, 1), most + 1), key=lambda rows: (-(-height // rows) * rows, -rows))
-    return rows, vectors, width
+    return best[2]
 
 
-def _columns(extent: int | None, lanes: int, can_pad: bool) -> tuple[int, int]:
-    """How many vectors of how many elements make a row of the tile."""
-    if extent is None:
-        if not can_pad:
-            raise NoFit
-        return 2, lanes
-    if extent <= lanes:
-        return 1, extent
-    for width in range(lanes, lanes // (2 if can_pad else 4), -1):
-        if extent % width == 0:
-            count = extent // width
-            return max(vectors for vectors in (4, 3, 2, 1) if count % vectors == 0), width
+def _useful(extent: int | None, size: int, can_pad: bool) -> float:
+    """Which part of the tiles along an axis is not padding; 0 where they must not be padded and are not whole."""
+    if extent is not None and extent % size == 0:
+        return 1.0
     if not can_pad:
-        if extent > 2 * lanes:
-            raise NoFit
-        return 1, extent
-    return min((4, 3, 2), key=lambda vectors: -(-extent // (vectors * lanes)) * vectors), lanes
+        return 0.0
+    return 0.8 * (0.9 if extent is None else extent / (-(-extent // size) * size))
+
+
+def _widths(extent: int | None, lanes: int, can_pad: bool) -> list[int]:
+    """The lengths of vectors to choose from."""
+    if extent is not None and extent <= lanes:
+        return [extent]
+    if can_pad:
+        return list(range(lanes, lanes // 2, -1)) if extent is not None else [lanes]
+    widths = [width for width in range(lanes, lanes // 4, -1) if extent is not None and extent % width == 0]
+    return widths or ([extent] if extent is not None and extent <= 2 * lanes else [])
