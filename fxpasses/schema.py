@@ -23,6 +23,7 @@ __all__ = [
     "SYMBOLIC_BUILTINS",
     "bind",
     "draws_random",
+    "inference_overloads",
     "is_assertion",
     "is_canonical_target",
     "is_data_dependent",
@@ -196,9 +197,18 @@ def is_assertion(op: Any) -> bool:
     )
 
 
-@cache
 def core_overloads() -> frozenset[OpOverload]:
     """Functional forward core-ATen overloads of the installed torch, minus the respelled."""
+    return inference_overloads() - _RESPELLED
+
+
+@cache
+def inference_overloads() -> frozenset[OpOverload]:
+    """The core-ATen overloads of the installed torch that inference can reach.
+
+    Left out are ``.out`` and in-place variants, which functionalisation takes
+    away, and the operators of backward passes.
+    """
     found = set()
     for qualified in torch._C._dispatch_get_all_op_names():
         namespace, _, rest = qualified.partition("::")
@@ -211,7 +221,7 @@ def core_overloads() -> frozenset[OpOverload]:
         op = getattr(packet, overload or "default")
         if torch.Tag.core in op.tags and is_functional(op) and not name.endswith("_backward"):
             found.add(op)
-    return frozenset(found - _RESPELLED)
+    return frozenset(found)
 
 
 @cache

@@ -9,6 +9,7 @@ this one call on fake tensors and remembered for calls of the same types.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.fx.node import map_aggregate
 
 from fxpasses.errors import UnsupportedOperatorError, source_line
 from fxpasses.functionalize import replace_fresh_mutations
+from fxpasses.passes.decompositions.strided import READS_STRIDES
 from fxpasses.passes.decompositions.table import decompositions
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
@@ -37,7 +39,7 @@ def decompose_to_core_aten(program: Program) -> Program:
         return program
     g = program.edit()
     cache_: dict[Any, fx.GraphModule | None] = {}
-    pending = deque(node for node in g.nodes() if _needs_work(node))
+    pending = deque(_in_order(node for node in g.nodes() if _needs_work(node)))
     while pending:
         node = pending.popleft()
         if node._erased:
@@ -55,6 +57,13 @@ def decompose_to_core_aten(program: Program) -> Program:
 def has_decomposition(op: OpOverload) -> bool:
     """Whether a row of ours or of torch's, or its own composite kernel, spells *op* out."""
     return op in decompositions() or any(op in table for table in _tables()) or op._can_decompose()
+
+
+def _in_order(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    """First those that read strides, the last one first: nothing that their operands come from has changed."""
+    nodes = list(nodes)
+    first = [node for node in nodes if node.target in READS_STRIDES]
+    return first[::-1] + [node for node in nodes if node.target not in READS_STRIDES]
 
 
 def _needs_work(node: fx.Node) -> bool:

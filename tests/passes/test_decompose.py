@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fxpasses.errors import PassError
+import fxpasses as fxp
+from fxpasses.errors import FxpassesError, PassError
 from fxpasses.passes import (
     canonicalize,
     decompose_to_core_aten,
@@ -157,6 +158,7 @@ def test_an_unknown_operator_stays():
     assert [n.target for n in program.graph.nodes if n.op == "call_function"] == [twice, aten.relu.default]
 
 
+<<<<<<< HEAD
 def test_writes_through_views_of_a_fresh_tensor_are_kept():
     """Torch decomposes polar by writing into the two views of an empty complex tensor."""
 
@@ -166,3 +168,26 @@ def test_writes_through_views_of_a_fresh_tensor_are_kept():
     args = (torch.tensor([1.0, 2.0]), torch.tensor([0.5, -3.0]))
     after = apply(decompose, program_of(function, *args), *args, exact=False)
     assert "polar" not in body(after)
+=======
+def test_as_strided_reads_the_strides_of_capture():
+    """Canonical values have no strides: the `contiguous` that these reads depend on is gone by then."""
+
+    def f(x):
+        y = x.t().contiguous()
+        return y.as_strided((2, 3), (1, 2)), y[1:].as_strided((2, 3), (1, 2), 6), x.t().as_strided((4,), (2,))
+
+    x = torch.arange(24.0).reshape(4, 6)
+    program = fxp.canonicalize(fxp.capture(f, (x,)))
+    assert not any("as_strided" in str(node.target) for node in program.nodes())
+    for got, want in zip(program.run(x)[0], f(x), strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("view", [lambda x: x[:, ::2], lambda x: x[1:]], ids=["gaps", "outside"])
+def test_as_strided_of_memory_that_is_not_the_operands_is_refused(view):
+    def f(x):
+        return view(x).as_strided((2, 2), (1, 2), 0)
+
+    with pytest.raises(FxpassesError, match="as_strided cannot be spelled out"):
+        fxp.canonicalize(fxp.capture(f, (torch.zeros(4, 6),)))
+>>>>>>> 3b89d41 (Rows of sampling grids, pairwise distances, folding and embedding bags; as_strided by value; sweep of op_db call by call)

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from fxpasses.passes.decompositions.table import decomposition
-from fxpasses.passes.decompositions.values import full, shape
+from fxpasses.passes.decompositions.values import cast, expand, full, shape
 from fxpasses.rewrite import Editor
 
 aten = torch.ops.aten
@@ -116,3 +116,20 @@ def arange_start(
 def _arange(g: Editor, start: Any, end: Any, step: Any, dtype: Any) -> fx.Node:
     dtype = dtype if dtype is not None else g._anchor.meta["val"].dtype  # type: ignore[union-attr]
     return g.call(aten.arange.start_step, start, end, step, dtype=dtype)
+
+
+@decomposition(aten.empty_strided.default)
+def empty_strided(
+    g: Editor, size: Any, stride: Any, *, dtype: Any, layout: Any, device: Any, pin_memory: Any
+) -> fx.Node:
+    return full(g, size, 0, dtype)
+
+
+@decomposition(aten.fill.Scalar)
+def fill_scalar(g: Editor, self: fx.Node, value: Any) -> fx.Node:
+    return full(g, shape(self), value, self.meta["val"].dtype)
+
+
+@decomposition(aten.fill.Tensor)
+def fill_tensor(g: Editor, self: fx.Node, value: fx.Node) -> fx.Node:
+    return expand(g, cast(g, value, self.meta["val"].dtype), shape(self))

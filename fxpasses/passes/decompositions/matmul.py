@@ -84,3 +84,10 @@ def _scaled(g: Editor, node: fx.Node, factor: Any) -> fx.Node:
 def _here(g: Editor) -> str:
     node = g._anchor
     return (source_line(node) if node is not None else None) or "no source line"
+
+
+@decomposition(aten.addbmm.default)
+def addbmm(g: Editor, self: fx.Node, batch1: fx.Node, batch2: fx.Node, *, beta: Any, alpha: Any) -> fx.Node:
+    total = g.call(aten.sum.dim_IntList, g.call(aten.bmm.default, batch1, batch2), [0])
+    product = _scaled(g, total, alpha)
+    return product if beta == 0 else g.call(aten.add.Tensor, product, _scaled(g, self, beta))

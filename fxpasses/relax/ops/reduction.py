@@ -28,7 +28,7 @@ aten = torch.ops.aten
 
 
 @cache
-def _reducer(name: str) -> Any:
+def reducer(name: str) -> Any:
     """A TE reducer; made at first use, since it needs TVM."""
     combine, identity = {
         "sum": (S.add, lambda dtype: S.const(0, dtype)),
@@ -85,7 +85,7 @@ def fold(x: Any, axes: Axes, name: str, dtype: str, element: Element) -> Any:
         return T.te.compute(axes.result, lambda *index: element(x(*axes.at(index, []))), name=name)
 
     def reduced(*index: Any) -> Any:
-        return _reducer(name)(element(x(*axes.at(index, loop))), axis=loop)
+        return reducer(name)(element(x(*axes.at(index, loop))), axis=loop)
 
     return T.te.compute(axes.result, reduced, name=name)
 
@@ -354,8 +354,15 @@ def min_dim(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
 # -- norms -------------------------------------------------------------------------
 
 
-def _power_sum(order: float) -> tuple[Element, Element]:
-    """What a norm adds up of each size, and what it makes of the sum."""
+def _is_not_zero(v: Any) -> Any:
+    one, zero = S.const(1.0, S.dtype_of(v)), S.const(0.0, S.dtype_of(v))
+    return S.select(S.not_equal(v, zero), one, zero)
+
+
+def power_sum(order: float) -> tuple[Element, Element]:
+    """What a norm adds up of each size, and what it makes of the sum; order 0 counts those that are not 0."""
+    if order == 0:
+        return _is_not_zero, lambda v: v
     if order == 1:
         return lambda v: v, lambda v: v
     if order == 2:
@@ -383,11 +390,7 @@ def _norm(
         if math.isinf(order):
             extreme = fold(x, axes, "max" if order > 0 else "min", dtype, size)
             return finish(extreme, lambda v: S.cast(v, result))
-        if order == 0:
-            one, zero = S.const(1.0, dtype), S.const(0.0, dtype)
-            count = fold(x, axes, "sum", dtype, lambda v: S.select(S.not_equal(size(v), zero), one, zero))
-            return finish(count, lambda v: S.cast(v, result))
-        term, root = _power_sum(order)
+        term, root = power_sum(order)
         total = fold(x, axes, "sum", dtype, lambda v: term(size(v)))
         return finish(total, lambda v: S.cast(root(v), result))
 

@@ -1,0 +1,89 @@
+"""Distances of all pairs of vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from fxpasses.relax import scalar as S
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.elementwise import within
+from fxpasses.relax.kernel import is_static
+from fxpasses.relax.ops.reduction import accumulated, power_sum, reducer
+from fxpasses.relax.table import lowering
+
+aten = torch.ops.aten
+
+
+@lowering(aten._cdist_forward.default)
+def _cdist_forward(b: Any, x1: Any, x2: Any, p: Any, compute_mode: Any) -> Any:
+    """All distances are summed up directly, as ``donot_use_mm_for_euclid_dist`` asks; it is the exact way."""
+    return b.te(_pairs(float(p)), x1, x2, b.shape(b.val))
+
+
+@lowering(aten._pdist_forward.default)
+def _pdist_forward(b: Any, self: Any, p: Any) -> Any:
+    """The distances above the diagonal, which is a line that needs the inverse of a triangular number."""
+    rows = b.shape_of(self)[0]
+    size = b.shape(b.val)[0]
+
+    def kernel(x: Any) -> Any:
+        all_pairs = _pairs(float(p))(x, x, [rows, rows])
+        row_of = T.te.compute((size,), lambda place: _row_of(place, rows), name="rows")
+
+        def element(place: Any) -> Any:
+            row = row_of(place)
+            return all_pairs(row, place - _before(row, rows) + row + 1)
+
+        return T.te.compute((size,), element, name="pdist")
+
+    return b.te(kernel, self)
+
+
+def _before(row: Any, rows: Any) -> Any:
+    """How many pairs come before those of *row*."""
+    return T.tirx.floordiv(row * (2 * rows - row - 1), 2)
+
+
+def _row_of(place: Any, rows: Any) -> Any:
+    """The row of a pair: the root of a quadratic, put right by one where it was rounded."""
+    wide = (2 * rows - 1).astype("float64")
+    root = T.tirx.sqrt(wide * wide - place.astype("float64") * T.tirx.const(8.0, "float64"))
+    guess = T.tirx.floor((wide - root) / T.tirx.const(2.0, "float64")).astype("int64")
+    zero, last = T.tirx.IntImm("int64", 0), rows - 2
+    guess = T.tirx.max(T.tirx.min(guess, last), zero)
+    guess = T.tirx.Select(_before(guess, rows) > place, guess - 1, guess)
+    return T.tirx.Select(_before(guess + 1, rows) <= place, guess + 1, guess)
+
+
+@cache
+def _pairs(order: float) -> Callable[[Any, Any, Any], Any]:
+    """The norm of the difference of each row of one tensor and each row of another."""
+
+    def kernel(x: Any, y: Any, shape: Any) -> Any:
+        dtype = str(x.dtype)
+        work, length = accumulated(dtype), x.shape[-1]
+        if is_static(length, 0):
+            return T.te.compute(tuple(shape), lambda *at: S.const(0.0, dtype), name="empty")
+        k = T.te.reduce_axis((0, length), name="k")
+
+        def size(*at: Any) -> Any:
+            *batch, row, column = at
+            left = x(*within(x.shape[:-2], shape[:-2], batch), row, k)
+            right = y(*within(y.shape[:-2], shape[:-2], batch), column, k)
+            return T.tirx.abs(S.subtract(S.cast(left, work), S.cast(right, work)))
+
+        if math.isinf(order):
+            term, root, how = (lambda v: v), (lambda v: v), "max"
+        else:
+            (term, root), how = power_sum(order), "sum"
+        total = T.te.compute(
+            tuple(shape), lambda *at: reducer(how)(term(size(*at)), axis=[k]), name="distances"
+        )
+        return T.te.compute(tuple(shape), lambda *at: S.cast(root(total(*at)), dtype), name="cdist")
+
+    return kernel

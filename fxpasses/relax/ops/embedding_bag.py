@@ -1,0 +1,87 @@
+"""Sums, means and maxima of rows of a table, in bags of different sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fxpasses.errors import UnsupportedOperatorError
+from fxpasses.relax import scalar as S
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.kernel import grid, load, loops, safe_index, store, used, when
+from fxpasses.relax.ops.reduction import accumulated
+from fxpasses.relax.table import lowering
+
+aten = torch.ops.aten
+
+_SUM, _MEAN, _MAX = range(3)
+
+
+@lowering(aten._embedding_bag.default, aten._embedding_bag_forward_only.default)
+def embedding_bag(
+    b: Any,
+    weight: Any,
+    indices: Any,
+    offsets: Any,
+    scale_grad_by_freq: Any,
+    mode: Any,
+    sparse: Any,
+    per_sample_weights: Any,
+    include_last_offset: Any,
+    padding_idx: Any,
+) -> Any:
+    if any(used(b, result) for result in (1, 2, 3)):
+        raise UnsupportedOperatorError("only the first result of an embedding bag is lowered")
+    factors = () if per_sample_weights is None else (per_sample_weights,)
+
+    def kernel(table: Any, indices: Any, offsets: Any, *rest: Any) -> Any:
+        *factors, shape = rest
+        dtype, rows, count = str(table.dtype), table.shape[0], indices.shape[0]
+        work = accumulated(dtype)
+        skipped = _skipped(padding_idx, rows)
+
+        def body(table: Any, indices: Any, offsets: Any, *rest: Any) -> None:
+            *factors, out = rest
+            builder, lazy = T.ir_builder.tirx, T.tirx.if_then_else
+            zero = T.tirx.IntImm("int64", 0)
+
+            def bound(place: Any) -> Any:
+                """Where bag *place* begins, which is where the one before it ends."""
+                given = lazy(place < offsets.shape[0], load(offsets, [place]).astype("int64"), count)
+                return T.tirx.max(T.tirx.min(given, count), zero)
+
+            with grid(*shape) as (bag, column):
+                total = builder.alloc_buffer([1], work, scope="local")
+                taken = builder.alloc_buffer([1], "int64", scope="local")
+                store(total, S.const(0, work), [0])
+                store(taken, zero, [0])
+                first = bound(bag)
+                with builder.serial(0, T.tirx.max(bound(bag + 1) - first, zero)) as step:
+                    row = safe_index(load(indices, [first + step]), rows)
+                    with when(T.tirx.const(True, "bool") if skipped is None else S.not_equal(row, skipped)):
+                        value = S.cast(load(table, [row, column]), work)
+                        if factors:
+                            value = S.multiply(value, S.cast(load(factors[0], [first + step]), work))
+                        so_far = load(total, [0])
+                        greater = load(taken, [0]).equal(0) | (value > so_far)
+                        store(
+                            total,
+                            S.select(greater, value, so_far) if mode == _MAX else S.add(so_far, value),
+                            [0],
+                        )
+                        store(taken, load(taken, [0]) + 1, [0])
+                result = load(total, [0])
+                if mode == _MEAN:
+                    result = S.divide(result, S.cast(T.tirx.max(load(taken, [0]), zero + 1), work))
+                store(out, S.cast(result, dtype), [bag, column])
+
+        return loops([table, indices, offsets, *factors], [(shape, dtype)], body, "embedding_bag")
+
+    shape = b.shape(b.val[0])
+    return b.te(kernel, weight, indices, offsets, *factors, shape), None, None, None
+
+
+def _skipped(padding_idx: int, rows: Any) -> Any:
+    """The row that no bag takes; -1 stands for none, as `safe_index` has no negative ones."""
+    return None if padding_idx == -1 else T.tirx.IntImm("int64", padding_idx)

@@ -1,0 +1,163 @@
+"""Images and volumes read at positions that another tensor holds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+from fxpasses.errors import UnsupportedOperatorError
+from fxpasses.relax import scalar as S
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.ops.reduction import accumulated
+from fxpasses.relax.table import lowering
+
+aten = torch.ops.aten
+
+_BILINEAR, _NEAREST, _BICUBIC = range(3)
+_ZEROS, _BORDER, _REFLECTION = range(3)
+_CUBIC = -0.75
+
+
+@lowering(aten.grid_sampler_2d.default)
+def grid_sampler_2d(
+    b: Any, input: Any, grid: Any, interpolation_mode: Any, padding_mode: Any, align_corners: Any
+) -> Any:
+    return b.te(_kernel(interpolation_mode, padding_mode, align_corners), input, grid, b.shape(b.val))
+
+
+@lowering(aten.grid_sampler_3d.default)
+def grid_sampler_3d(
+    b: Any, input: Any, grid: Any, interpolation_mode: Any, padding_mode: Any, align_corners: Any
+) -> Any:
+    if interpolation_mode == _BICUBIC:
+        raise UnsupportedOperatorError("bicubic sampling is for images only, in PyTorch too")
+    return b.te(_kernel(interpolation_mode, padding_mode, align_corners), input, grid, b.shape(b.val))
+
+
+@cache
+def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any, Any], Any]:
+    def kernel(x: Any, grid: Any, shape: Any) -> Any:
+        tirx, dtype, dims = T.tirx, str(x.dtype), len(shape) - 2
+        work, sizes = accumulated(dtype), x.shape[2:]
+
+        def on_axis(function: Callable[[int], Any], axis: Any) -> Any:
+            chosen = function(0)
+            for d in range(1, dims):
+                chosen = S.select(axis.equal(d), function(d), chosen)
+            return chosen
+
+        def place(*at: Any) -> Any:
+            """Where the sample lies on an axis, in elements; the grid counts axes from the last one."""
+            *outer, axis = at
+
+            def along(d: int) -> Any:
+                read = S.cast(grid(*outer, dims - 1 - d), work)
+                raw = _unnormalize(read, S.cast(sizes[d], work), align_corners)
+                return raw if mode == _BICUBIC else _padded(raw, sizes[d], padding, align_corners)
+
+            return on_axis(along, axis)
+
+        def tap(*at: Any) -> Any:
+            """The element that a tap reads on an axis, or -1 outside the image."""
+            *outer, axis, number = at
+            raw = _tap(mode, places(*outer, axis), S.cast(number, work))
+
+            def element(d: int) -> Any:
+                moved = _padded(raw, sizes[d], padding, align_corners) if mode == _BICUBIC else raw
+                inside = (moved >= S.const(0.0, work)) & (moved <= S.cast(sizes[d] - 1, work))
+                return S.select(inside, moved, S.const(-1.0, work))
+
+            return on_axis(element, axis).astype("int64")
+
+        def weight(*at: Any) -> Any:
+            *outer, axis, number = at
+            return _WEIGHTS[mode](places(*outer, axis), number)
+
+        def sample(n: Any, channel: Any, *at: Any) -> Any:
+            total: Any = S.const(0.0, work)
+            for numbers in itertools.product(range(count), repeat=dims):
+                read = [taps(n, *at, d, number) for d, number in enumerate(numbers)]
+                inside = tirx.all(*(tap >= 0 for tap in read))
+                term = tirx.if_then_else(inside, S.cast(x(n, channel, *read), work), S.const(0.0, work))
+                for d, number in enumerate(numbers):
+                    term = term if mode == _NEAREST else S.multiply(term, weights(n, *at, d, number))
+                total = term if not any(numbers) else S.add(total, term)
+            return S.cast(total, dtype)
+
+        count = _COUNT[mode]
+        outer = (shape[0], *shape[2:], tirx.IntImm("int64", dims))
+        places = T.te.compute(outer, place, name="places")
+        taps = T.te.compute((*outer, tirx.IntImm("int64", count)), tap, name="taps")
+        weights = T.te.compute((*outer, tirx.IntImm("int64", count)), weight, name="weights")
+        return T.te.compute(tuple(shape), sample, name="grid_sample")
+
+    return kernel
+
+
+def _unnormalize(place: Any, size: Any, align_corners: bool) -> Any:
+    """From [-1, 1] to elements."""
+    one, two = (S.const(number, S.dtype_of(place)) for number in (1.0, 2.0))
+    if align_corners:
+        return S.multiply(S.divide(S.add(place, one), two), S.subtract(size, one))
+    return S.divide(S.subtract(S.multiply(S.add(place, one), size), one), two)
+
+
+def _padded(place: Any, size: Any, padding: int, align_corners: bool) -> Any:
+    """The place that stands for one outside the image."""
+    if padding == _ZEROS:
+        return place
+    dtype = S.dtype_of(place)
+    zero, one, half = (S.const(number, dtype) for number in (0.0, 1.0, 0.5))
+    count = S.cast(size, dtype)
+    last = S.subtract(count, one)
+    if padding == _REFLECTION:
+        low = zero if align_corners else S.negative(half)
+        span = T.tirx.max(last, one) if align_corners else count  # in one element all are clipped to it
+        away = T.tirx.abs(S.subtract(place, low))
+        extra = S.call_libm("fmod", away, span)
+        turns = S.call_libm("fmod", T.tirx.floor(S.divide(away, span)), S.const(2.0, dtype))
+        mirrored = S.select(S.equal(turns, zero), extra, S.subtract(span, extra))
+        place = S.add(mirrored, low)
+    return S.select(place > zero, S.select(place < last, place, last), zero)
+
+
+def _tap(mode: int, place: Any, number: Any) -> Any:
+    """The whole place that tap *number* of a place reads."""
+    if mode == _NEAREST:
+        return T.tirx.nearbyint(place)
+    before = S.const(1.0 if mode == _BICUBIC else 0.0, S.dtype_of(place))
+    return S.add(T.tirx.floor(place), S.subtract(number, before))
+
+
+def _even_weight(place: Any, number: Any) -> Any:
+    return S.const(1.0, S.dtype_of(place))
+
+
+def _linear_weight(place: Any, number: Any) -> Any:
+    share = S.subtract(place, T.tirx.floor(place))
+    return S.select(number.equal(0), S.subtract(S.const(1.0, S.dtype_of(place)), share), share)
+
+
+def _cubic_weight(place: Any, number: Any) -> Any:
+    """Keys' cubic convolution of the distance of tap *number*, -1 to 2 from the place below."""
+    dtype = S.dtype_of(place)
+    share = S.subtract(place, T.tirx.floor(place))
+    x = T.tirx.abs(S.subtract(S.subtract(S.cast(number, dtype), S.const(1.0, dtype)), share))
+
+    def polynomial(*coefficients: float) -> Any:
+        value: Any = S.const(coefficients[0], dtype)
+        for coefficient in coefficients[1:]:
+            value = S.add(S.multiply(value, x), S.const(coefficient, dtype))
+        return value
+
+    near = polynomial(_CUBIC + 2, -(_CUBIC + 3), 0.0, 1.0)
+    far = polynomial(_CUBIC, -5 * _CUBIC, 8 * _CUBIC, -4 * _CUBIC)
+    return S.select(number.equal(1) | number.equal(2), near, far)
+
+
+_COUNT = {_BILINEAR: 2, _NEAREST: 1, _BICUBIC: 4}
+_WEIGHTS = {_BILINEAR: _linear_weight, _NEAREST: _even_weight, _BICUBIC: _cubic_weight}

@@ -1,0 +1,179 @@
+"""From PyTorch's operator samples to the operator calls that they reach."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+from torch.utils import _pytree as pytree
+
+from fxpasses import capture
+from fxpasses.program import Program
+from fxpasses.signature import dtype_name
+from fxpasses.testing.single import Call
+
+__all__ = ["DTYPES", "Reached", "reach", "units"]
+
+DTYPES = (
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.uint8, torch.bool),
+)
+LARGEST = 20_000
+"""Samples with more elements than this are left out, as are sparse ones."""
+
+
+@dataclass
+class Reached:
+    """The distinct operator calls of a unit's samples, and the samples that cannot be captured."""
+
+    calls: list[Call]
+    refused: list[str]
+
+
+@cache
+def _infos() -> dict[str, Any]:
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    return {".".join(filter(None, (info.name, info.variant_test_name))): info for info in op_db}
+
+
+def units() -> list[str]:
+    """``"operator dtype"`` for every operator of `op_db` and dtype that it supports on the CPU."""
+    return [
+        f"{name} {dtype_name(dtype)}"
+        for name, info in _infos().items()
+        for dtype in DTYPES
+        if dtype in info.supported_dtypes("cpu")
+    ]
+
+
+def reach(unit: str, count: int) -> Reached:
+    """What the samples of *unit* reach: at most *count* plain samples, and half as many of the edge cases."""
+    name, dtype = unit.split(" ")
+    info = _infos()[name]
+    torch.manual_seed(0)
+    samples = list(_samples(info, getattr(torch, dtype), count))
+    refused: list[str] = []
+    programs = _capture(info.op, samples, refused)
+    calls: dict[Any, Call] = {}
+    for program, tensors in programs:
+        recorder = _Recorder(program.graph_module)
+        with torch.no_grad():
+            recorder.run(*_operands(program, tensors))
+        for call in recorder.calls:
+            calls.setdefault(_key(call), call)
+    return Reached(list(calls.values()), refused)
+
+
+# -- samples ---------------------------------------------------------------------------
+
+
+def _samples(info: Any, dtype: torch.dtype, count: int) -> Iterator[Any]:
+    """Samples spread evenly over those there are; every third one with tensors that are not contiguous."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain = info.sample_inputs("cpu", dtype, requires_grad=False)
+        edges = info.reference_inputs("cpu", dtype, requires_grad=False)
+        for number, sample in enumerate([*_spread(plain, count), *_spread(edges, count // 2)]):
+            yield sample.noncontiguous() if number % 3 == 2 else sample
+
+
+def _spread(samples: Iterable[Any], count: int) -> list[Any]:
+    found = [sample for sample in itertools.islice(_safely(samples), 400) if _is_fit(sample)]
+    return found[:: max(1, -(-len(found) // max(1, count)))][:count]
+
+
+def _safely(samples: Iterable[Any]) -> Iterator[Any]:
+    """The samples up to the first that PyTorch itself cannot make."""
+    try:
+        yield from samples
+    except Exception:
+        return
+
+
+def _is_fit(sample: Any) -> bool:
+    leaves = pytree.tree_leaves((sample.input, sample.args, sample.kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    return all(tensor.layout == torch.strided and tensor.numel() <= LARGEST for tensor in tensors)
+
+
+# -- capture ---------------------------------------------------------------------------
+
+
+class _Samples(torch.nn.Module):
+    """Runs an operator on several samples, whose tensors are its arguments."""
+
+    def __init__(self, op: Any, samples: list[Any]) -> None:
+        super().__init__()
+        self.op = op
+        leaves, self.spec = pytree.tree_flatten([(s.input, s.args, s.kwargs) for s in samples])
+        self.leaves = [_TENSOR if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        self.tensors = tuple(leaf.detach() for leaf in leaves if isinstance(leaf, torch.Tensor))
+
+    def forward(self, *tensors: torch.Tensor) -> list[Any]:
+        # A list index and not an iterator, which dynamo cannot follow.
+        leaves, taken = list(self.leaves), 0
+        for place, leaf in enumerate(leaves):
+            if leaf is _TENSOR:
+                leaves[place] = tensors[taken]
+                taken += 1
+        samples = pytree.tree_unflatten(leaves, self.spec)
+        return [self.op(input, *args, **kwargs) for input, args, kwargs in samples]
+
+
+_TENSOR = "a tensor stands here"
+
+
+def _capture(
+    op: Any, samples: list[Any], refused: list[str]
+) -> list[tuple[Program, tuple[torch.Tensor, ...]]]:
+    """All samples in one program; one program for each where that fails."""
+    module = _Samples(op, samples)
+    try:
+        return [(capture(module, module.tensors), module.tensors)] if samples else []
+    except Exception as error:
+        if len(samples) > 1:
+            return [pair for sample in samples for pair in _capture(op, [sample], refused)]
+        refused.append(f"{type(error).__name__}: {error}")
+        return []
+
+
+def _operands(program: Program, tensors: tuple[torch.Tensor, ...]) -> Iterator[torch.Tensor]:
+    user = iter(tensors)
+    for node in program.placeholders:
+        role = node.meta["role"]
+        yield next(user) if role.kind == "user" else program.tensors[role.target]
+
+
+class _Recorder(fx.Interpreter):
+    """Keeps every operator call with its arguments."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.calls: list[Call] = []
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if isinstance(target, OpOverload) and _has_tensor_result(target):
+            self.calls.append((target, args, kwargs))
+        return super().call_function(target, args, kwargs)
+
+
+def _has_tensor_result(op: OpOverload) -> bool:
+    return any("Tensor" in str(result.type) for result in op._schema.returns)
+
+
+def _key(call: Call) -> Any:
+    def kind(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor):
+            return leaf.dtype, tuple(leaf.shape), leaf.is_contiguous()
+        return leaf
+
+    op, args, kwargs = call
+    return op, str(pytree.tree_map(kind, (args, kwargs)))
