@@ -158,7 +158,6 @@ def test_an_unknown_operator_stays():
     assert [n.target for n in program.graph.nodes if n.op == "call_function"] == [twice, aten.relu.default]
 
 
-<<<<<<< HEAD
 def test_writes_through_views_of_a_fresh_tensor_are_kept():
     """Torch decomposes polar by writing into the two views of an empty complex tensor."""
 
@@ -168,7 +167,8 @@ def test_writes_through_views_of_a_fresh_tensor_are_kept():
     args = (torch.tensor([1.0, 2.0]), torch.tensor([0.5, -3.0]))
     after = apply(decompose, program_of(function, *args), *args, exact=False)
     assert "polar" not in body(after)
-=======
+
+
 def test_as_strided_reads_the_strides_of_capture():
     """Canonical values have no strides: the `contiguous` that these reads depend on is gone by then."""
 
@@ -190,4 +190,3 @@ def test_as_strided_of_memory_that_is_not_the_operands_is_refused(view):
 
     with pytest.raises(FxpassesError, match="as_strided cannot be spelled out"):
         fxp.canonicalize(fxp.capture(f, (torch.zeros(4, 6),)))
->>>>>>> 3b89d41 (Rows of sampling grids, pairwise distances, folding and embedding bags; as_strided by value; sweep of op_db call by call)
