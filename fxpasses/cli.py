@@ -171,7 +171,8 @@ def compile_(
         ("file", f"{output} ({byte_text(output.stat().st_size)})"),
     ]
     islands = compiled.islands.rows if compiled.islands is not None else ()
-    rows += [("runs in PyTorch", f"{island.op}: {island.reason}") for island in dict.fromkeys(islands)]
+    steps = [f"{step.op}: {step.reason}" for island in islands for step in island.steps]
+    rows += [("runs in PyTorch", text) for text in dict.fromkeys(steps)]
     if args is not None:
         with _stage("compare with eager PyTorch"):
             rows.append(

@@ -11,11 +11,15 @@ from torch import fx
 __all__ = [
     "ArtifactError",
     "CaptureError",
+    "DivisionError",
     "EquivalenceError",
     "FxpassesError",
+    "IndexRangeError",
     "InputError",
+    "IslandWarning",
     "LoweringError",
     "PassError",
+    "RunError",
     "UnsupportedOperatorError",
     "VerificationError",
     "source_line",
@@ -46,6 +50,18 @@ class UnsupportedOperatorError(FxpassesError):
     """Operators without a lowering; the message lists all of them with counts."""
 
 
+class RunError(FxpassesError, RuntimeError):
+    """A value that a program met or computed while it ran does not let it go on."""
+
+
+class IndexRangeError(InputError, RunError, IndexError):
+    """An index lies outside of the tensor it indexes."""
+
+
+class DivisionError(RunError, ZeroDivisionError):
+    """An integer is divided by zero."""
+
+
 class LoweringError(FxpassesError):
     """A lowering gave a value whose type differs from the node's."""
 
@@ -56,6 +72,10 @@ class ArtifactError(FxpassesError):
 
 class EquivalenceError(FxpassesError, AssertionError):
     """Two programs that should agree do not."""
+
+
+class IslandWarning(UserWarning):
+    """A loaded program makes some of its calls in PyTorch."""
 
 
 def source_line(node: fx.Node) -> str | None:

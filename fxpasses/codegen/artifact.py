@@ -23,6 +23,7 @@ import platform
 import shutil
 import tempfile
 import uuid
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,13 @@ from fxpasses.codegen.island import Islands
 from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
 from fxpasses.codegen.target import missing_features, target_features
-from fxpasses.errors import ArtifactError
+from fxpasses.errors import ArtifactError, IslandWarning
 from fxpasses.relax import tvm_api as T
 from fxpasses.signature import Signature
 
 __all__ = ["FORMAT_VERSION", "load", "save"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _FORMAT = "fxpasses compiled program"
 _MANIFEST = "manifest.json"
@@ -92,7 +93,8 @@ def save(compiled: Compiled, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Compiled:
     """The compiled program in *path*, ready to be called; nothing is traced or compiled.
 
-    The file holds machine code: load only files that you trust.
+    The file holds machine code: load only files that you trust. An `IslandWarning`
+    names the operators that run in PyTorch, where there are any.
 
     Raises:
         ArtifactError: the file is damaged, foreign, of another version, or built
@@ -115,6 +117,12 @@ def load(path: str | os.PathLike[str]) -> Compiled:
         raise ArtifactError(
             f"{path} holds data that this fxpasses cannot read: {error!r}; {_AGAIN}"
         ) from error
+    if islands is not None:
+        warnings.warn(
+            f"{path}: {len(islands.ops)} of its operators run in PyTorch: {', '.join(islands.ops)}",
+            IslandWarning,
+            stacklevel=2,
+        )
     return Compiled(
         signature,
         call,

@@ -16,6 +16,7 @@ from fxpasses.codegen.target import resolve_target
 from fxpasses.errors import CaptureError
 from fxpasses.passes.fold_constants import FoldConstants
 from fxpasses.program import Program
+from fxpasses.relax.checks import Checks
 from fxpasses.relax.emit import lower
 
 __all__ = ["compile", "compile_canonical", "explain", "load", "to_canonical", "to_program"]
@@ -108,8 +109,9 @@ def compile_canonical(
     target = resolve_target("llvm") if target is None else target
     program = freeze(program)
     islands = None if strict else Islands()
-    mod = lower(program, islands=islands)
-    plan = CallPlan.of(program)
+    checks = Checks(program.inputs)
+    mod = lower(program, islands=islands, checks=checks)
+    plan = CallPlan.of(program, checks.rows)
     tensors = own_tensors(program.tensors, (shared or program).tensors.values(), plan.state)
     return Compiled(
         program.signature,

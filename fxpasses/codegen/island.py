@@ -1,16 +1,16 @@
-"""Islands: calls that run in PyTorch inside the compiled program.
+"""Islands: groups of calls that run in PyTorch inside the compiled program.
 
-An operator without a lowering (of a custom library, for one) becomes a call of
-one packed function. It views TVM's tensors as torch tensors, without a copy,
-runs the operator, and hands its results back. What it calls is plain data, so
-that it can be saved with the program.
+An operator without a lowering (of a custom library, for one) runs in PyTorch.
+Calls that follow each other become one island: compiled code calls one packed
+function, which views TVM's tensors as torch tensors without a copy, makes the
+calls, and hands their results back. What an island does is plain data, so that
+it can be saved with the program.
 """
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -18,117 +18,106 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
-from torch.utils import _pytree as pytree
+from torch._ops import HigherOrderOperator, OpOverload
 
-from fxpasses.errors import ArtifactError, UnsupportedOperatorError, source_line
+from fxpasses.codegen.callbacks import ISLAND, enter
+from fxpasses.codegen.steps import Recorder, Step, run_steps
 from fxpasses.relax import tvm_api as T
-from fxpasses.schema import bind, is_functional
-from fxpasses.signature import dtype_name
+from fxpasses.schema import SYMBOLIC_BUILTINS, is_functional
+from fxpasses.signature import dtype_name, size_text
 
 __all__ = ["Island", "Islands"]
-
-_FUNCTION = "fxpasses.island"
 
 
 @dataclass(frozen=True)
 class Island:
-    """One call: the operator's qualified name, its arguments as JSON data, and why it is here.
+    """Calls that are made one after the other.
 
-    In the arguments ``{"tensor": 0}`` stands for the first tensor handed over,
-    ``{"size": 0}`` for the first size, ``{"dtype": "float32"}`` for a dtype.
+    Attributes:
+        steps: the calls.
+        results: which of their results are handed back, as (step, position).
+        bytes: how much memory the tensors take that go in and out; text where it depends on sizes.
     """
 
-    op: str
-    args: list[Any]
-    kwargs: dict[str, Any]
-    reason: str
-    source: str | None = None
+    steps: tuple[Step, ...]
+    results: tuple[tuple[int, int], ...]
+    bytes: int | str = 0
 
 
 class Islands:
     """The islands of one compiled program, under a key that its code refers to.
 
     Attributes:
-        rows: one for each call; the code names them by position.
-        reasons: the nodes that became islands, and why, while a program is emitted.
+        rows: one for each island; the code names them by position.
+        members: the nodes of each island, while a program is emitted.
+        reasons: the nodes that became part of an island, and why, while a program is emitted.
     """
 
     def __init__(self, key: str | None = None, rows: Sequence[Island] = ()) -> None:
         self.key = uuid.uuid4().hex if key is None else key
         self.rows: list[Island] = list(rows)
+        self.members: list[list[fx.Node]] = []
         self.reasons: dict[fx.Node, str] = {}
-        self._calls: dict[int, Callable[..., Any]] = {}
-        self._failed = threading.local()
+        self._calls: dict[int, Callable[..., list[Any]]] = {}
 
     # -- while the program is emitted ------------------------------------------------
 
     @staticmethod
     def refusal(node: fx.Node) -> str | None:
-        """Why *node* cannot be an island; None if it can."""
-        if not isinstance(node.target, OpOverload):
-            return "control flow and Python functions cannot run as an island"
+        """Why *node* cannot be part of an island; None if it can."""
+        if (
+            not isinstance(node.target, OpOverload | HigherOrderOperator)
+            and node.target not in SYMBOLIC_BUILTINS
+        ):
+            return "a Python function is no data that can be kept"
         if not is_functional(node.target):
             return "it changes its arguments"
-        value = node.meta.get("val")
+        value = node.meta["val"]
         values = value if isinstance(value, tuple | list) else (value,)
-        if not all(isinstance(value, torch.Tensor) for value in values):
+        if not all(
+            isinstance(value, torch.Tensor | torch.SymFloat | torch.SymBool | None) for value in values
+        ):
             return "its result is no tensor"
         return None
 
-    def emit(self, builder: Any, node: fx.Node, reason: str) -> Any:
-        """Emit *node* as a call into PyTorch; one Relax value for each result."""
-        tensors: list[Any] = []
-        sizes: list[Any] = []
+    def clear(self) -> None:
+        """Forget all rows: the program is emitted again."""
+        self.rows, self.members, self.reasons = [], [], {}
 
-        def encode(arg: Any) -> Any:
-            if isinstance(arg, fx.Node):
-                if isinstance(arg.meta["val"], torch.Tensor):
-                    tensors.append(builder.env[arg])
-                    return {"tensor": len(tensors) - 1}
-                if isinstance(arg.meta["val"], torch.SymInt):
-                    sizes.append(builder.env[arg])
-                    return {"size": len(sizes) - 1}
-                arg = arg.meta["val"]
-            if isinstance(arg, torch.dtype):
-                return {"dtype": dtype_name(arg)}
-            for kind in (torch.device, torch.layout, torch.memory_format):
-                if isinstance(arg, kind):
-                    return {kind.__name__: str(arg).removeprefix("torch.")}
-            if isinstance(arg, tuple | list):
-                return [encode(item) for item in arg]
-            if arg is None or isinstance(arg, bool | int | float | str):
-                return arg
-            raise UnsupportedOperatorError(
-                f"{node.target} cannot run as an island: its argument {arg!r} of type "
-                f"{type(arg).__name__} cannot be handed to it ({source_line(node) or f'node {node.name}'})"
-            )
-
-        args, kwargs = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
-        args_, kwargs_ = [encode(arg) for arg in args], {name: encode(arg) for name, arg in kwargs.items()}
-        vals = node.meta["val"] if isinstance(node.meta["val"], tuple | list) else (node.meta["val"],)
-        schema = node.target._schema  # type: ignore[union-attr]
-        name = f"{schema.name}.{schema.overload_name or 'default'}"
-        self.rows.append(Island(name, args_, kwargs_, reason, source_line(node)))
-        self.reasons[node] = reason
-        _register()
+    def emit(self, b: Any, nodes: Sequence[fx.Node], reasons: Mapping[fx.Node, str]) -> None:
+        """Emit the calls *nodes* as one island, and enter their results into ``b.env``."""
         relax = T.relax
+        b.node = nodes[0]
+        recorder = Recorder(b.env.__getitem__, reasons)
+        for node in nodes:
+            recorder.add(node)
+        wanted = recorder.results(nodes)
+        self.rows.append(
+            Island(
+                tuple(recorder.steps),
+                tuple(where for _, where in wanted),
+                _bytes([*recorder.tensor_nodes, *(node for node, _ in wanted)]),
+            )
+        )
+        self.members.append(list(nodes))
+        self.reasons.update((node, reasons[node]) for node in nodes if node in reasons)
+        _register()
+        vals = [_handed_back(recorder.vals[where]) for _, where in wanted]
         types = [T.TensorType(dtype=dtype_name(val.dtype), ndim=val.dim()) for val in vals]
-        call = builder.emit(
+        call = b.emit(
             relax.op.call_pure_packed(
-                _FUNCTION,
+                ISLAND,
                 T.ir.StringImm(self.key),
                 relax.prim_value(len(self.rows) - 1),
-                relax.ShapeExpr(sizes),
-                *tensors,
+                relax.ShapeExpr(recorder.sizes),
+                *recorder.tensors,
                 ty_args=[relax.TupleType(types)],
             )
         )
-        results = [
-            builder.match_cast(builder.emit(relax.TupleGetItem(call, index)), val)
-            for index, val in enumerate(vals)
-        ]
-        return results if isinstance(node.meta["val"], tuple | list) else results[0]
+        values = {}
+        for index, ((_, where), val) in enumerate(zip(wanted, vals, strict=True)):
+            values[where] = b.match_cast(b.emit(relax.TupleGetItem(call, index)), val)
+        recorder.enter(nodes, values, b.env)
 
     # -- while it runs ---------------------------------------------------------------
 
@@ -149,41 +138,28 @@ class Islands:
 
         inputs = [torch.from_dlpack(tensor) for tensor in tensors]
         with torch.no_grad():
-            try:
-                results = self._call(index)(inputs, sizes)
-            except Exception as error:
-                self._failed.error = error
-                raise
+            results = [torch.as_tensor(_as_tensor(value)) for value in self._call(index)(inputs, sizes)]
             taken = {tensor.untyped_storage().data_ptr() for tensor in inputs}
-            results = [
-                result.clone() if result.untyped_storage().data_ptr() in taken else result
-                for result in results
-            ]
-        return [prepare(result) for result in results]
+            own = []
+            for result in results:
+                if result.untyped_storage().data_ptr() in taken:
+                    result = result.clone(memory_format=torch.contiguous_format)
+                taken.add(result.untyped_storage().data_ptr())
+                own.append(result)
+        return [prepare(result) for result in own]
 
-    def take_error(self) -> Exception | None:
-        """The exception that an island of this thread ended with, once.
-
-        On its way through TVM it loses its type.
-        """
-        error: Exception | None = getattr(self._failed, "error", None)
-        self._failed.error = None
-        return error
-
-    def _call(self, index: int) -> Callable[..., Any]:
+    def _call(self, index: int) -> Callable[..., list[Any]]:
         if index not in self._calls:
             row = self.rows[index]
-            op = _resolve(row.op)
-
-            def call(tensors: Sequence[torch.Tensor], sizes: Sequence[int]) -> Any:
-                args = _decode(row.args, tensors, sizes)
-                kwargs = {name: _decode(arg, tensors, sizes) for name, arg in row.kwargs.items()}
-                return pytree.tree_leaves(op(*args, **kwargs))
-
-            self._calls[index] = call
+            self._calls[index] = run_steps(row.steps, row.results)
         return self._calls[index]
 
     # -- as data -----------------------------------------------------------------------
+
+    @property
+    def ops(self) -> list[str]:
+        """The qualified name of each operator that runs in PyTorch, once, in order."""
+        return list(dict.fromkeys(step.op for row in self.rows for step in row.steps))
 
     def to_data(self) -> dict[str, Any]:
         """Lists and dicts for JSON."""
@@ -192,7 +168,15 @@ class Islands:
     @staticmethod
     def from_data(data: dict[str, Any]) -> Islands:
         """Inverse of `to_data`."""
-        return Islands(data["key"], [Island(**row) for row in data["rows"]])
+        rows = [
+            Island(
+                tuple(Step(**step) for step in row["steps"]),
+                tuple((step, position) for step, position in row["results"]),
+                row["bytes"],
+            )
+            for row in data["rows"]
+        ]
+        return Islands(data["key"], rows)
 
 
 _ACTIVE: WeakValueDictionary[str, Islands] = WeakValueDictionary()
@@ -203,31 +187,28 @@ def _register() -> None:
     def island(key: str, index: int, sizes: Sequence[int], *tensors: Any) -> list[Any]:
         return _ACTIVE[str(key)].run(int(index), [int(size) for size in sizes], tensors)
 
-    T.tvm_ffi.register_global_func(_FUNCTION, island, override=True)
+    enter(ISLAND, island)
 
 
-def _resolve(name: str) -> OpOverload:
-    qualified, _, overload = name.rpartition(".")
-    namespace, _, op = qualified.partition("::")
-    try:
-        return getattr(getattr(getattr(torch.ops, namespace), op), overload)
-    except AttributeError as error:
-        raise ArtifactError(
-            f"the program calls the operator {name}, which is not registered in this process; "
-            f"import the library that defines {namespace}::{op} first"
-        ) from error
+_KINDS = {torch.SymFloat: torch.float64, torch.SymBool: torch.bool}
 
 
-def _decode(arg: Any, tensors: Sequence[torch.Tensor], sizes: Sequence[int]) -> Any:
-    if isinstance(arg, list):
-        return [_decode(item, tensors, sizes) for item in arg]
-    if not isinstance(arg, dict):
-        return arg
-    ((kind, value),) = arg.items()
-    if kind == "tensor":
-        return tensors[value]
-    if kind == "size":
-        return sizes[value]
-    if kind == "device":
-        return torch.device(value)
-    return getattr(torch, value)  # dtype, layout, memory_format
+def _handed_back(val: Any) -> torch.Tensor:
+    """What a result is on its way back: numbers are tensors without dims."""
+    return val if isinstance(val, torch.Tensor) else torch.empty((), dtype=_KINDS[type(val)], device="meta")
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
+    return torch.tensor(value, dtype=torch.bool if isinstance(value, bool) else torch.float64)
+
+
+def _bytes(nodes: Sequence[fx.Node]) -> int | str:
+    total: Any = 0
+    for node in nodes:
+        vals = node.meta["val"]
+        for val in vals if isinstance(vals, tuple | list) else (vals,):
+            if isinstance(val, torch.Tensor):
+                total = total + val.numel() * val.element_size()
+    return size_text(total)

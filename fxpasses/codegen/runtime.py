@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fxpasses.codegen.callbacks import register, take_error
 from fxpasses.codegen.plan import CallPlan, Source
-from fxpasses.errors import InputError
+from fxpasses.errors import DivisionError, IndexRangeError, InputError, RunError
 from fxpasses.relax import tvm_api as T
 from fxpasses.signature import Signature
 from fxpasses.sizes import evaluate
 
 if TYPE_CHECKING:
     from fxpasses.codegen.island import Islands
+    from fxpasses.relax.checks import Check
 
 __all__ = ["ALIGNMENT", "Compiled", "own_tensors"]
 
@@ -56,6 +58,7 @@ class Compiled:
         self.signature = signature
         self.target = target
         self.islands = None if islands is None or not islands.rows else islands.activate()
+        register()
         self._plan = plan
         self._executable = executable
         self._module = executable.jit() if hasattr(executable, "jit") else executable
@@ -63,10 +66,6 @@ class Compiled:
         self._state = {name: self._tensors[name] for name in plan.state}
         self._weights = tuple(T.tvm_ffi.from_dlpack(self._tensors[name]) for name in plan.tensors)
         self._owned = {tensor.data_ptr() for tensor in self._tensors.values() if tensor.numel()}
-        self._computed = 1 + max(
-            (s.index for s in (*plan.outputs, *(w.source for w in plan.writes)) if s.kind == "computed"),
-            default=-1,
-        )
         self._idle: list[Callable[..., Any]] = []
         self._turn: Any = threading.Lock() if self._state else nullcontext()
 
@@ -91,12 +90,12 @@ class Compiled:
 
         Raises:
             InputError: an argument does not fit; the message names it.
+            IndexRangeError: an index, given or computed, is out of range.
+            DivisionError: an integer is divided by zero.
         """
         leaves = self.signature.flatten(args, kwargs)
         symbols = self.signature.check(leaves)
         plan = self._plan
-        if plan.checks:
-            self._check_indices(leaves, symbols)
         if plan.writes:
             self._check_aliases(leaves)
         with self._turn:
@@ -130,11 +129,16 @@ class Compiled:
         try:
             results = main(*arguments, *self._weights)
         except Exception as error:
-            cause = self.islands.take_error() if self.islands is not None else None
+            cause = take_error()
             if cause is not None:
                 raise cause from error
             raise
         self._idle.append(main)
+        if plan.checks:
+            *results, code = results
+            failed = torch.from_dlpack(code).item()
+            if failed:
+                raise self._failure(plan.checks[int(failed) - 1], leaves, symbols)
         values = []
         for result in results:
             value = torch.from_dlpack(result)
@@ -150,6 +154,8 @@ class Compiled:
     def _value(self, source: Source, leaves: list[Any], values: list[torch.Tensor]) -> torch.Tensor:
         if source.kind == "computed":
             return values[source.index]
+        if source.kind == "number":
+            return values[source.index].item()  # type: ignore[return-value]
         if source.kind == "tensor":
             return self._tensors[source.name].clone()
         leaf = leaves[source.index]
@@ -170,22 +176,21 @@ class Compiled:
 
     # -- checks --------------------------------------------------------------------
 
-    def _check_indices(self, leaves: list[Any], symbols: Mapping[str, int]) -> None:
-        for check in self._plan.checks:
-            leaf = leaves[check.index]
-            if not leaf.numel():
-                continue
-            smallest, largest = (int(x) for x in torch.aminmax(leaf))
-            low, high = (
-                bound if isinstance(bound, int) else evaluate(bound, symbols)
-                for bound in (check.low, check.high)
-            )
-            if smallest < low or largest >= high:
-                value = smallest if smallest < low else largest
-                raise InputError(
-                    f"argument {self.signature.inputs[check.index].name!r}: it holds the index {value}, "
-                    f"but {check.op} allows {low} to {high - 1}"
-                )
+    def _failure(self, check: Check, leaves: list[Any], symbols: Mapping[str, int]) -> RunError:
+        """The error that a failed check means; slow, since it looks for the element again."""
+        place = f" ({check.source})" if check.source else ""
+        whose = "" if check.argument < 0 else f"argument {self.signature.inputs[check.argument].name!r}: "
+        if check.kind == "division":
+            return DivisionError(f"{whose}{check.op} divides an integer by zero{place}")
+        low, high = (
+            bound if isinstance(bound, int) else evaluate(bound, symbols) for bound in (check.low, check.high)
+        )
+        allowed = f"{low} to {high - 1}" if high is not None else f"less than {check.high}"
+        if check.argument < 0 or high is None:
+            return IndexRangeError(f"{whose}an index is out of range: {check.op} allows {allowed}{place}")
+        smallest, largest = (int(x) for x in torch.aminmax(leaves[check.argument]))
+        value = smallest if smallest < low else largest
+        return IndexRangeError(f"{whose}it holds the index {value}, but {check.op} allows {allowed}{place}")
 
     def _check_aliases(self, leaves: list[Any]) -> None:
         changed = {write.index for write in self._plan.writes if write.index >= 0}

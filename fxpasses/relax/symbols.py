@@ -5,10 +5,28 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
+import torch
+from torch.utils._sympy.symbol import SymT, symbol_is_type
+
 from fxpasses.errors import LoweringError
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["SymbolTable"]
+__all__ = ["SymbolTable", "is_read", "is_unbound"]
+
+
+def is_unbound(val: Any) -> bool:
+    """Whether a number depends on the values of tensors."""
+    return isinstance(val, torch.SymInt | torch.SymFloat | torch.SymBool) and any(
+        symbol_is_type(symbol, (SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT))
+        for symbol in val.node.expr.free_symbols
+    )
+
+
+def is_read(val: Any) -> bool:
+    """Whether a number depends on floating-point values of tensors, of which TIR has no symbols."""
+    return isinstance(val, torch.SymInt | torch.SymFloat | torch.SymBool) and any(
+        symbol_is_type(symbol, SymT.UNBACKED_FLOAT) for symbol in val.node.expr.free_symbols
+    )
 
 
 class SymbolTable:
@@ -18,10 +36,14 @@ class SymbolTable:
         self._vars: dict[Any, Any] = {}
 
     def prim(self, expr: Any) -> Any:
-        """The int64 TIR expression of a sympy expression over sizes."""
+        """The TIR expression of a sympy expression over sizes: int64, float64 or bool."""
         tirx = T.tirx
         if expr.is_Integer:
             return tirx.IntImm("int64", int(expr))
+        if expr.is_Float or expr.is_Rational:
+            return tirx.FloatImm("float64", float(expr))
+        if expr.is_Boolean and expr.is_Atom and not expr.is_Symbol:
+            return tirx.const(bool(expr), "bool")
         if expr.is_Symbol:
             if expr not in self._vars:
                 self._vars[expr] = tirx.Var(str(expr), "int64")
@@ -30,11 +52,25 @@ class SymbolTable:
         if name == "Pow" and expr.exp.is_Integer and int(expr.exp) > 0:
             base = self.prim(expr.base)
             return reduce(lambda a, b: a * b, [base] * int(expr.exp))
+        if name == "Piecewise":
+            *cases, (last, _) = expr.args
+            result = self.prim(last)
+            for value, condition in reversed(cases):
+                result = tirx.Select(self.prim(condition), self.prim(value), result)
+            return result
+        if name in _UNARY:
+            return _UNARY[name](self.prim(expr.args[0]))
         operands = [self.prim(arg) for arg in expr.args] if name in _OPERATORS else []
         if operands:
             return reduce(_OPERATORS[name], operands)
         raise LoweringError(f"the size {expr} uses {name}, which has no TIR expression")
 
+
+_UNARY: dict[str, Any] = {
+    "Not": lambda a: T.tirx.Not(a),
+    "ToFloat": lambda a: a.astype("float64"),
+    "OpaqueUnaryFn_sqrt": lambda a: T.tirx.sqrt(a.astype("float64")),
+}
 
 _OPERATORS: dict[str, Any] = {
     "Add": lambda a, b: a + b,
@@ -45,4 +81,18 @@ _OPERATORS: dict[str, Any] = {
     "PythonMod": lambda a, b: T.tirx.floormod(a, b),
     "Max": lambda a, b: T.tirx.max(a, b),
     "Min": lambda a, b: T.tirx.min(a, b),
+    "FloatTrueDiv": lambda a, b: _float(a) / _float(b),
+    "IntTrueDiv": lambda a, b: _float(a) / _float(b),
+    "Equality": lambda a, b: T.tirx.EQ(a, b),
+    "Unequality": lambda a, b: T.tirx.NE(a, b),
+    "StrictLessThan": lambda a, b: T.tirx.LT(a, b),
+    "StrictGreaterThan": lambda a, b: T.tirx.GT(a, b),
+    "LessThan": lambda a, b: T.tirx.LE(a, b),
+    "GreaterThan": lambda a, b: T.tirx.GE(a, b),
+    "And": lambda a, b: T.tirx.And(a, b),
+    "Or": lambda a, b: T.tirx.Or(a, b),
 }
+
+
+def _float(value: Any) -> Any:
+    return value.astype("float64")

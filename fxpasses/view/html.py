@@ -264,13 +264,14 @@ def explanation_html(explanation: Explanation) -> str:
             escape(row.op),
             str(row.count),
             f"<span class='{marks[row.kind]}'>{row.kind}</span>",
+            ", ".join(map(str, row.islands)),
             escape(row.reason),
             _place(row.source or None),
         )
         for row in explanation
     ]
     head = f"<p class='head'><b>{escape(explanation.headline)}</b></p>"
-    return _page(head, _table(["operator", "calls", "kind", "reason", "source"], rows))
+    return _page(head, _table(["operator", "calls", "kind", "island", "reason", "source"], rows))
 
 
 # -- pieces of HTML --------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import re
+import warnings
 
 import pytest
 import torch
@@ -10,8 +12,11 @@ from torch.export import Dim
 
 from fxpasses.codegen.artifact import load
 from fxpasses.codegen.compile import compile, explain
-from fxpasses.codegen.island import _ACTIVE
-from fxpasses.errors import ArtifactError, UnsupportedOperatorError
+from fxpasses.codegen.explain import Crossing
+from fxpasses.codegen.island import _ACTIVE, Island, Islands
+from fxpasses.codegen.steps import Step
+from fxpasses.errors import ArtifactError, IslandWarning, UnsupportedOperatorError
+from fxpasses.relax.partition import stages
 from tests.codegen.helpers import compiled_of, program_of
 
 library = torch.library.Library("fxptest", "FRAGMENT")
@@ -21,6 +26,9 @@ library.define(
 library.define("pick(Tensor[] xs, int which) -> Tensor")
 library.define("window(Tensor x, SymInt start, SymInt length) -> Tensor")
 library.define("fail(Tensor x) -> Tensor")
+library.define("accumulate(Tensor(a!) total, Tensor x) -> Tensor")
+library.define("pair(Tensor x) -> (Tensor, Tensor)")
+library.define("view(Tensor x) -> Tensor")
 
 
 def split_scale(x, scale, dims, *, dtype=None):
@@ -31,6 +39,11 @@ for key in ("CPU", "Meta"):
     library.impl("split_scale", split_scale, key)
     library.impl("pick", lambda xs, which: xs[which] * 1, key)
     library.impl("window", lambda x, start, length: x.narrow(0, start, length), key)
+for key in ("CPU", "Meta"):
+    library.impl("accumulate", lambda total, x: total.add_(x).sum(), key)
+    library.impl("pair", lambda x: (x * 2, x + 2), key)
+library.impl("view", lambda x: x * 1, "Meta")
+library.impl("view", lambda x: x, "CPU")
 library.impl("fail", lambda x: torch.empty_like(x), "Meta")
 
 
@@ -55,10 +68,8 @@ mixed = Mixed()
 def test_several_results_lists_and_keywords():
     x, y = torch.randn(4, 8), torch.randn(8, 3)
     compiled = compiled_of(mixed, x, y, dynamic_shapes=({0: Dim.DYNAMIC}, None))
-    assert [row.op for row in compiled.islands.rows] == [
-        "fxptest::split_scale.default",
-        "fxptest::pick.default",
-    ]
+    assert compiled.islands.ops == ["fxptest::split_scale.default", "fxptest::pick.default"]
+    assert len(compiled.islands.rows) == 1
     for rows in (4, 7, 1):
         x = torch.randn(rows, 8)
         for got, want in zip(compiled(x, y), mixed(x, y), strict=True):
@@ -97,13 +108,29 @@ def test_strict_refuses_with_operator_count_and_line():
     assert "scaled, total = ops.split_scale" in message
 
 
-def test_what_cannot_be_an_island_is_refused_even_so():
-    def branch(x):
-        return torch.cond(x.sum() > 0, lambda x: ops.pick([x], 0), lambda x: x * 2, (x,))
+REFUSALS = {
+    "it changes its arguments": (torch.ops.aten.relu_.default, torch.ones(2)),
+    "its result is no tensor": (ops.pick.default, [[torch.ones(2)]]),
+    "a Python function is no data that can be kept": (print, None),
+}
 
-    program = program_of(branch, torch.randn(3))
-    with pytest.raises(UnsupportedOperatorError, match="cond"):
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_what_cannot_be_an_island_is_refused_even_so(reason, monkeypatch):
+    target, val = REFUSALS[reason]
+    node = torch.fx.Graph().call_function(target)
+    node.meta["val"] = val
+    assert Islands.refusal(node) == reason
+
+    program = program_of(mixed, torch.randn(4, 8), torch.randn(8, 3))
+    refuse = lambda node: reason if node.target is ops.pick.default else None  # noqa: E731
+    monkeypatch.setattr(Islands, "refusal", staticmethod(refuse))
+    with pytest.raises(UnsupportedOperatorError, match="fxptest.pick.default"):
         compile(program)
+    kinds = {row.op: row for row in explain(program)}
+    assert kinds["fxptest.pick.default"].kind == "unsupported"
+    assert kinds["fxptest.pick.default"].reason == reason
+    assert kinds["fxptest.split_scale.default"].kind == "island"
 
 
 def test_saved_islands_need_their_library(tmp_path):
@@ -133,12 +160,146 @@ def test_saved_islands_need_their_library(tmp_path):
     assert "import the library that defines fxptest::split_scale first" in result.stderr
 
 
-def test_an_unknown_operator_is_named():
-    from fxpasses.codegen.island import Island, Islands
+def test_a_loaded_program_says_what_runs_in_pytorch(tmp_path):
+    x, y = torch.randn(4, 8), torch.randn(8, 3)
+    compiled_of(mixed, x, y).save(tmp_path / "model.fxp")
+    with pytest.warns(
+        IslandWarning, match="2 of its operators .*: fxptest::split_scale.default, fxptest::pick"
+    ):
+        load(tmp_path / "model.fxp")
+    compiled_of(lambda x: x + 1, x).save(tmp_path / "native.fxp")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load(tmp_path / "native.fxp")
 
+
+def test_calls_are_grouped_into_as_few_islands_as_the_native_calls_between_them_allow():
+    def model(x):
+        a, b = ops.pair(x)  # 1
+        c = ops.pick([a, x], 0)  # 1: no native call on the way
+        native = torch.relu(c) @ x  # between
+        d = ops.pick([native, b], 0)  # 2: waits for the native call
+        e = ops.pick([x * 3], 0)  # 1: a native call before it waits for nothing
+        return d + e, b
+
+    x = torch.randn(4, 4)
+    compiled = compiled_of(model, x)
+    assert [len(row.steps) for row in compiled.islands.rows] == [3, 1]
+    for got, want in zip(compiled(x), model(x), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    report = explain(program_of(model, x))
+    assert {row.op: row.islands for row in report if row.kind == "island"} == {
+        "fxptest.pick.default": (1, 2),
+        "fxptest.pair.default": (1,),
+    }
+    matrix = 4 * 4 * 4
+    # into the first: x and x * 3; out of it: b, c, e. Into the second: the product and b; out of it: d.
+    assert report.crossings == (Crossing(3, 5 * matrix), Crossing(1, 3 * matrix))
+    assert f"2 crossings into PyTorch, {8 * matrix} bytes shared" in report.headline
+
+
+def test_a_long_chain_is_one_island_and_bytes_may_depend_on_sizes():
+    def model(x):
+        for _ in range(5):
+            x, _ = ops.pair(ops.pick([x, x], 1))
+        return x
+
+    x = torch.randn(3)
+    program = program_of(model, x, dynamic_shapes=({0: Dim.DYNAMIC},))
+    compiled = compile(program)
+    assert [len(row.steps) for row in compiled.islands.rows] == [10]
+    torch.testing.assert_close(compiled(torch.ones(7)), model(torch.ones(7)))
+    (crossing,) = explain(program).crossings
+    assert crossing.calls == 10
+    assert re.fullmatch(r"8\*s\d+", crossing.bytes)
+
+
+def test_random_calls_keep_their_order_across_islands():
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    first = graph.call_function(ops.pick.default, ([x], 0))
+    native = graph.call_function(torch.ops.aten.relu.default, (first,))
+    drawn = graph.call_function(
+        torch.ops.aten.bernoulli.default, (graph.call_function(ops.pick.default, ([native], 0)),)
+    )
+    early = graph.call_function(torch.ops.aten.bernoulli.default, (x,))
+    graph.output((drawn, early))
+    outside = {node: "" for node in graph.nodes if node.op == "call_function" and node is not native}
+    stage = stages(graph, outside)
+    assert stage[first] == 0
+    assert stage[drawn] == stage[early] == 1  # alone, the second draw could go first
+
+
+def test_an_island_reads_and_writes_the_memory_of_tvm_tensors_without_a_copy(monkeypatch):
+    seen = []
+    original = Islands.run
+
+    def run(self, index, sizes, tensors):
+        results = original(self, index, sizes, tensors)
+        inputs = [torch.from_dlpack(tensor).data_ptr() for tensor in tensors]
+        seen.append((inputs, [torch.from_dlpack(result).data_ptr() for result in results]))
+        return results
+
+    monkeypatch.setattr(Islands, "run", run)
+    x = torch.empty(64 * 64 + 16)
+    x = x[(-x.data_ptr() // 4) % 16 :][: 64 * 64].view(64, 64)  # aligned, so that it is not copied either
+    compiled = compiled_of(lambda x: ops.pair(x)[0], x)
+    y = compiled(x)
+    assert seen == [([x.data_ptr()], [y.data_ptr()])]
+
+
+def test_a_result_that_is_an_argument_or_shared_is_copied():
+    def model(x):
+        y = x + 1
+        seen = ops.view(y)
+        return seen, y * 2, ops.view(x)
+
+    x = torch.randn(5)
+    compiled = compiled_of(model, x)
+    for got, want in zip(compiled(x), model(x), strict=True):
+        torch.testing.assert_close(got, want)
+        assert got.data_ptr() != x.data_ptr()
+
+
+def test_an_operator_that_changes_its_argument():
+    class Accumulates(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("total", torch.zeros(3))
+
+        def forward(self, x):
+            doubled = x * 2
+            return ops.accumulate(self.total, doubled) + ops.accumulate(doubled, x), doubled
+
+    compiled, model = compiled_of(Accumulates(), torch.ones(3)), Accumulates()
+    for value in (1.0, 2.0, -3.0):
+        x = torch.full((3,), value)
+        torch.testing.assert_close(compiled(x), model(x))
+        torch.testing.assert_close(compiled.state["total"], model.total)
+        assert x[0] == value
+
+
+def test_numbers_read_from_tensors():
+    def model(x):
+        scale = x.max().item()
+        return x * scale, x + scale * 2, x.sum(0).clamp(min=scale), scale
+
+    x = torch.randn(3, 4)
+    compiled = compiled_of(model, x)
+    assert len(compiled.islands.rows) == 1
+    for args in (x, x * 5):
+        got, want = compiled(args), model(args)
+        torch.testing.assert_close(got[:3], want[:3])
+        assert isinstance(got[3], float)
+        assert got[3] == want[3]
+    reasons = {row.reason for row in explain(program_of(model, x)) if row.kind == "island"}
+    assert reasons == {"it takes a number that is read from a tensor"}
+
+
+def test_an_unknown_operator_is_named():
     for name in ("nowhere::nothing.default", "aten::add.Nonsense"):
         with pytest.raises(ArtifactError, match=name):
-            Islands(rows=[Island(name, [], {}, "")]).activate()
+            Islands(rows=[Island((Step(name, [], {}),), ())]).activate()
 
 
 def test_explain_lists_islands_with_reason_and_line():
@@ -157,13 +318,3 @@ def test_explain_lists_islands_with_reason_and_line():
     assert "fxptest.pick.default" in text
     assert "<td>fxptest.pick.default</td>" in report._repr_html_()
     assert explain(program_of(lambda x, y: x @ y, torch.randn(4, 8), torch.randn(8, 3))).native
-
-
-def test_explain_says_what_is_unsupported():
-    def branch(x):
-        return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x * 2, (ops.pick([x], 0),))
-
-    report = explain(program_of(branch, torch.randn(3)))
-    kinds = {row.op: row.kind for row in report}
-    assert "unsupported" in kinds.values()
-    assert kinds["fxptest.pick.default"] == "island"

@@ -1,0 +1,60 @@
+"""Python functions that compiled code calls, and the way of their errors back to the caller."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from typing import Any
+
+from fxpasses.errors import RunError
+from fxpasses.relax import tvm_api as T
+from fxpasses.sizes import evaluate
+
+__all__ = ["ISLAND", "REQUIRE", "enter", "register", "take_error"]
+
+ISLAND = "fxpasses.island"
+REQUIRE = "fxpasses.require"
+
+_failed = threading.local()
+
+
+def enter(name: str, function: Callable[..., Any]) -> None:
+    """Let compiled code call *function* by *name*.
+
+    An exception loses its type on its way through TVM, so it is kept for `take_error`.
+    """
+
+    @wraps(function)
+    def guarded(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except Exception as error:
+            _failed.error = error
+            raise
+
+    T.tvm_ffi.register_global_func(name, guarded, override=True)
+
+
+def take_error() -> Exception | None:
+    """The exception that a function called by this thread ended with, once."""
+    error: Exception | None = getattr(_failed, "error", None)
+    _failed.error = None
+    return error
+
+
+@cache
+def register() -> None:
+    """Make the functions known to TVM."""
+    enter(REQUIRE, _require)
+
+
+def _require(condition: str, names: str, source: str, sizes: Sequence[int]) -> Any:
+    """*sizes* again, if *condition* holds of the symbols *names* with these values."""
+    symbols = dict(zip(str(names).split(","), (int(size) for size in sizes), strict=True))
+    if not evaluate(str(condition), symbols):
+        values = ", ".join(f"{name} = {value}" for name, value in symbols.items())
+        raise RunError(
+            f"a value that the program computed is outside of what was captured: {condition} with {values} ({source})"
+        )
+    return sizes

@@ -1,0 +1,336 @@
+"""`Builder`: emits one graph as one Relax function, one row of the table for each call."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+from torch.fx.node import map_aggregate
+
+from fxpasses.errors import FxpassesError, LoweringError, UnsupportedOperatorError, source_line
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.checks import Checks
+from fxpasses.relax.control import CONTROL, Choice
+from fxpasses.relax.partition import Group, schedule
+from fxpasses.relax.symbols import SymbolTable, is_read
+from fxpasses.relax.table import lowerings
+from fxpasses.schema import bind
+from fxpasses.signature import dtype_name
+
+if TYPE_CHECKING:
+    from fxpasses.codegen.island import Islands
+
+__all__ = ["Builder", "Emission"]
+
+aten = torch.ops.aten
+
+
+@dataclass
+class Emission:
+    """What the functions of one module share while they are emitted.
+
+    Attributes:
+        outside: the nodes that run in PyTorch, and why; rows that refuse a call add to it.
+        islands: takes the groups of these; None where none are allowed.
+        checks: the run-time checks; None where none are wanted.
+        ranges: bounds of the symbols.
+        refused: the calls that a row refused while this module was emitted, and why.
+        choices: the function of each `torch.cond`.
+    """
+
+    outside: dict[fx.Node, str]
+    islands: Islands | None
+    checks: Checks | None
+    ranges: Mapping[Any, Any]
+    block: Any = field(default_factory=lambda: T.relax.BlockBuilder())
+    refused: dict[fx.Node, str] = field(default_factory=dict)
+    choices: dict[fx.Node, Choice] = field(default_factory=dict)
+
+
+class Builder:
+    """Emits one graph; a lowering gets it as its first argument ``b``.
+
+    Attributes:
+        node: the call that is being lowered.
+        val: its ``meta["val"]``: the dtype and shape that the result must have.
+    """
+
+    def __init__(self, emission: Emission) -> None:
+        self.emission = emission
+        self.block = emission.block
+        self.symbols = SymbolTable()
+        self.analyzer = T.Analyzer()
+        self.env: dict[fx.Node, Any] = {}
+        self.codes: list[Any] = []
+        self.node: fx.Node
+        self.val: Any
+
+    # -- for lowerings -------------------------------------------------------------
+
+    def emit(self, expr: Any) -> Any:
+        """Bind a Relax expression to a variable."""
+        return self.block.emit(expr)
+
+    def te(self, function: Callable[..., Any], *args: Any, name: str | None = None, **attrs: Any) -> Any:
+        """Call a kernel given as a tensor expression: ``function(*te_tensors, **attrs)``."""
+        hint = name or self.node.target._schema.name.split("::")[-1]  # type: ignore[union-attr]
+        return self.block.emit_te(function, *args, primfunc_name_hint=hint, **attrs)
+
+    def match_cast(self, value: Any, val: Any = None) -> Any:
+        """State the type of a value that Relax cannot infer, checked when it runs."""
+        return self.block.match_cast(value, self.type(self.val if val is None else val))
+
+    def type(self, val: torch.Tensor) -> Any:
+        """The Relax type of a fake tensor."""
+        return T.TensorType(self.shape(val), dtype_name(val.dtype))
+
+    def shape(self, val: torch.Tensor | Sequence[Any]) -> list[Any]:
+        """The sizes of a fake tensor (or a list of sizes) as TIR expressions."""
+        sizes = val.shape if isinstance(val, torch.Tensor) else val
+        return [self.size(size) for size in sizes]
+
+    def size(self, size: Any) -> Any:
+        """An int, SymInt or TIR expression as an int64 TIR expression."""
+        if isinstance(size, torch.SymInt):
+            return self.symbols.prim(size.node.expr)
+        if isinstance(size, int):
+            return T.tirx.IntImm("int64", size)
+        return size
+
+    def dtype(self, dtype: torch.dtype) -> str:
+        """``torch.float32`` to ``"float32"``."""
+        return dtype_name(dtype)
+
+    def cast(self, value: Any, dtype: torch.dtype | str) -> Any:
+        """*value* in another dtype; nothing is emitted where it has it already."""
+        name = dtype if isinstance(dtype, str) else dtype_name(dtype)
+        if self.dtype_of(value) == name:
+            return value
+        return self.emit(T.relax.op.astype(value, name))
+
+    def dtype_of(self, value: Any) -> str:
+        """The dtype name of an emitted value."""
+        return str(value.ty.dtype)
+
+    def shape_of(self, value: Any) -> list[Any]:
+        """The sizes of an emitted value as TIR expressions."""
+        return list(value.ty.shape.values)
+
+    def bind_size(self, size: torch.SymInt | torch.SymBool, value: Any, most: Any = None) -> None:
+        """Give a size (or truth) that depends on values its value, from a tensor of one integer.
+
+        *most* is the largest value that it can take, where it cannot be
+        negative either. What capture took for granted of the size, its range,
+        is checked when the program runs.
+        """
+        symbols = size.node.expr.free_symbols
+        if len(symbols) != 1 or not (size.node.expr.is_Symbol or isinstance(size, torch.SymBool)):
+            raise LoweringError(self.where(f"the size {size} is no symbol of its own"))
+        (symbol,) = symbols
+        relax = T.relax
+        line = self.emit(relax.op.reshape(self.cast(value, "int64"), [1]))
+        shape = self.emit(relax.op.tensor_to_shape(line))
+        condition = _range_text(symbol, self.emission.ranges.get(symbol), most)
+        if condition is not None:
+            from fxpasses.codegen.callbacks import REQUIRE
+
+            raw = T.tirx.Var(f"{symbol}_raw", "int64")
+            shape = self.block.match_cast(shape, relax.ShapeType([raw]))
+            shape = self.emit(
+                relax.op.call_pure_packed(
+                    REQUIRE,
+                    T.ir.StringImm(condition),
+                    T.ir.StringImm(str(symbol)),
+                    T.ir.StringImm(source_line(self.node) or f"node {self.node.name}"),
+                    relax.ShapeExpr([raw]),
+                    ty_args=[relax.ShapeType(ndim=1)],
+                )
+            )
+        self.block.match_cast(shape, relax.ShapeType([self.symbols.prim(symbol)]))
+
+    def number(self, value: Any, dtype: str) -> Any:
+        """A number that is an expression of sizes, as a tensor without dims."""
+
+        def kernel(x: Any) -> Any:
+            return T.te.compute((), lambda: x.astype(dtype), name="number")
+
+        return self.te(kernel, value, name="number")
+
+    def truth(self, predicate: Any) -> Any:
+        """A predicate, a tensor of one bool or an expression of sizes, as a tensor without dims."""
+        if not isinstance(predicate, fx.Node):
+            return self.emit(T.relax.const(bool(predicate), "bool"))
+        value = self.env[predicate]
+        if T.ir.is_prim_expr(value):
+            return self.number(value, "bool")
+        return value if not self.shape_of(value) else self.emit(T.relax.op.reshape(value, []))
+
+    def where(self, message: str) -> str:
+        """*message* with the node that is being lowered, and its line."""
+        return f"node {self.node.name!r}: {message} ({source_line(self.node) or 'no source line'})"
+
+    # -- functions -------------------------------------------------------------------
+
+    def function(
+        self,
+        name: str,
+        parameters: Sequence[Any],
+        graph: fx.Graph,
+        returned: Iterable[fx.Node],
+        *,
+        checked: bool,
+        attrs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Emit the function; it returns a tuple of *returned*, and with *checked* the code of the checks."""
+        with self.block.function(name, list(parameters), attrs=attrs, private=name != "main"):
+            with self.block.dataflow():
+                for item in schedule(graph, self.emission.outside):
+                    if isinstance(item, Group):
+                        assert self.emission.islands is not None
+                        self.emission.islands.emit(self, item.nodes, self.emission.outside)
+                    else:
+                        self._lower(item)
+                results = [self._result(node) for node in returned]
+                if checked:
+                    results.append(self._code())
+                output = self.block.emit_output(T.relax.Tuple(results))
+            return self.block.emit_func_output(output)
+
+    def _result(self, node: fx.Node) -> Any:
+        value = self.env[node]
+        kind = _NUMBERS.get(type(node.meta["val"]))
+        if kind is None or not T.ir.is_prim_expr(value):
+            return value
+        return self.number(value, kind)
+
+    def _code(self) -> Any:
+        if not self.codes:
+            return self.emit(T.relax.const(0, "int32"))
+        if len(self.codes) == 1:
+            return self.codes[0]
+
+        def largest(*codes: Any) -> Any:
+            def element() -> Any:
+                code = codes[0]()
+                for other in codes[1:]:
+                    code = T.tirx.max(code, other())
+                return code
+
+            return T.te.compute((), element, name="failed")
+
+        return self.te(largest, *self.codes, name="failed")
+
+    # -- the walk --------------------------------------------------------------------
+
+    def _lower(self, node: fx.Node) -> None:
+        self.node, self.val = node, node.meta.get("val")
+        if isinstance(self.val, torch.SymInt | torch.SymFloat | torch.SymBool):
+            self.env[node] = self._number(node)
+            return
+        if isinstance(self.val, bool | int | float):
+            self.env[node] = self.val
+            return
+        if node.target is operator.getitem:
+            self.env[node] = self.env[node.args[0]][node.args[1]]  # type: ignore[index]
+            return
+        vals = self.val if isinstance(self.val, tuple | list) else (self.val,)
+        if all(_is_empty(val) for val in vals):  # no row has to think of loops over nothing
+            empty = tuple(self.emit(T.relax.op.zeros(self.shape(v), dtype_name(v.dtype))) for v in vals)
+            self.env[node] = empty if isinstance(self.val, tuple | list) else empty[0]
+            return
+        value = self._call(node)
+        values = value if isinstance(value, tuple | list) else (value,)
+        if len(values) != len(vals):
+            raise LoweringError(self.where(f"{len(vals)} results expected, the lowering gave {len(values)}"))
+        checked = tuple(
+            self._checked(v, val) if isinstance(val, torch.Tensor) else v
+            for v, val in zip(values, vals, strict=True)
+        )
+        self.env[node] = checked if isinstance(self.val, tuple | list) else checked[0]
+
+    def _number(self, node: fx.Node) -> Any:
+        """A number: a TIR expression, or the tensor it is read from where TIR has no symbol for it."""
+        if is_read(self.val):
+            return self.env[node.args[0]]
+        if node.target is aten._local_scalar_dense.default:
+            self.bind_size(self.val, self.env[node.args[0]])
+        return self.symbols.prim(self.val.node.expr)
+
+    def _call(self, node: fx.Node) -> Any:
+        """What the row of the table gives, or the island where it refuses."""
+        if node.target in CONTROL:
+            return CONTROL[node.target](self, node)
+        row = lowerings()[node.target]  # type: ignore[index]
+        args, kwargs = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+        args, kwargs = map_aggregate((args, kwargs), self._operand)  # type: ignore[misc]
+        try:
+            value = row(self, *args, **kwargs)
+        except UnsupportedOperatorError as error:
+            islands = self.emission.islands
+            if islands is None or islands.refusal(node) is not None:
+                raise UnsupportedOperatorError(self.where(str(error))) from error
+            # Emitted by itself now; `lower` starts again with this node among those outside.
+            self.emission.refused[node] = str(error)
+            islands.emit(self, [node], self.emission.refused)
+            return self.env[node]
+        except FxpassesError:
+            raise
+        except Exception as error:
+            raise LoweringError(self.where(f"the lowering of {node.target} failed: {error}")) from error
+        if self.emission.checks is not None:
+            self.codes += self.emission.checks.emit(self, node)
+        return value
+
+    def _operand(self, arg: Any) -> Any:
+        return self.env[arg] if isinstance(arg, fx.Node) else arg
+
+    def _checked(self, value: Any, val: torch.Tensor) -> Any:
+        """*value* as a variable, after its Relax type was held against *val*."""
+        if value is None:
+            return None  # a result that nobody uses and the lowering does not compute
+        if not isinstance(value, T.relax.Var):
+            value = self.emit(value)
+        expected, got = self.type(val), value.ty
+        problem = None
+        if not isinstance(got, T.TensorType) or str(got.dtype) != dtype_name(val.dtype):
+            problem = "dtype"
+        elif got.shape is None or len(got.shape.values) != val.dim():
+            problem = "rank"
+        elif not all(
+            self.analyzer.can_prove_equal(a, b)
+            for a, b in zip(got.shape.values, expected.shape.values, strict=True)
+        ):
+            problem = "shape"
+        if problem is not None:
+            raise LoweringError(
+                self.where(
+                    f"the lowering of {self.node.target} gave another {problem}: {got}, expected {expected}"
+                )
+            )
+        return value
+
+
+_NUMBERS = {torch.SymInt: "int64", torch.SymFloat: "float64", torch.SymBool: "bool"}
+
+
+def _range_text(symbol: Any, bounds: Any, most: Any) -> str | None:
+    """The condition that *bounds* put on *symbol*; None where it always holds."""
+    if bounds is None:
+        return None
+    parts = []
+    low, high = (int(bound) if bound.is_Integer else None for bound in (bounds.lower, bounds.upper))
+    if low is not None and (low > 0 or most is None):
+        parts.append(f"{symbol} >= {low}")
+    known = isinstance(most, T.tirx.IntImm) and high is not None and int(most) <= high
+    if high is not None and not known:
+        parts.append(f"{symbol} <= {high}")
+    return f"And({', '.join(parts)})" if parts else None
+
+
+def _is_empty(val: Any) -> bool:
+    """Whether *val* is a tensor known to have no elements."""
+    return isinstance(val, torch.Tensor) and any(isinstance(size, int) and size == 0 for size in val.shape)

@@ -1,0 +1,223 @@
+"""Run-time checks: what eager PyTorch refuses because of values, a compiled program refuses too.
+
+A table says what each operator demands of its operands: indices that lie in a
+tensor, divisors that are not zero. Rows of the lowering table stay inside
+memory whatever they are given, so a check need not come first. Each becomes a
+small kernel that gives 0 or the number of the check, and the program returns
+the largest of these beside its results: one number to look at for each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import fx
+
+from fxpasses.errors import source_line
+from fxpasses.relax import tvm_api as T
+from fxpasses.schema import bind
+from fxpasses.signature import Dim, size_text
+
+if TYPE_CHECKING:
+    from fxpasses.relax.builder import Builder
+
+__all__ = ["Check", "Checks", "Demand", "checks_of"]
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check, as plain data for the message of its failure.
+
+    Attributes:
+        kind: ``index``: all elements lie in ``[low, high)``; ``division``: none is zero.
+        op: the operator that demands it.
+        source: the user's line.
+        argument: the flat user argument whose elements these are; -1 where they are computed.
+        low, high: the bounds.
+    """
+
+    kind: Literal["index", "division"]
+    op: str
+    source: str | None
+    argument: int = -1
+    low: Dim = 0
+    high: Dim = 0
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a call demands of the elements of one operand.
+
+    `size` bounds an index; None stands for a divisor. With `negative`, an index
+    may count from the end.
+    """
+
+    operand: fx.Node
+    size: Any = None
+    negative: bool = False
+
+
+class Checks:
+    """The checks of one compiled program; a failed one is told by its position, counted from 1."""
+
+    def __init__(self, arguments: list[fx.Node]) -> None:
+        self.rows: list[Check] = []
+        self._position = {node: index for index, node in enumerate(arguments)}
+
+    def emit(self, b: Builder, node: fx.Node) -> list[Any]:
+        """Emit the checks of *node*; a code for each, an int32 tensor without dims."""
+        return [self._emit(b, node, demand) for demand in checks_of(node)]
+
+    def _emit(self, b: Builder, node: fx.Node, demand: Demand) -> Any:
+        low, high = _bounds(demand)
+        argument = self._position.get(_origin(demand.operand), -1)
+        kind: Literal["index", "division"] = "division" if demand.size is None else "index"
+        check = Check(kind, str(node.target), source_line(node), argument, low, high)
+        if check not in self.rows:
+            self.rows.append(check)
+        number = self.rows.index(check) + 1
+        value = b.env[demand.operand]
+        if demand.size is None:
+            result = node.meta["val"]
+            return b.te(_zero_divisor, value, b.shape(result), number, name="check_divisor")
+        return b.te(_outside, value, b.size(demand.size), demand.negative, number, name="check_index")
+
+
+def checks_of(node: fx.Node) -> Iterator[Demand]:
+    """What the call *node* demands of the values of its operands."""
+    if node.op != "call_function" or node.target not in _DEMANDS:
+        return
+    args, _ = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+    for demand in _DEMANDS[node.target](args):
+        if isinstance(demand.operand, fx.Node) and isinstance(demand.operand.meta["val"], torch.Tensor):
+            yield demand
+
+
+# -- kernels -------------------------------------------------------------------------
+
+
+def _outside(index: Any, size: Any, negative: bool, number: int) -> Any:
+    low = -size if negative else T.tirx.IntImm("int64", 0)
+
+    def bad(*at: Any) -> Any:
+        value = index(*at).astype("int64")
+        return T.tirx.any(value < low, value >= size)
+
+    return _largest(index.shape, bad, number)
+
+
+def _zero_divisor(divisor: Any, shape: Any, number: int) -> Any:
+    some = T.tirx.const(True, "bool")
+    for size in shape:
+        some = T.tirx.all(some, size > T.tirx.IntImm("int64", 0))
+
+    def bad(*at: Any) -> Any:
+        return T.tirx.all(some, divisor(*at) == T.tirx.const(0, str(divisor.dtype)))
+
+    return _largest(divisor.shape, bad, number)
+
+
+def _largest(shape: Any, bad: Callable[..., Any], number: int) -> Any:
+    """*number* if *bad* holds anywhere, else 0."""
+
+    def code(*at: Any) -> Any:
+        return T.tirx.Select(bad(*at), T.tirx.const(number, "int32"), T.tirx.const(0, "int32"))
+
+    if not len(shape):
+        return T.te.compute((), code, name="check")
+    axes = [T.te.reduce_axis((0, size), name=f"r{i}") for i, size in enumerate(shape)]
+    return T.te.compute((), lambda: T.te.max(code(*axes), axis=axes), name="check")
+
+
+# -- the table -----------------------------------------------------------------------
+
+Demands = Callable[[tuple[Any, ...]], Iterator[Demand]]
+
+
+def _by_dim(index: int, dim: int | None = None) -> Demands:
+    """Argument *index* indexes dim *dim* of argument 0 (argument 1 is the dim where it is None)."""
+
+    def demands(args: tuple[Any, ...]) -> Iterator[Demand]:
+        data = args[0].meta["val"]
+        size = data.shape[args[1] if dim is None else dim] if data.dim() else 1
+        yield Demand(args[index], size)
+
+    return demands
+
+
+def _advanced(args: tuple[Any, ...]) -> Iterator[Demand]:
+    for dim, index in enumerate(args[1]):
+        if isinstance(index, fx.Node) and index.meta["val"].dtype not in (torch.bool, torch.uint8):
+            yield Demand(index, args[0].meta["val"].shape[dim], negative=True)
+
+
+def _divisor(args: tuple[Any, ...]) -> Iterator[Demand]:
+    if _is_int(_dtype(args[0])) and _is_int(_dtype(args[1])):
+        yield Demand(args[1])
+
+
+_DEMANDS: dict[Any, Demands] = {
+    aten.embedding.default: _by_dim(1, 0),
+    aten.gather.default: _by_dim(2),
+    aten.index_select.default: _by_dim(2),
+    aten.index.Tensor: _advanced,
+    aten.index_put.default: _advanced,
+    aten.index_add.default: _by_dim(2),
+    aten.index_copy.default: _by_dim(2),
+    aten.index_fill.int_Scalar: _by_dim(2),
+    aten.scatter.src: _by_dim(2),
+    aten.scatter.value: _by_dim(2),
+    aten.scatter_add.default: _by_dim(2),
+    aten.scatter_reduce.two: _by_dim(2),
+    aten.take.default: lambda args: iter([Demand(args[1], args[0].meta["val"].numel(), negative=True)]),
+    aten.remainder.Tensor: _divisor,
+    aten.remainder.Scalar_Tensor: _divisor,
+    aten.fmod.Tensor: _divisor,
+    aten.div.Tensor_mode: _divisor,
+}
+"""By operator, what it demands of the values of its operands."""
+
+
+def _bounds(demand: Demand) -> tuple[Dim, Dim]:
+    if demand.size is None:
+        return 0, 0
+    high = size_text(demand.size)
+    if not demand.negative:
+        return 0, high
+    return (-high if isinstance(high, int) else f"-({high})"), high
+
+
+# Calls that hand on every element of their first argument and nothing else.
+_SAME_ELEMENTS = {
+    aten.reshape.default,
+    aten.permute.default,
+    aten.unsqueeze.default,
+    aten.squeeze.dims,
+    aten.expand.default,
+    aten.flip.default,
+}
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """The node whose elements are those of *node*, in another shape or a wider dtype."""
+    while node.target in _SAME_ELEMENTS or node.target is aten._to_copy.default:
+        before, after = node.args[0].meta["val"].dtype, node.meta["val"].dtype  # type: ignore[union-attr]
+        if before != after and (not _is_int(before) or after.itemsize < before.itemsize):
+            break
+        node = node.args[0]  # type: ignore[assignment]
+    return node
+
+
+def _dtype(value: Any) -> torch.dtype:
+    if isinstance(value, fx.Node) and isinstance(value.meta["val"], torch.Tensor):
+        return value.meta["val"].dtype
+    return torch.float64 if isinstance(value, float) else torch.int64
+
+
+def _is_int(dtype: torch.dtype) -> bool:
+    return not dtype.is_floating_point and not dtype.is_complex and dtype != torch.bool
