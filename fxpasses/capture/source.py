@@ -140,6 +140,7 @@ def _as_module(source: Any) -> tuple[torch.nn.Module, str, tuple[torch.Tensor, .
 
 def _as_function(source: Callable[..., Any]) -> Callable[..., Any]:
     if inspect.isfunction(source):
+        _keep_lines(source)
         return source
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -151,6 +152,13 @@ def _as_function(source: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)])
     forward.__signature__ = signature  # type: ignore[attr-defined]
     return forward
+
+
+def _keep_lines(function: types.FunctionType) -> None:
+    """Let torch note the lines of *function* on the calls it makes; else only those of methods named forward."""
+    keep = getattr(torch.fx.proxy, "_register_stack_trace_anchor", None)
+    if keep is not None:
+        keep(function)
 
 
 def _free_values(source: Any) -> tuple[dict[str, torch.nn.Module], list[torch.Tensor]]:

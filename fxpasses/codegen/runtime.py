@@ -111,7 +111,7 @@ class Compiled:
     def _run(self, leaves: list[Any], symbols: Mapping[str, int]) -> list[torch.Tensor]:
         """The results of ``main``, none of which shares memory with anything else."""
         plan = self._plan
-        arguments = [prepare(leaves[i]) for i in plan.inputs]
+        arguments = [self._argument(i, leaves[i]) for i in plan.inputs]
         taken = {leaves[i].data_ptr() for i in plan.inputs}
         if plan.sizes:
             arguments.append(T.tvm_ffi.Shape([evaluate(size, symbols) for size in plan.sizes]))
@@ -150,6 +150,16 @@ class Compiled:
                 taken.add(pointer)
             values.append(value)
         return values
+
+    def _argument(self, index: int, leaf: torch.Tensor) -> Any:
+        """One argument as the generated code can read it, if its memory is still there."""
+        there, needed = leaf.untyped_storage().nbytes(), _reach(leaf)
+        if needed > there:
+            raise InputError(
+                f"argument {self.signature.inputs[index].name!r}: its memory was freed or cut short: it reaches "
+                f"to byte {needed} of a storage of {there}; pass a tensor that owns its elements"
+            )
+        return prepare(leaf)
 
     def _value(self, source: Source, leaves: list[Any], values: list[torch.Tensor]) -> torch.Tensor:
         if source.kind == "computed":
@@ -239,8 +249,17 @@ def _span(tensor: torch.Tensor) -> tuple[int, int]:
     if not tensor.numel():
         return 0, 0
     start = tensor.data_ptr()
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return start, start + (last + 1) * tensor.element_size()
+    return start, start + _reach(tensor) - tensor.storage_offset() * tensor.element_size()
+
+
+def _reach(tensor: torch.Tensor) -> int:
+    """How many bytes from the start of its storage the tensor reaches."""
+    elements = tensor.numel()
+    if elements and not tensor.is_contiguous():
+        elements = 1 + sum(
+            (size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True)
+        )
+    return (tensor.storage_offset() + elements) * tensor.element_size() if elements else 0
 
 
 def own_tensors(

@@ -1,0 +1,169 @@
+"""What eager PyTorch refuses because of values, a compiled program refuses too."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch.export import Dim
+
+from fxpasses.codegen.artifact import load
+from fxpasses.errors import DivisionError, IndexRangeError, InputError
+from tests.codegen.helpers import compiled_of
+
+TABLE = torch.arange(12.0).view(6, 2)
+
+# name: (model of data and index, an index within range, one without)
+INDEXING = {
+    "index": (lambda x, i: x[i + 1], [0, 4, -7], [5]),
+    "index of two": (lambda x, i: x[i * 2, i], [0, 1], [2]),
+    "index_select": (lambda x, i: x.index_select(0, i + 1), [0, 4], [-2]),
+    "gather": (lambda x, i: x.gather(0, (i * 2)[:, None]), [0, 2], [3]),
+    "take": (lambda x, i: x.take(i * 3), [0, 3, -4], [4]),
+    "embedding": (lambda x, i: torch.nn.functional.embedding(i * 5, x), [0, 1], [2]),
+    "index_put": (lambda x, i: x.index_put((i + 1,), torch.ones(2)), [0, 4, -7], [5]),
+    "index_add": (lambda x, i: x.index_add(0, i + 1, torch.ones(len(i), 2)), [0, 4], [5]),
+    "scatter": (lambda x, i: x.scatter(0, (i + 1)[:, None], 3.0), [0, 4], [5]),
+    "scatter_add": (lambda x, i: x.scatter_add(0, (i + 1)[:, None], torch.ones(len(i), 1)), [0, 4], [-2]),
+    "scatter_reduce": (
+        lambda x, i: x.scatter_reduce(0, (i + 1)[:, None], torch.ones(len(i), 1), "amax"),
+        [0, 4],
+        [5],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INDEXING)
+def test_a_computed_index_out_of_range_raises_as_in_eager(name):
+    model, good, bad = INDEXING[name]
+    good, bad = torch.tensor(good), torch.tensor(good[:-1] + bad)
+    compiled = compiled_of(model, TABLE, good)
+    torch.testing.assert_close(compiled(TABLE, good), model(TABLE, good))
+    with pytest.raises((IndexError, RuntimeError)) as eager:
+        model(TABLE, bad)
+    with pytest.raises(IndexRangeError, match=r"aten\.\w+.*test_run_checks.py") as caught:
+        compiled(TABLE, bad)
+    assert isinstance(caught.value, eager.type)
+    torch.testing.assert_close(compiled(TABLE, good), model(TABLE, good))
+
+
+DIVISIONS = {
+    "//": lambda x, y: x // y,
+    "trunc": lambda x, y: torch.div(x, y, rounding_mode="trunc"),
+    "%": lambda x, y: x % y,
+    "fmod": lambda x, y: torch.fmod(x, y),
+    "number % tensor": lambda x, y: 7 % (y * x.abs()),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+@pytest.mark.parametrize("name", DIVISIONS)
+def test_an_integer_division_by_zero_raises_as_in_eager(name, dtype):
+    model = DIVISIONS[name]
+    x, y = torch.tensor([[7], [8]], dtype=dtype), torch.tensor([2, 3, 5], dtype=dtype)
+    compiled = compiled_of(model, x, y, dynamic_shapes=({0: Dim.DYNAMIC}, {0: Dim.DYNAMIC}))
+    assert torch.equal(compiled(x, y), model(x, y))
+    zero = torch.tensor([3, 0], dtype=dtype)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        model(x, zero)
+    with pytest.raises(DivisionError, match=r"divides an integer by zero \(.*test_run_checks.py") as caught:
+        compiled(x, zero)
+    assert isinstance(caught.value, RuntimeError | ZeroDivisionError)
+    assert torch.equal(compiled(x[:0], zero), model(x[:0], zero))
+
+
+def test_division_of_floats_by_zero_is_no_error():
+    compiled = compiled_of(lambda x, y: (x // y, x % y), torch.ones(2), torch.ones(2))
+    zero = torch.zeros(2)
+    for got, want in zip(
+        compiled(torch.ones(2), zero), (torch.ones(2) // zero, torch.ones(2) % zero), strict=True
+    ):
+        assert torch.equal(got.isnan(), want.isnan())
+
+
+def test_the_first_failure_does_not_change_arguments_or_buffers(tmp_path):
+    class Counter(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x, i):
+            self.seen += 1
+            x.mul_(2)
+            return TABLE[i * 2] // (i + 3)[:, None], self.seen.clone()
+
+    x, i = torch.ones(3), torch.tensor([0, 1])
+    compiled = compiled_of(Counter(), x.clone(), i)
+    compiled.save(tmp_path / "model.fxp")
+    for program in (compiled, load(tmp_path / "model.fxp")):
+        with pytest.raises(IndexRangeError):
+            program(x, i + 9)
+        assert torch.equal(x, torch.ones(3))
+        assert program.state["seen"] == 0
+        program(x.clone(), i)
+        assert program.state["seen"] == 1
+
+
+def test_several_checks_and_the_size_that_bounds_them():
+    def model(x, i, j):
+        return x[i * 2] + x[j + 1] // (j - 5)
+
+    x = torch.arange(8)
+    compiled = compiled_of(
+        model, x, torch.tensor([0, 1]), torch.tensor([2, 3]), dynamic_shapes=({0: Dim.DYNAMIC}, None, None)
+    )
+    i, j = torch.tensor([0, 2]), torch.tensor([1, 3])
+    assert torch.equal(compiled(x, i, j), model(x, i, j))
+    assert torch.equal(compiled(x[:5], i, j), model(x[:5], i, j))
+    with pytest.raises(IndexRangeError, match="-4 to 3"):
+        compiled(x[:4], i, j)
+    with pytest.raises(DivisionError):
+        compiled(x, i, j + 2)
+
+
+def test_what_a_program_demands_of_indices_does_not_depend_on_the_thread():
+    compiled = compiled_of(lambda x, i: x[i + 1] * 2, TABLE, torch.tensor([0, 1]))
+    wrong: list[object] = []
+
+    def call(bad: bool) -> None:
+        i = torch.tensor([0, 9 if bad else 2])
+        for _ in range(50):
+            try:
+                result = compiled(TABLE, i)
+            except IndexRangeError:
+                if not bad:
+                    wrong.append("raised")
+            else:
+                if bad or not torch.equal(result, TABLE[i + 1] * 2):
+                    wrong.append(result)
+
+    threads = [threading.Thread(target=call, args=(k % 2 == 0,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_tensors_that_have_lost_or_changed_their_memory():
+    compiled = compiled_of(lambda x: x * 2, torch.ones(4, 4))
+    x = torch.ones(4, 4)
+    y = compiled(x)
+    x.set_(torch.full((4, 4), 3.0))
+    assert torch.equal(compiled(x), torch.full((4, 4), 6.0))
+    assert torch.equal(y, torch.full((4, 4), 2.0))
+    x.untyped_storage().resize_(0)
+    with pytest.raises(InputError, match="'x': its memory was freed"):
+        compiled(x)
+    with pytest.raises(InputError, match="'x'.*CPU"):
+        compiled(torch.ones(4, 4, device="meta"))
+    with pytest.raises(InputError, match="'x'"):
+        compiled(torch.ones(4, 4).to_sparse())
+    x = torch.ones(4, 4)
+    del x
+    for size in (3, 5):
+        with pytest.raises(InputError, match="'x'"):
+            compiled(torch.ones(size, 4))
+    with pytest.raises(InputError, match="'x'"):
+        compiled(torch.ones(4, 4, dtype=torch.float64))
