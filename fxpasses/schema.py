@@ -20,6 +20,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 from fxpasses.errors import FxpassesError
 
 __all__ = [
+    "COMPOSED_NAMESPACES",
     "SYMBOLIC_BUILTINS",
     "bind",
     "draws_random",
@@ -64,6 +65,11 @@ SYMBOLIC_BUILTINS: frozenset[Callable[..., Any]] = frozenset(
     }
 )
 """Python and torch functions on sizes that a graph may call."""
+
+_TORCH_NAMESPACES = frozenset({"aten", "prims", "prim"})
+
+COMPOSED_NAMESPACES = frozenset({"quantized_decomposed"})
+"""Namespaces of operators that stand for a few of ATen's, with which their kernels are written."""
 
 # Core-ATen overloads that say something about layout or aliasing, or have an
 # equal in the set; the canonical form spells them otherwise.
@@ -240,11 +246,11 @@ def opset() -> frozenset[Any]:
 def is_canonical_target(target: Any) -> bool:
     """Whether a call of *target* may stand in a canonical program.
 
-    Operators outside the ``aten`` namespace (custom ``torch.library`` ones) are
-    opaque and stay as they are.
+    Operators outside torch's namespaces (custom ``torch.library`` ones) are
+    opaque and stay as they are; those of `COMPOSED_NAMESPACES` are spelled out.
     """
     if target is operator.getitem or target in SYMBOLIC_BUILTINS:
         return True
     if isinstance(target, OpOverload):
-        return target in opset() or target.namespace not in ("aten", "prims", "prim")
+        return target in opset() or target.namespace not in _TORCH_NAMESPACES | COMPOSED_NAMESPACES
     return isinstance(target, HigherOrderOperator)

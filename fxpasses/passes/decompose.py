@@ -20,11 +20,12 @@ from torch.fx.node import map_aggregate
 
 from fxpasses.errors import UnsupportedOperatorError, source_line
 from fxpasses.functionalize import replace_fresh_mutations
+from fxpasses.passes.decompositions.composed import composed_kernel
 from fxpasses.passes.decompositions.strided import READS_STRIDES
 from fxpasses.passes.decompositions.table import decompositions
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
-from fxpasses.schema import bind, is_canonical_target
+from fxpasses.schema import COMPOSED_NAMESPACES, bind, is_canonical_target
 
 __all__ = ["decompose_to_core_aten", "has_decomposition"]
 
@@ -103,6 +104,13 @@ def _tables() -> tuple[dict[OpOverload, Any], ...]:
     return core, {**rest, **core}
 
 
+def _tables_for(op: OpOverload) -> tuple[dict[OpOverload, Any], ...]:
+    """The tables to trace a call of *op* with."""
+    if op.namespace not in COMPOSED_NAMESPACES:
+        return _tables()
+    return tuple({**table, op: composed_kernel(op)} for table in _tables())
+
+
 def _by_trace(
     g: Editor,
     node: fx.Node,
@@ -139,10 +147,12 @@ def _trace(
         full_args, full_kwargs = map_aggregate((args, kwargs), value)  # type: ignore[misc]
         return op(*full_args, **full_kwargs)
 
-    for table in _tables():
+    for table in _tables_for(op):
         try:
             traced = _trace_with(table, call, vals)
         except Exception as error:
+            if op.namespace in COMPOSED_NAMESPACES:
+                return None  # it looks at values; lowering reports it
             raise UnsupportedOperatorError(
                 f"{op} (node {node.name!r}, {source_line(node) or 'no source line'}) could not be "
                 f"decomposed: {type(error).__name__}: {error}"
@@ -169,7 +179,8 @@ def _trace_with(table: dict[OpOverload, Any], call: Any, vals: list[Any]) -> fx.
 
 
 def _is_prim(target: Any) -> bool:
-    return isinstance(target, OpOverload) and target.namespace == "prims"
+    """Whether *target* is an operator of torch's lowest level for which we have no row."""
+    return isinstance(target, OpOverload) and target.namespace == "prims" and target not in decompositions()
 
 
 def _mutates(node: fx.Node) -> bool:

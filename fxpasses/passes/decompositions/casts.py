@@ -47,6 +47,11 @@ def to_dtype(
     return cast(g, self, dtype)
 
 
+@decomposition(torch.ops.prims.convert_element_type.default)
+def convert_element_type(g: Editor, a: fx.Node, dtype: torch.dtype) -> fx.Node:
+    return cast(g, a, dtype)
+
+
 @decomposition(aten.to.dtype_layout)
 def to_dtype_layout(
     g: Editor,
