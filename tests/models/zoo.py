@@ -6,79 +6,22 @@ mode with seeded weights, and the arguments to call it with::
     case = ZOO["resnet18"]()
     case.model(*case.args, **case.kwargs)
 
-Untrained normalisation layers make activations die out (and hide errors), so
-the affine weights and running statistics of all of them are perturbed.
-Everything is made from a fixed seed, in float32, without any download.
+These few are compiled by every test run; `tests.models.architectures` has all.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import torch
 from torch import nn
 
+from tests.models.case import Builder, Case, Transformers, image, own, tokens
+
 __all__ = ["DYNAMIC_BATCH", "TRANSFORMERS", "ZOO", "Case", "build"]
-
-
-class Case(NamedTuple):
-    """A model with the arguments of one call."""
-
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Transformers:
-    """A model of `transformers`: names of its classes, its configuration and its inputs."""
-
-    model: str
-    config: str
-    options: dict[str, Any]
-    inputs: Callable[[], dict[str, Any]]
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-    def __call__(self) -> Case:
-        import transformers
-
-        def make() -> nn.Module:
-            config = getattr(transformers, self.config)(**self.options)
-            model: nn.Module = getattr(transformers, self.model)(config)
-            return model
-
-        return _case(make, lambda: ((), self.inputs()))
 
 
 def build(name: str) -> Case:
     """The case *name*, from a fixed seed; the caller's random state is left alone."""
     return ZOO[name]()
-
-
-# -- inputs -----------------------------------------------------------------------
-
-
-def _image(size: int, batch: int = 2) -> Callable[[], dict[str, Any]]:
-    return lambda: {"pixel_values": torch.randn(batch, 3, size, size)}
-
-
-def _tokens(vocabulary: int, length: int = 12, batch: int = 2) -> Callable[[], dict[str, Any]]:
-    """Token ids with a mask whose last row is padded."""
-
-    def make() -> dict[str, Any]:
-        mask = torch.ones(batch, length, dtype=torch.int64)
-        mask[-1, length - 3 :] = 0
-        return {
-            "input_ids": torch.randint(1, vocabulary, (batch, length)),
-            "attention_mask": mask,
-        }
-
-    return make
 
 
 # -- models of our own --------------------------------------------------------------
@@ -157,20 +100,8 @@ class MLP(nn.Module):
 # -- the table ----------------------------------------------------------------------
 
 
-def _lstm() -> Case:
-    return _case(LSTMClassifier, lambda: ((torch.randint(1, 100, (3, 7)),), {}))
-
-
-def _unet() -> Case:
-    return _case(UNet, lambda: ((torch.randn(2, 3, 32, 32),), {}))
-
-
-def _mlp() -> Case:
-    return _case(MLP, lambda: ((torch.randn(4, 20),), {}))
-
-
-TRANSFORMERS: dict[str, Callable[[], Case]] = {
-    "resnet18": _Transformers(
+TRANSFORMERS: dict[str, Builder] = {
+    "resnet18": Transformers(
         "ResNetForImageClassification",
         "ResNetConfig",
         {
@@ -180,21 +111,21 @@ TRANSFORMERS: dict[str, Callable[[], Case]] = {
             "layer_type": "basic",
             "num_labels": 10,
         },
-        _image(64),
+        image(64),
     ),
-    "mobilenet_v2": _Transformers(
+    "mobilenet_v2": Transformers(
         "MobileNetV2ForImageClassification",
         "MobileNetV2Config",
         {"image_size": 64, "depth_multiplier": 0.35, "num_labels": 10},
-        _image(64),
+        image(64),
     ),
-    "convnext": _Transformers(
+    "convnext": Transformers(
         "ConvNextForImageClassification",
         "ConvNextConfig",
         {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 2, 1], "image_size": 64, "num_labels": 10},
-        _image(64),
+        image(64),
     ),
-    "vit": _Transformers(
+    "vit": Transformers(
         "ViTForImageClassification",
         "ViTConfig",
         {
@@ -206,9 +137,9 @@ TRANSFORMERS: dict[str, Callable[[], Case]] = {
             "patch_size": 8,
             "num_labels": 10,
         },
-        _image(32),
+        image(32),
     ),
-    "swin": _Transformers(
+    "swin": Transformers(
         "SwinForImageClassification",
         "SwinConfig",
         {
@@ -220,9 +151,9 @@ TRANSFORMERS: dict[str, Callable[[], Case]] = {
             "window_size": 4,
             "num_labels": 10,
         },
-        _image(64),
+        image(64),
     ),
-    "bert": _Transformers(
+    "bert": Transformers(
         "BertModel",
         "BertConfig",
         {
@@ -233,9 +164,9 @@ TRANSFORMERS: dict[str, Callable[[], Case]] = {
             "intermediate_size": 96,
             "max_position_embeddings": 64,
         },
-        _tokens(120),
+        tokens(120),
     ),
-    "gpt2": _Transformers(
+    "gpt2": Transformers(
         "GPT2LMHeadModel",
         "GPT2Config",
         {
@@ -248,9 +179,9 @@ TRANSFORMERS: dict[str, Callable[[], Case]] = {
             "bos_token_id": 1,
             "eos_token_id": 1,
         },
-        _tokens(120),
+        tokens(120),
     ),
-    "t5_encoder": _Transformers(
+    "t5_encoder": Transformers(
         "T5EncoderModel",
         "T5Config",
         {
@@ -262,9 +193,9 @@ TRANSFORMERS: dict[str, Callable[[], Case]] = {
             "num_heads": 4,
             "use_cache": False,
         },
-        _tokens(120),
+        tokens(120),
     ),
-    "llama": _Transformers(
+    "llama": Transformers(
         "LlamaForCausalLM",
         "LlamaConfig",
         {
@@ -280,46 +211,16 @@ TRANSFORMERS: dict[str, Callable[[], Case]] = {
             "eos_token_id": 2,
             "pad_token_id": 0,
         },
-        _tokens(120),
+        tokens(120),
     ),
 }
 
-ZOO: dict[str, Callable[[], Case]] = {
+ZOO: dict[str, Builder] = {
     **TRANSFORMERS,
-    "lstm_classifier": _lstm,
-    "unet": _unet,
-    "mlp_batch_norm": _mlp,
+    "lstm_classifier": own(LSTMClassifier, lambda: (torch.randint(1, 100, (3, 7)),)),
+    "unet": own(UNet, lambda: (torch.randn(2, 3, 32, 32),)),
+    "mlp_batch_norm": own(MLP, lambda: (torch.randn(4, 20),)),
 }
 
 # The position of the batch axis of each tensor argument of these is 0.
 DYNAMIC_BATCH = ("mlp_batch_norm", "resnet18", "bert", "vit", "unet")
-
-
-# -- making a case --------------------------------------------------------------------
-
-
-def _case(
-    make: Callable[[], nn.Module], inputs: Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
-) -> Case:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = make().eval()
-        _perturb(model)
-        torch.manual_seed(1)
-        args, kwargs = inputs()
-    return Case(model, args, kwargs)
-
-
-def _perturb(model: nn.Module) -> None:
-    """Give normalisation layers weights and statistics as after training."""
-    with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            last = name.rsplit(".", 1)[-1]
-            if last == "running_var":
-                tensor.uniform_(0.5, 1.5)
-            elif last == "running_mean":
-                tensor.normal_(0.0, 0.3)
-            elif last == "bias":
-                tensor.add_(torch.randn_like(tensor) * 0.1)
-            elif last == "weight" and tensor.dim() == 1:
-                tensor.mul_(torch.empty_like(tensor).uniform_(0.7, 1.3))

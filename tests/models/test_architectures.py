@@ -1,0 +1,83 @@
+"""Every architecture: strictly compiled it gives the numbers of eager, and all doors lead to one form.
+
+A default run compiles the few of `QUICK`; ``-m sweep`` all of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils import _pytree as pytree
+
+import fxpasses as fxp
+from fxpasses.capture.source import register_containers
+from fxpasses.errors import CaptureError
+from fxpasses.testing import assert_equivalent
+from tests.models.architectures import ARCHITECTURES, REFUSED
+from tests.models.case import Case
+from tests.models.zoo import ZOO
+
+QUICK = ("clip", "graph_network", "gru_tagger", "mamba", "quantized_mlp")
+"""What a default run compiles beside the zoo, which `test_models` does."""
+
+OTHERS = [name for name in ARCHITECTURES if name not in ZOO]
+
+
+def floats(case: Case) -> list[torch.Tensor]:
+    with torch.no_grad():
+        output = case.model(*case.args, **case.kwargs)
+    register_containers(output)
+    return [
+        leaf
+        for leaf in pytree.tree_leaves(output)
+        if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+    ]
+
+
+def test_there_are_enough():
+    assert len(ARCHITECTURES) >= 40
+
+
+def test_inputs_reach_the_outputs():
+    """With outputs that are biases alone, a comparison would find no error."""
+    for name, build in ARCHITECTURES.items():
+        case = build()
+        other = pytree.tree_map_only(torch.Tensor, _changed, (case.args, case.kwargs))
+        for one, two in zip(floats(case), floats(Case(case.model, *other)), strict=True):
+            assert one.isfinite().all(), name
+            assert (one - two).abs().max() > 1e-2 * one.abs().max(), name
+
+
+def _changed(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.flip(-1) if tensor.is_floating_point() else tensor.roll(1, -1)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.sweep) for name in OTHERS]
+)
+def test_compiled_without_islands(name):
+    model, args, kwargs = ARCHITECTURES[name]()
+    program = fxp.canonicalize(fxp.capture(model, args, kwargs))
+    report = fxp.verify(program, "canonical", strict=True)
+    assert not report, str(report)
+    compiled = fxp.compile(program, strict=True)
+    assert_equivalent(model, compiled, args, kwargs=kwargs)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("via", ["dynamo", "make_fx"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_all_doors_lead_to_one_form(name, via):
+    model, args, kwargs = ARCHITECTURES[name]()
+    exported = fxp.canonicalize(fxp.capture(model, args, kwargs, via="export"))
+    program = fxp.canonicalize(fxp.capture(model, args, kwargs, via=via))
+    assert str(program) == str(exported)
+    assert fxp.fingerprint(program) == fxp.fingerprint(exported)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_the_line_that_branches(name):
+    model, args, kwargs = REFUSED[name]()
+    with pytest.raises(CaptureError, match=r"modeling_\w+\.py:\d+ in .*code: "):
+        fxp.capture(model, args, kwargs)
