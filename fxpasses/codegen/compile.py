@@ -12,7 +12,7 @@ from fxpasses.codegen.explain import explain as explain
 from fxpasses.codegen.island import Islands
 from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
-from fxpasses.codegen.target import resolve_target
+from fxpasses.codegen.target import resolve_target, vector_bytes
 from fxpasses.errors import CaptureError
 from fxpasses.passes.fold_constants import FoldConstants
 from fxpasses.program import Program
@@ -97,6 +97,14 @@ def freeze(program: Program) -> Program:
     return g.finish()
 
 
+def optimise(program: Program, target: Any) -> Program:
+    """*program* with its weights final, and the layouts that suit *target*."""
+    from fxpasses.passes import ChannelsLast, eliminate_common_subexpressions
+
+    program = ChannelsLast(vector_bytes(target))(freeze(program))
+    return freeze(eliminate_common_subexpressions(program))
+
+
 def _is_changed(program: Program, node: fx.Node) -> bool:
     name = node.meta["role"].target
     return any(role.kind == "buffer_mutation" and role.target == name for role, _ in program.outputs)
@@ -107,7 +115,7 @@ def compile_canonical(
 ) -> Compiled:
     """Compile a canonical program; *shared* is the program whose tensors a user may change."""
     target = resolve_target("llvm") if target is None else target
-    program = freeze(program)
+    program = optimise(program, target)
     islands = None if strict else Islands()
     checks = Checks(program.inputs)
     mod = lower(program, islands=islands, checks=checks)

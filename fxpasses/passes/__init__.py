@@ -1,10 +1,12 @@
 """The catalogue of passes. Each is a callable ``Program -> Program``, usable alone.
 
-`canonicalize` is the default `Pipeline`; `CATALOGUE` lists its passes by name.
+`canonicalize` is the default `Pipeline`; `CATALOGUE` lists all passes by name. Those
+that optimise for a target, such as `channels_last`, come after it.
 """
 
 from __future__ import annotations
 
+from fxpasses.passes.channels_last import ChannelsLast, channels_last
 from fxpasses.passes.check_inference import CheckInference, check_inference
 from fxpasses.passes.decompose import decompose_to_core_aten
 from fxpasses.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
@@ -25,9 +27,11 @@ from fxpasses.pipeline import Pass, Pipeline, pass_name
 
 __all__ = [
     "CATALOGUE",
+    "ChannelsLast",
     "CheckInference",
     "FoldConstants",
     "canonicalize",
+    "channels_last",
     "check_inference",
     "decompose_to_core_aten",
     "eliminate_common_subexpressions",
@@ -69,5 +73,7 @@ canonicalize = Pipeline(
 )
 """The default pipeline: any captured program to the canonical form."""
 
-CATALOGUE: dict[str, Pass] = {pass_name(pass_): pass_ for pass_ in (*canonicalize, propagate_shapes)}
+CATALOGUE: dict[str, Pass] = {
+    pass_name(pass_): pass_ for pass_ in (*canonicalize, propagate_shapes, channels_last)
+}
 """Every pass by name."""

@@ -1,0 +1,12 @@
+"""``fxpasses::`` operators: what an optimised program calls, runnable in eager PyTorch.
+
+Each has an eager reference and a fake kernel, so that an optimised program is
+an ordinary graph that runs, traces and is compared like any other. Importing a
+module of this package registers its operators.
+"""
+
+from __future__ import annotations
+
+from fxpasses.dialect.channels_last import conv2d_channels_last, max_pool2d_channels_last
+
+__all__ = ["conv2d_channels_last", "max_pool2d_channels_last"]

@@ -1,0 +1,227 @@
+"""`ChannelsLast`: convolutions and what lies between them on images laid out [N, H, W, C]."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from fxpasses.dialect.channels_last import pack_weight, packed_width
+from fxpasses.passes.decompositions.values import shape
+from fxpasses.program import Program
+from fxpasses.rewrite import Editor
+
+__all__ = ["ChannelsLast", "channels_last"]
+
+aten = torch.ops.aten
+dialect = torch.ops.fxpasses
+
+_TO_LAST, _FROM_LAST = [0, 2, 3, 1], [0, 3, 1, 2]
+
+
+@dataclass(frozen=True)
+class ChannelsLast:
+    """Write convolutions as `conv2d_channels_last` of packed weights, and move permutations out of the way.
+
+    A convolution becomes one between two permutations. The one behind it is
+    moved past each pointwise call, mean, pooling, concatenation and padding
+    that can work on the other layout as well, until it meets the one before the
+    next convolution, and both go. Zero padding goes into the convolution.
+
+    Left as they are: transposed convolutions, computed weights, half types, and
+    groups or outputs of fewer channels than a vector has room for.
+
+    Args:
+        vector_bytes: the size of a vector register of the target.
+    """
+
+    vector_bytes: int = 64
+    __name__ = "channels_last"
+
+    def __call__(self, program: Program) -> Program:
+        if not any(node.target is aten.convolution.default for node in program.graph.nodes):
+            return program
+        g = program.edit()
+        for node in list(g.graph.nodes):
+            if node.op != "call_function" or node._erased:
+                continue
+            with g.at(node):
+                value = self._rewritten(g, node)
+                if value is not None:
+                    g.replace(node, value)
+        return g.finish()
+
+    def _rewritten(self, g: Editor, node: fx.Node) -> Any:
+        if node.target is aten.convolution.default:
+            return _convolution(g, node, self.vector_bytes)
+        rule = _MOVES.get(node.target)
+        if rule is not None:
+            return rule(g, node)
+        return _pointwise(g, node) if _is_pointwise(node.target) else None
+
+
+channels_last = ChannelsLast()
+"""`ChannelsLast` for vectors of 64 bytes."""
+
+
+def _inside(value: Any) -> fx.Node | None:
+    """The image [N, H, W, C] that *value* is a view [N, C, H, W] of."""
+    if isinstance(value, fx.Node) and value.target is aten.permute.default and value.args[1] == _FROM_LAST:
+        return value.args[0]  # type: ignore[return-value]
+    return None
+
+
+def _to_last(g: Editor, value: fx.Node) -> fx.Node:
+    return _inside(value) or g.call(aten.permute.default, value, _TO_LAST)
+
+
+def _from_last(g: Editor, value: fx.Node) -> fx.Node:
+    return g.call(aten.permute.default, value, _FROM_LAST)
+
+
+# -- convolutions ------------------------------------------------------------------------
+
+
+def _convolution(g: Editor, node: fx.Node, vector_bytes: int) -> Any:
+    image, weight_node, bias, stride, padding, dilation, transposed, _, groups = node.args
+    weight = g.tensor(weight_node)
+    if weight is None or weight.dim() != 4 or transposed:
+        return None
+    if weight.dtype not in (torch.float32, torch.float64) or 0 in weight.shape:
+        return None
+    lanes = vector_bytes // weight.dtype.itemsize
+    outputs = weight.shape[0]
+    depthwise = groups == outputs and weight.shape[1] == 1
+    if outputs < lanes // 2 or (groups != 1 and not depthwise and outputs // groups % lanes):
+        return None
+    packed = g.constant(
+        pack_weight(weight.detach(), packed_width(outputs, lanes)),
+        f"{weight_node.meta['role'].target}_packed",  # type: ignore[union-attr]
+        "param",
+    )
+    both = [size for size in _each(padding) for _ in range(2)]
+    image, border = _without_padding(_to_last(g, image))  # type: ignore[arg-type]
+    both = [a + b for a, b in zip(both, border, strict=True)]
+    result = g.call(
+        dialect.conv2d_channels_last.default, image, packed, _each(stride), both, _each(dilation), groups
+    )
+    if bias is not None:
+        result = g.call(aten.add.Tensor, result, bias)
+    return _from_last(g, result)
+
+
+def _each(sizes: Any) -> list[int]:
+    return [*sizes] * 2 if len(sizes) == 1 else [*sizes]
+
+
+def _without_padding(image: fx.Node) -> tuple[fx.Node, list[int]]:
+    """What *image* is before zeros are put around it, and how many: top, bottom, left, right."""
+    if image.target is aten.constant_pad_nd.default and image.args[2] == 0:
+        sizes: Any = [*image.args[1], 0, 0, 0, 0, 0, 0, 0, 0][:8]  # type: ignore[misc]
+        channels, left_right, top_bottom, batch = sizes[:2], sizes[2:4], sizes[4:6], sizes[6:]
+        if not any(channels) and not any(batch) and min(left_right + top_bottom) >= 0:
+            return image.args[0], top_bottom + left_right  # type: ignore[return-value]
+    return image, [0, 0, 0, 0]
+
+
+# -- moving a permutation behind the call that reads it -------------------------------------
+
+
+def _is_pointwise(target: Any) -> bool:
+    if target is aten.hardswish.default:  # PyTorch forgot its tag
+        return True
+    return isinstance(target, OpOverload) and torch.Tag.pointwise in target.tags
+
+
+def _pointwise(g: Editor, node: fx.Node) -> Any:
+    """All operands of full rank in the other layout; those along one axis at most are permuted themselves."""
+    val = node.meta["val"]
+    if not isinstance(val, torch.Tensor) or val.dim() != 4:
+        return None
+    operands = [arg for arg in node.all_input_nodes if isinstance(arg.meta["val"], torch.Tensor)]
+    if not any(_inside(operand) is not None for operand in operands):
+        return None
+    moved: dict[fx.Node, fx.Node] = {}
+    for operand in operands:
+        sizes = shape(operand)
+        inside = _inside(operand)
+        if inside is not None:
+            moved[operand] = inside
+        elif len(sizes) == 4 and sum(size != 1 for size in sizes) <= 1:
+            moved[operand] = g.call(aten.permute.default, operand, _TO_LAST)
+        elif len(sizes) and any(size != 1 for size in sizes):
+            return None
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda arg: moved.get(arg, arg))
+    return _from_last(g, g.call(node.target, *args, **kwargs))
+
+
+def _mean(g: Editor, node: fx.Node) -> Any:
+    inside = _inside(node.args[0])
+    dims = node.args[1]
+    if inside is None or not dims:
+        return None
+    kept, moved = node.args[2], [_FROM_LAST[dim] for dim in dims]  # type: ignore[union-attr]
+    if not kept and moved != [1, 2]:
+        return None
+    result = g.call(node.target, inside, moved, kept, **node.kwargs)
+    return _from_last(g, result) if kept else result
+
+
+def _max_pool(g: Editor, node: fx.Node) -> Any:
+    inside = _inside(node.args[0])
+    indices_used = any(user.target is operator.getitem and user.args[1] != 0 for user in node.users)
+    if inside is None or indices_used or not inside.meta["val"].dtype.is_floating_point:
+        return None
+    window, stride, padding, dilation, ceil_mode = node.args[1:]
+    sizes = [_each(value) for value in (window, stride or window, padding, dilation)]
+    return (_from_last(g, g.call(dialect.max_pool2d_channels_last.default, inside, *sizes, ceil_mode)),)
+
+
+def _cat(g: Editor, node: fx.Node) -> Any:
+    insides = [_inside(value) for value in node.args[0]]  # type: ignore[union-attr]
+    if any(inside is None for inside in insides):
+        return None
+    return _from_last(g, g.call(node.target, insides, _FROM_LAST[node.args[1]]))  # type: ignore[index]
+
+
+def _pad(g: Editor, node: fx.Node) -> Any:
+    inside = _inside(node.args[0])
+    sizes = node.args[1]
+    if inside is None or len(sizes) > 4:  # type: ignore[arg-type]
+        return None
+    return _from_last(g, g.call(node.target, inside, [0, 0, *sizes], node.args[2]))  # type: ignore[misc]
+
+
+def _permute(g: Editor, node: fx.Node) -> Any:
+    """Two permutations are one, or none."""
+    inner, dims = node.args
+    if inner.target is not aten.permute.default:  # type: ignore[union-attr]
+        return None
+    source, first = inner.args  # type: ignore[union-attr]
+    both = [first[dim] for dim in dims]  # type: ignore[union-attr]
+    if both == sorted(both):
+        return source
+    return g.call(aten.permute.default, source, both)
+
+
+def _reshape(g: Editor, node: fx.Node) -> Any:
+    """A reshape of an image of one pixel does not see its layout."""
+    inside = _inside(node.args[0])
+    if inside is None or any(size != 1 for size in shape(inside)[1:3]):
+        return None
+    return g.call(node.target, inside, node.args[1])
+
+
+_MOVES: dict[Any, Callable[[Editor, fx.Node], Any]] = {
+    aten.cat.default: _cat,
+    aten.constant_pad_nd.default: _pad,
+    aten.max_pool2d_with_indices.default: _max_pool,
+    aten.mean.dim: _mean,
+    aten.permute.default: _permute,
+    aten.reshape.default: _reshape,
+}

@@ -1,0 +1,88 @@
+"""Convolution and pooling of images laid out [N, H, W, C]: see `fxpasses.dialect.channels_last`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+import fxpasses.dialect  # noqa: F401  (registers the operators)
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.kernel import const, is_static, lowest
+from fxpasses.relax.table import lowering
+
+dialect = torch.ops.fxpasses
+
+
+@lowering(dialect.conv2d_channels_last.default)
+def conv2d(b: Any, input: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Any:
+    def kernel(x: Any, packed: Any, shape: Any) -> Any:
+        tirx = T.tirx
+        dtype = str(x.dtype)
+        if any(is_static(size, 0) for size in x.shape):
+            return T.te.compute(tuple(shape), lambda *_: const(0, dtype), name="conv")
+        _, *window, inputs, width = packed.shape
+        padded = _bordered(x, padding, const(0, dtype))
+        outputs = tirx.floordiv(shape[3], groups)
+        down, across = (T.te.reduce_axis((0, size), name="k") for size in window)
+        inner = None if is_static(inputs, 1) else T.te.reduce_axis((0, inputs), name="i")
+
+        def element(n: Any, i: Any, j: Any, o: Any) -> Any:
+            at = tirx.IntImm("int64", 0) if inner is None else inner
+            channel = tirx.floordiv(o, outputs) * inputs + at if groups > 1 else at
+            value = padded(
+                n, i * stride[0] + down * dilation[0], j * stride[1] + across * dilation[1], channel
+            )
+            factor = packed(tirx.floordiv(o, width), down, across, at, tirx.floormod(o, width))
+            return T.te.sum(value * factor, axis=[down, across] if inner is None else [down, across, inner])
+
+        return T.te.compute(tuple(shape), element, name="conv")
+
+    return b.te(kernel, input, weight, b.shape(b.val))
+
+
+@lowering(dialect.max_pool2d_channels_last.default)
+def max_pool2d(
+    b: Any, input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any
+) -> Any:
+    def kernel(x: Any, shape: Any) -> Any:
+        te, tirx = T.te, T.tirx
+        dtype = str(x.dtype)
+        greatest = te.comm_reducer(
+            lambda old, new: tirx.Select(tirx.any(new > old, tirx.isnan(new)), new, old),
+            lambda _: lowest(dtype),
+            name="greatest",
+        )
+        # A window that sticks out, as with ceil_mode, sees the border on the far side.
+        border = []
+        for size, result, k, s, p, d in zip(
+            x.shape[1:3], shape[1:3], kernel_size, stride, padding, dilation, strict=True
+        ):
+            border += [p, b.analyzer.simplify((result - 1) * s + (k - 1) * d + 1 - size - p)]
+        padded = _bordered(x, border, lowest(dtype))
+        down, across = (te.reduce_axis((0, size), name="k") for size in kernel_size)
+
+        def element(n: Any, i: Any, j: Any, c: Any) -> Any:
+            value = padded(n, i * stride[0] + down * dilation[0], j * stride[1] + across * dilation[1], c)
+            return greatest(value, axis=[down, across])
+
+        return te.compute(tuple(shape), element, name="max_pool")
+
+    return b.te(kernel, input, b.shape(b.val))
+
+
+def _bordered(x: Any, border: Sequence[Any], value: Any) -> Any:
+    """*x* with *value* around it: so many rows before and after it, so many columns."""
+    if all(isinstance(size, int) and size == 0 for size in border):
+        return x
+    tirx = T.tirx
+    (top, bottom), (left, right) = border[:2], border[2:]
+    batch, height, width, channels = x.shape
+
+    def element(n: Any, i: Any, j: Any, c: Any) -> Any:
+        inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
+        return tirx.if_then_else(inside, x(n, i - top, j - left, c), value)
+
+    sizes = (batch, top + height + bottom, left + width + right, channels)
+    return T.te.compute(sizes, element, name="padded")

@@ -1,0 +1,136 @@
+"""`channels_last`: what convolutions and the calls between them become, and what stays."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fxpasses.passes import canonicalize, channels_last
+from fxpasses.passes.channels_last import ChannelsLast
+from fxpasses.testing import assert_equivalent
+from tests.passes.helpers import apply, aten, program_of
+
+CONV = torch.ops.fxpasses.conv2d_channels_last.default
+POOL = torch.ops.fxpasses.max_pool2d_channels_last.default
+
+
+def targets(program):
+    return [node.target for node in program.graph.nodes if node.op == "call_function"]
+
+
+def permutations(program):
+    return targets(program).count(aten.permute.default)
+
+
+def check(module, *shape, dtype=torch.float32, pass_=channels_last):
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=dtype)
+    module = module.to(dtype).eval() if isinstance(module, nn.Module) else module
+    before = canonicalize(program_of(module, x))
+    after = apply(pass_, before, x, exact=False)
+    assert_equivalent(before, after, (x,))
+    return after
+
+
+def test_text():
+    after = check(nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 1)), 1, 3, 8, 8)
+    assert [str(target) for target in targets(after)] == [
+        "aten.permute.default", "fxpasses.conv2d_channels_last.default", "aten.add.Tensor", "aten.relu.default",
+        "fxpasses.conv2d_channels_last.default", "aten.add.Tensor", "aten.permute.default",
+    ]  # fmt: skip
+    assert "0_weight_packed: f32[1, 3, 3, 3, 16]" in str(after)
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        x = F.relu(self.first(x))
+        return F.relu(self.norm(self.second(x)) + x).mean((2, 3))
+
+
+class Squeeze(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 32, 3, stride=2)
+        self.down, self.up = nn.Conv2d(32, 8, 1), nn.Conv2d(8, 32, 1)
+        self.scale = nn.Parameter(torch.randn(1, 32, 1, 1))
+
+    def forward(self, x):
+        x = F.silu(self.conv(x))
+        x = x * torch.sigmoid(self.up(F.relu(self.down(x.mean((2, 3), keepdim=True))))) * self.scale
+        return x.mean((2, 3), keepdim=True).flatten(1)
+
+
+class Joined(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 32, 3, padding=1)
+
+    def forward(self, x):
+        return F.max_pool2d(torch.cat([self.left(x), self.right(x)], 1), 3, 2, 1)
+
+
+@pytest.mark.parametrize(("module", "shape", "left"), [
+    (Residual(), (2, 16, 9, 7), 1),  # how many are left: of the input, of a constant, of the result
+    (Squeeze(), (2, 8, 9, 9), 2), (Joined(), (1, 8, 11, 9), 3),
+    (nn.Sequential(nn.Conv2d(32, 32, 3, groups=32), nn.Hardswish(), nn.Conv2d(32, 24, 1)), (1, 32, 8, 8), 2),
+    (nn.Sequential(nn.Conv2d(32, 64, 3, dilation=2, groups=2), nn.GELU()), (1, 32, 8, 8), 2),
+], ids=["residual", "squeeze", "joined", "depthwise", "grouped"])  # fmt: skip
+def test_permutations_stay_at_the_edges(module, shape, left):
+    after = check(module, *shape)
+    assert permutations(after) == left
+    assert aten.convolution.default not in targets(after)
+
+
+def test_padding_goes_into_the_convolution():
+    after = check(nn.Sequential(nn.ZeroPad2d((0, 1, 2, 3)), nn.Conv2d(3, 16, 3, padding=1)), 1, 3, 8, 8)
+    middle = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ZeroPad2d((0, 1, 2, 3)), nn.Conv2d(16, 16, 3))
+    between = check(middle, 1, 3, 8, 8)
+    assert aten.constant_pad_nd.default not in targets(between)
+    last = [node for node in between.graph.nodes if node.target is CONV][-1]
+    assert last.args[3] == [2, 3, 0, 1]
+    assert CONV in targets(after)
+
+
+def test_other_paddings_stay():
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ConstantPad2d((0, 1, 0, 1), 1.5), nn.Conv2d(16, 16, 3))
+    after = check(model, 1, 3, 8, 8)
+    assert aten.constant_pad_nd.default in targets(after)
+    assert permutations(after) == 2
+
+
+def test_the_width_of_a_vector_decides_the_packing():
+    for dtype, width in ((torch.float32, 8), (torch.float64, 4)):
+        after = check(nn.Conv2d(3, 16, 3), 1, 3, 8, 8, dtype=dtype, pass_=ChannelsLast(vector_bytes=32))
+        (conv,) = (node for node in after.graph.nodes if node.target is CONV)
+        assert conv.args[1].meta["val"].shape == (16 // width, 3, 3, 3, width)
+
+
+@pytest.mark.parametrize(("module", "shape", "dtype"), [
+    (nn.ConvTranspose2d(8, 16, 2, stride=2), (1, 8, 4, 4), torch.float32),
+    (nn.Conv2d(8, 16, 3), (1, 8, 4, 4), torch.bfloat16),
+    (nn.Conv2d(8, 4, 3), (1, 8, 4, 4), torch.float32),
+    (nn.Conv2d(16, 16, 3, groups=2), (1, 16, 4, 4), torch.float32),
+    (nn.Conv1d(8, 16, 3), (1, 8, 4), torch.float32),
+], ids=["transposed", "half", "few channels", "small groups", "one dim"])  # fmt: skip
+def test_left_alone(module, shape, dtype):
+    after = check(module, *shape, dtype=dtype)
+    assert CONV not in targets(after)
+
+
+def test_a_computed_weight_is_left_alone():
+    w = torch.randn(16, 3, 3, 3)
+    after = check(lambda x: F.conv2d(x, w * x.sum()), 1, 3, 8, 8)
+    assert CONV not in targets(after)
+
+
+def test_positions_of_a_pooling_keep_its_layout():
+    conv = nn.Conv2d(3, 16, 3)
+    after = check(lambda x: F.max_pool2d(conv(x), 2, return_indices=True), 1, 3, 8, 8)
+    assert POOL not in targets(after)
