@@ -352,10 +352,10 @@ def _argument_names(exported: ExportedProgram, args_spec: Any, kwargs_spec: Any)
     tops += list(zip(kwargs_spec.context, kwargs_spec.children(), strict=True))
     names: list[str] = []
     for name, spec in tops:
-        tree = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-        for path, _ in pytree.tree_flatten_with_path(tree)[0]:
-            base = name if name is not None else placeholders[len(names)]
-            names.append(base + (pytree.keystr(path) if name is not None else ""))
+        if name is None:
+            names += placeholders[len(names) : len(names) + spec.num_leaves]
+        else:
+            names += [name + path for path in _leaf_paths(spec)]
     for index, name in enumerate(names):
         if name in names[:index]:
             names[index] = placeholders[index]
@@ -364,6 +364,16 @@ def _argument_names(exported: ExportedProgram, args_spec: Any, kwargs_spec: Any)
 
 
 _SEPARATED = "fxpasses.separated"  # in the metadata that a .pt2 file keeps
+
+
+def _leaf_paths(spec: pytree.TreeSpec) -> list[str]:
+    """``["[0]", "['mask']", ...]``, as `torch.utils._pytree.keystr` writes them; numbered where that fails."""
+    try:
+        tree = pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
+        paths = [pytree.keystr(path) for path, _ in pytree.tree_flatten_with_path(tree)[0]]
+    except Exception:  # the code of a container that takes nothing but tensors
+        paths = []
+    return paths if len(paths) == spec.num_leaves else [f"[{index}]" for index in range(spec.num_leaves)]
 
 
 def _separate_outputs(graph: fx.Graph) -> None:

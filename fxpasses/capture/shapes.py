@@ -10,6 +10,7 @@ refused at run time.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -384,6 +385,16 @@ def _input_symbols(program: Program) -> list[Any]:
     return list(found)
 
 
+def _subscriptable(spec: pytree.TreeSpec) -> pytree.TreeSpec:
+    """*spec* with lists in the place of containers such as caches, whose items guards number."""
+    if spec.is_leaf():
+        return spec
+    children = [_subscriptable(child) for child in spec.children()]
+    if issubclass(spec.type, tuple | list | dict) or dataclasses.is_dataclass(spec.type):
+        return pytree.TreeSpec(spec.type, spec.context, children)
+    return pytree.TreeSpec(list, None, children)
+
+
 class _Sizes:
     """Stands for a tensor in a guard."""
 
@@ -443,7 +454,7 @@ class _Guard:
                 leaves.append(stand_in(index, tuple(_number(size, values) for size in val.shape)))
             else:
                 leaves.append(_number(val, values))
-        args, kwargs = pytree.tree_unflatten(leaves, self.program.in_spec)
+        args, kwargs = pytree.tree_unflatten(leaves, _subscriptable(self.program.in_spec))
         scope = combined(self.source.replace(args=args, kwargs=kwargs))
         scope["flat_args"] = leaves  # the name that dynamo gives them
         try:
