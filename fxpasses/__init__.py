@@ -32,6 +32,7 @@ from fxpasses.verify import verify as verify
 if TYPE_CHECKING:
     from fxpasses import passes as passes
     from fxpasses import testing as testing
+    from fxpasses.benchmark import bench as bench
     from fxpasses.codegen.artifact import load as load
     from fxpasses.codegen.compile import compile as compile
     from fxpasses.codegen.compile import explain as explain
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Pipeline",
     "Program",
+    "bench",
     "canonicalize",
     "capture",
     "compile",
@@ -60,6 +62,7 @@ __all__ = [
 
 # Public name to the module that holds it; None where the name is a submodule itself.
 _LAZY: dict[str, str | None] = {
+    "bench": "fxpasses.benchmark",
     "canonicalize": "fxpasses.passes",
     "compile": "fxpasses.codegen.compile",
     "explain": "fxpasses.codegen.compile",

@@ -1,4 +1,4 @@
-"""The ``fxpasses`` command: ``demo``, ``compile``, ``inspect``, ``verify`` and ``doctor``.
+"""The ``fxpasses`` command: ``demo``, ``compile``, ``bench``, ``inspect``, ``verify`` and ``doctor``.
 
 Results go to standard output; progress and errors go to standard error. Exit
 codes: 0 all well, 1 the work failed, 2 the command line was wrong.
@@ -292,6 +292,51 @@ def demo(
     out.print(f"ranking: {'the same' if same else 'DIFFERENT'}")
     if difference >= encoder.TOLERANCE or not same:
         raise FxpassesError("the compiled encoder does not agree with eager PyTorch")
+
+
+# -- bench ----------------------------------------------------------------------------
+
+
+@app.command()
+def bench(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="Names of built-in models (all of them by default), or package.module:function.",
+        ),
+    ] = None,
+    against: Annotated[
+        str, typer.Option(help="The systems to compare with, with commas between.")
+    ] = "eager,eager-channels-last,inductor,onnxruntime,openvino",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each system.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the systems take turns.")] = 15,
+) -> None:
+    """Time models beside other ways to run them, each in a process of its own."""
+    from fxpasses.benchmark import bench as measure
+    from fxpasses.benchmark import geometric_mean
+    from fxpasses.benchmark.models import MODELS
+
+    best: dict[str, float] = {}
+    for model in models or MODELS:
+        if model not in MODELS and ":" not in model:
+            raise typer.BadParameter(
+                f"{model!r} is neither package.module:function nor one of {', '.join(MODELS)}",
+                param_hint="MODEL",
+            )
+        with _waiting(model):
+            source = f"fxpasses.benchmark.models:{model}" if model in MODELS else model
+            result = measure(source, against=against.split(","), threads=threads, rounds=rounds, name=model)
+        columns = ["system", "ms #", "fxpasses to it #", "prepare s #", "difference to eager"]
+        out.print(console.plain_table(f"{model}, {threads} thread(s)", columns, result.rows()))
+        if result.best_peer is not None:
+            best[model] = result.ratio(result.best_peer)
+    if best:
+        worst = max(best, key=best.__getitem__)
+        out.print(
+            f"time to that of the best peer: geometric mean {geometric_mean([*best.values()]):.2f}, "
+            f"worst {best[worst]:.2f} ({worst}), {len(best)} model(s)"
+        )
 
 
 # -- doctor ---------------------------------------------------------------------------

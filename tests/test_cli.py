@@ -315,3 +315,12 @@ def test_functions_that_are_timed_take_turns() -> None:
 def test_timing_ends_when_its_time_is_over() -> None:
     times = demo.alternate({"a": lambda: None}, rounds=1000, seconds=0, pause=0)
     assert len(times["a"]) == 3
+
+
+# -- bench ------------------------------------------------------------------------------
+
+
+def test_bench_of_an_unknown_model(fxpasses):
+    run = fxpasses("bench", "resnet19")
+    assert run.code == 2
+    assert "'resnet19' is neither package.module:function nor one of resnet18" in run.err

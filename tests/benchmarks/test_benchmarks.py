@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import math
 
+import pytest
+import torch
+
+import fxpasses as fxp
+from fxpasses.benchmark import Benchmark, Timing, geometric_mean
+from fxpasses.benchmark.models import build
+from fxpasses.errors import FxpassesError
 from tests.benchmarks import frontend, scaling
 
 
@@ -31,3 +38,41 @@ def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for step in ("capture", "decompose_to_core_aten", "all passes", "verify", "lower"):
         assert step in printed
+
+
+# -- fxp.bench -------------------------------------------------------------------------
+
+
+def test_ratios_are_medians_over_the_rounds() -> None:
+    ours, theirs = Timing(1.0, (2.0, 30.0, 4.0), 1e-6), Timing(0.0, (4.0, 30.0, 16.0), 0.0)
+    result = Benchmark(
+        "model", 1, {"fxpasses": ours, "eager": theirs, "tvm": Timing(error="no such operator")}
+    )
+    assert result.ratio("eager") == 0.5
+    assert math.isnan(result.ratio("tvm"))
+    assert result.best_peer == "eager"
+    assert "no such operator" in str(result)
+    assert geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+
+
+def test_bench() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU()).eval()
+    result = fxp.bench(model, (torch.randn(4, 8),), against=["eager"], rounds=2)
+    assert [len(timing.calls) for timing in result.timings.values()] == [2, 2]
+    assert result.timings["fxpasses"].difference < 1e-5
+    assert result.ratio("eager") > 0
+
+
+def test_bench_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(FxpassesError, match="no such system: jax; there are fxpasses, eager"):
+        fxp.bench(torch.nn.ReLU(), (torch.randn(3),), against=["jax"])
+    model = torch.nn.ReLU()
+    model.function = lambda: None
+    with pytest.raises(FxpassesError, match="cannot be sent to another process"):
+        fxp.bench(model, (torch.randn(3),), against=[])
+
+
+def test_built_in_models_are_made_from_a_seed() -> None:
+    (first, (x,)), (second, _) = build("lstm"), build("lstm")
+    assert x.shape == (1, 100, 128)
+    torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=0, atol=0)

@@ -1,0 +1,169 @@
+"""`Worker`: one system with one model in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import pickle
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from fxpasses.errors import FxpassesError
+
+__all__ = ["Worker", "resolve"]
+
+_THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS")
+
+# A round takes at least so long, in calls of the model.
+_ROUND_SECONDS = 0.05
+
+
+class Worker:
+    """Starts the process, waits until the model is ready, and asks for rounds.
+
+    Attributes:
+        error: why the model does not run there, None if it does.
+        prepare: seconds from the model to the first result.
+        outputs: the tensors of the first result.
+    """
+
+    def __init__(self, system: str, source: Any, threads: int) -> None:
+        try:
+            data = pickle.dumps(source)
+        except Exception as error:
+            raise FxpassesError(
+                f"the model cannot be sent to another process ({error}); give bench a function that makes it, "
+                "as 'package.module:function'"
+            ) from error
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, system, data, threads), daemon=True)
+        with _environment(dict.fromkeys(_THREAD_SETTINGS, str(threads))):
+            self._process.start()
+        theirs.close()
+        self.error: str | None = None
+        self.prepare = float("nan")
+        self.outputs: list[torch.Tensor] = []
+        answer = self._receive()
+        if isinstance(answer, str):
+            self.error = answer
+        else:
+            self.prepare, outputs = answer
+            self.outputs = [torch.from_numpy(output) for output in outputs]
+
+    def round(self) -> float:
+        """Milliseconds of a call, over a few calls."""
+        self._pipe.send("round")
+        answer = self._receive()
+        if isinstance(answer, str):
+            raise FxpassesError(f"a process of the benchmark ended: {answer}")
+        return answer * 1000
+
+    def _receive(self) -> Any:
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            return f"the process ended with exit code {self._process.exitcode}"
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._pipe.close()
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.kill()
+
+
+def resolve(source: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Model, args and kwargs; *source* has them, or names the function that makes them."""
+    if not isinstance(source, str):
+        return source
+    import importlib
+
+    module, _, function = source.partition(":")
+    model, args, *rest = getattr(importlib.import_module(module), function)()
+    return model, tuple(args), dict(rest[0]) if rest else {}
+
+
+def _serve(pipe: Any, system: str, data: bytes, threads: int) -> None:
+    """The life of the process."""
+    from torch.utils import _pytree as pytree
+
+    from fxpasses.benchmark.systems import SYSTEMS
+
+    torch.set_num_threads(threads)
+    with torch.inference_mode(system != "fxpasses"), torch.no_grad():
+        try:
+            model, args, kwargs = resolve(pickle.loads(data))
+            silent = io.StringIO()
+            start = time.perf_counter()
+            with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+                call = SYSTEMS[system](model, args, kwargs, threads)
+                result = call()
+            seconds = time.perf_counter() - start
+        except Exception as error:
+            pipe.send(
+                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:200]
+            )
+            return
+        pipe.send((seconds, [_array(leaf) for leaf in pytree.tree_leaves(_plain(result)) if _is_array(leaf)]))
+        for _ in range(3):
+            call()
+        while True:
+            try:
+                pipe.recv()
+            except EOFError:
+                return
+            pipe.send(_round(call))
+
+
+def _round(call: Any) -> float:
+    """Seconds of a call."""
+    call()  # wakes the threads
+    count, start = 0, time.perf_counter()
+    while True:
+        call()
+        count += 1
+        seconds = time.perf_counter() - start
+        if seconds >= _ROUND_SECONDS:
+            return seconds / count
+
+
+def _plain(result: Any) -> Any:
+    """TVM's containers as Python's."""
+    return (
+        list(result) if type(result).__module__.startswith("tvm") and hasattr(result, "__len__") else result
+    )
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "numpy") or type(leaf).__module__ == "numpy"
+
+
+def _array(leaf: Any) -> Any:
+    return (
+        leaf.detach().clone().numpy()
+        if isinstance(leaf, torch.Tensor)
+        else getattr(leaf, "numpy", lambda: leaf)()
+    )
+
+
+@contextlib.contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
