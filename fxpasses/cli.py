@@ -150,7 +150,9 @@ def compile_(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE.fxp", help="Where to write the compiled model.")
     ],
-    target: Annotated[str, typer.Option(help="TVM target, such as 'llvm -mcpu=native'.")] = "llvm",
+    target: Annotated[
+        str, typer.Option(help="TVM target: 'llvm' is this machine, 'llvm -mcpu=skylake' another.")
+    ] = "llvm",
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse PyTorch calls in the compiled model.")
     ] = False,

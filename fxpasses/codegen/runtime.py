@@ -77,6 +77,23 @@ class Compiled:
         """
         return MappingProxyType(self._state)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Compiled:
+        """A program with buffers of its own; code and weights are shared."""
+        state = {name: tensor.clone() for name, tensor in self._state.items()}
+        return Compiled(
+            self.signature,
+            self._plan,
+            self._executable,
+            {**self._tensors, **state},
+            target=self.target,
+            islands=self.islands,
+        )
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a compiled program cannot be pickled; write it with save and read it with fxpasses.load"
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one file that `fxpasses.load` reads; see `fxpasses.codegen.artifact`."""
         from fxpasses.codegen.artifact import save

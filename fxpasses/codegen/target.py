@@ -66,13 +66,15 @@ def host_target() -> Any:
 def resolve_target(target: Any) -> Any:
     """The TVM target that a user named; plain ``"llvm"`` is the CPU of this machine.
 
+    A dict, JSON text, or the older form ``"llvm -mcpu=skylake -mattr=+avx512f,-gfni"``.
+
     Raises:
         FxpassesError: no CPU target, or one that this machine cannot run.
     """
-    if target == "llvm":
+    if target in ("llvm", "llvm -mcpu=native"):
         return host_target()
     try:
-        resolved = T.tvm.target.Target(target)
+        resolved = T.tvm.target.Target(_from_flags(target) if isinstance(target, str) else target)
     except (ValueError, TypeError, RuntimeError) as error:
         raise FxpassesError(f"{target!r} is no target that TVM knows: {error}") from error
     if resolved.kind.name != "llvm":
@@ -86,6 +88,15 @@ def resolve_target(target: Any) -> Any:
             "for the CPU at hand"
         )
     return resolved
+
+
+def _from_flags(target: str) -> Any:
+    """``{"kind": "llvm", "mcpu": "skylake"}`` for ``"llvm -mcpu=skylake"``, which TVM has ceased to read."""
+    kind, *flags = target.split()
+    options = dict(flag.removeprefix("-").partition("=")[::2] for flag in flags)
+    if not flags or not all(flag.startswith("-") and "=" in flag for flag in flags):
+        return target
+    return {"kind": kind, **{k: v.split(",") if k == "mattr" else v for k, v in options.items()}}
 
 
 def target_features(target: Any) -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 
 import pytest
 import torch
 from torch.export import Dim
 
+import fxpasses as fxp
 from fxpasses.codegen.runtime import ALIGNMENT, overlap
 from fxpasses.errors import InputError, LoweringError
 from tests.codegen.helpers import compiled_of
@@ -417,3 +420,24 @@ def test_the_number_of_threads_follows_torch(linear):
             torch.testing.assert_close(compiled(x), model(x).detach())
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_deep_copy_has_buffers_of_its_own():
+    class Counter(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x):
+            self.count += 1
+            return x * self.count
+
+    x = torch.ones(2)
+    first = fxp.compile(Counter(), (x,))
+    first(x)
+    second = copy.deepcopy(first)
+    torch.testing.assert_close(second(x), 2 * x)
+    torch.testing.assert_close(second(x), 3 * x)
+    torch.testing.assert_close(first(x), 2 * x)
+    with pytest.raises(TypeError, match="write it with save"):
+        pickle.dumps(first)
