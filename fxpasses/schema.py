@@ -27,6 +27,7 @@ __all__ = [
     "inference_overloads",
     "is_assertion",
     "is_canonical_target",
+    "is_complex",
     "is_data_dependent",
     "is_functional",
     "is_pure",
@@ -164,6 +165,13 @@ def draws_random(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
     if flags and "p" in given:
         probabilities.append(given["p"])
     return not any(isinstance(p, int | float) and p == 0 for p in probabilities)
+
+
+def is_complex(node: Any) -> bool:
+    """Whether *node* has a complex value, or several results with one among them."""
+    val = node.meta.get("val") if isinstance(node, fx.Node) else None
+    vals = val if isinstance(val, tuple | list) else (val,)
+    return any(isinstance(val, torch.Tensor) and val.is_complex() for val in vals)
 
 
 def is_pure(node: fx.Node) -> bool:

@@ -64,7 +64,7 @@ class Compiled:
         self._module = executable.jit() if hasattr(executable, "jit") else executable
         self._tensors = dict(tensors)
         self._state = {name: self._tensors[name] for name in plan.state}
-        self._weights = tuple(T.tvm_ffi.from_dlpack(self._tensors[name]) for name in plan.tensors)
+        self._weights = tuple(prepare(self._tensors[name]) for name in plan.tensors)
         self._owned = {tensor.data_ptr() for tensor in self._tensors.values() if tensor.numel()}
         self._idle: list[Callable[..., Any]] = []
         self._turn: Any = threading.Lock() if self._state else nullcontext()
@@ -118,7 +118,9 @@ class Compiled:
         with self._turn:
             values = self._run(leaves, symbols)
             outputs = [
-                self._value(source, leaves, values) if source.kind != "value" else _number(expected, symbols)
+                _number(expected, symbols)
+                if source.kind == "value"
+                else restored(self._value(source, leaves, values), str(expected.dtype).startswith("complex"))
                 for source, expected in zip(plan.outputs, self.signature.outputs, strict=True)
             ]
             if plan.writes:
@@ -199,7 +201,7 @@ class Compiled:
             pending.append((self._state[write.name] if write.index < 0 else leaves[write.index], value))
         with torch.no_grad():
             for target, value in pending:
-                target.copy_(value)
+                target.copy_(restored(value, target.is_complex()))
 
     # -- checks --------------------------------------------------------------------
 
@@ -247,13 +249,21 @@ def prepare(tensor: torch.Tensor) -> Any:
     """*tensor* as the generated code can read it: plain, contiguous, aligned; copied only if it is not."""
     if tensor.requires_grad:
         tensor = tensor.detach()
-    tensor = tensor.resolve_neg().contiguous()
+    tensor = tensor.resolve_neg()
+    if tensor.is_complex():  # as the pair of its parts
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    tensor = tensor.contiguous()
     if not tensor.numel():  # torch calls any strides contiguous here, TVM only products of the sizes
         strides = [math.prod(tensor.shape[dim + 1 :]) for dim in range(tensor.dim())]
         tensor = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
     if tensor.data_ptr() % ALIGNMENT:
         tensor = tensor.clone(memory_format=torch.contiguous_format)
     return T.tvm_ffi.from_dlpack(tensor)
+
+
+def restored(tensor: torch.Tensor, is_complex: bool) -> torch.Tensor:
+    """*tensor* as PyTorch wants it: the generated code gives complex numbers as pairs."""
+    return torch.view_as_complex(tensor) if is_complex and not tensor.is_complex() else tensor
 
 
 def overlap(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -292,7 +302,7 @@ def own_tensors(
     owned: dict[str, torch.Tensor] = {}
     copies: dict[Any, torch.Tensor] = {}
     for name, tensor in tensors.items():
-        plain = tensor.detach().resolve_neg()
+        plain = tensor.detach().resolve_neg().resolve_conj()
         key = name if name in private else (plain.data_ptr(), plain.dtype, plain.shape, plain.stride())
         if key not in copies:
             copy = (

@@ -11,6 +11,7 @@ from fxpasses.passes.check_inference import CheckInference, check_inference
 from fxpasses.passes.decompose import decompose_to_core_aten
 from fxpasses.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from fxpasses.passes.eliminate_dead_code import eliminate_dead_code
+from fxpasses.passes.expand_complex import expand_complex
 from fxpasses.passes.explicit_promotion import explicit_promotion
 from fxpasses.passes.fold_constants import FoldConstants, fold_constants
 from fxpasses.passes.fuse_conv_bn import fuse_conv_bn
@@ -36,6 +37,7 @@ __all__ = [
     "decompose_to_core_aten",
     "eliminate_common_subexpressions",
     "eliminate_dead_code",
+    "expand_complex",
     "explicit_promotion",
     "fold_constants",
     "fuse_conv_bn",
@@ -55,6 +57,7 @@ canonicalize = Pipeline(
     normalize_params,
     remove_assertions,
     decompose_to_core_aten,
+    expand_complex,
     remove_assertions,
     normalize_kwargs,
     normalize_dims,

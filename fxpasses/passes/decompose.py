@@ -20,12 +20,13 @@ from torch.fx.node import map_aggregate
 
 from fxpasses.errors import UnsupportedOperatorError, source_line
 from fxpasses.functionalize import replace_fresh_mutations
+from fxpasses.passes.complexes.table import complex_rows
 from fxpasses.passes.decompositions.composed import composed_kernel
 from fxpasses.passes.decompositions.strided import READS_STRIDES
 from fxpasses.passes.decompositions.table import decompositions
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
-from fxpasses.schema import COMPOSED_NAMESPACES, bind, is_canonical_target
+from fxpasses.schema import COMPOSED_NAMESPACES, bind, is_canonical_target, is_complex
 
 __all__ = ["decompose_to_core_aten", "has_decomposition"]
 
@@ -73,6 +74,8 @@ def _needs_work(node: fx.Node) -> bool:
     target = node.target
     if not isinstance(target, OpOverload):
         return False
+    if target in complex_rows() and any(map(is_complex, (node, *node.all_input_nodes))):
+        return False  # `expand_complex` spells it out
     return target in decompositions() or not is_canonical_target(target)
 
 

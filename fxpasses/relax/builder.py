@@ -85,7 +85,9 @@ class Builder:
         return self.block.match_cast(value, self.type(self.val if val is None else val))
 
     def type(self, val: torch.Tensor) -> Any:
-        """The Relax type of a fake tensor."""
+        """The Relax type of a fake tensor; a complex one has a last dim of two, its parts."""
+        if val.dtype.is_complex:
+            return T.TensorType([*self.shape(val), self.size(2)], dtype_name(val.dtype.to_real()))
         return T.TensorType(self.shape(val), dtype_name(val.dtype))
 
     def shape(self, val: torch.Tensor | Sequence[Any]) -> list[Any]:
@@ -239,7 +241,7 @@ class Builder:
             return
         vals = self.val if isinstance(self.val, tuple | list) else (self.val,)
         if all(_is_empty(val) for val in vals):  # no row has to think of loops over nothing
-            empty = tuple(self.emit(T.relax.op.zeros(self.shape(v), dtype_name(v.dtype))) for v in vals)
+            empty = tuple(self._zeros(self.type(v)) for v in vals)
             self.env[node] = empty if isinstance(self.val, tuple | list) else empty[0]
             return
         value = self._call(node)
@@ -288,6 +290,9 @@ class Builder:
     def _operand(self, arg: Any) -> Any:
         return self.env[arg] if isinstance(arg, fx.Node) else arg
 
+    def _zeros(self, kind: Any) -> Any:
+        return self.emit(T.relax.op.zeros(list(kind.shape.values), str(kind.dtype)))
+
     def _checked(self, value: Any, val: torch.Tensor) -> Any:
         """*value* as a variable, after its Relax type was held against *val*."""
         if value is None:
@@ -296,9 +301,9 @@ class Builder:
             value = self.emit(value)
         expected, got = self.type(val), value.ty
         problem = None
-        if not isinstance(got, T.TensorType) or str(got.dtype) != dtype_name(val.dtype):
+        if not isinstance(got, T.TensorType) or str(got.dtype) != str(expected.dtype):
             problem = "dtype"
-        elif got.shape is None or len(got.shape.values) != val.dim():
+        elif got.shape is None or len(got.shape.values) != len(expected.shape.values):
             problem = "rank"
         elif not all(
             self.analyzer.can_prove_equal(a, b)

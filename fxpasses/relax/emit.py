@@ -26,7 +26,7 @@ from fxpasses.relax.checks import Checks
 from fxpasses.relax.control import compiled_bodies, control_refusal, declare, has_checks
 from fxpasses.relax.symbols import is_read, is_unbound
 from fxpasses.relax.table import lowerings
-from fxpasses.schema import SYMBOLIC_BUILTINS
+from fxpasses.schema import SYMBOLIC_BUILTINS, is_complex
 
 if TYPE_CHECKING:
     from fxpasses.codegen.island import Islands
@@ -117,7 +117,18 @@ def _reason(node: fx.Node, table: Any) -> str | None:
         return None
     if any(_is_read(operand) for operand in node.all_input_nodes):
         return "it takes a number that is read from a tensor"
+    if _computes_complex(node):
+        return "it computes with complex numbers"
     return None if node.target in table or node.target in SYMBOLIC_BUILTINS else "it has no lowering"
+
+
+def _computes_complex(node: fx.Node) -> bool:
+    """Whether *node* reads or makes complex numbers other than those of the program's inputs and outputs."""
+    if node.target is aten.view_as_real.default and node.all_input_nodes[0].op == "placeholder":
+        return False
+    if node.target is aten.view_as_complex.default and all(user.op == "output" for user in node.users):
+        return False
+    return is_complex(node) or any(map(is_complex, node.all_input_nodes))
 
 
 def _is_read(node: fx.Node) -> bool:

@@ -44,23 +44,23 @@ _WIDE = {
 
 _EXACT = frozenset(
     """
-    _reshape_alias _to_copy _unsafe_view abs alias amax amin aminmax arange argmax argmin argsort
-    as_strided broadcast_tensors cat ceil chunk clamp clamp_max clamp_min clone constant_pad_nd
+    _conj _reshape_alias _to_copy _unsafe_view abs alias amax amin aminmax arange argmax argmin argsort
+    as_strided broadcast_tensors cat ceil chunk clamp clamp_max clamp_min clone complex conj_physical constant_pad_nd
     contiguous copy cummax cummin detach diag diag_embed diagonal diagonal_copy diagonal_scatter
     embedding empty empty_like empty_permuted empty_strided expand expand_as expand_copy eye fill
-    flatten flip floor fmax fmin frac full full_like gather hardtanh index index_copy index_fill
+    flatten flip floor fmax fmin frac full full_like gather hardtanh imag index index_copy index_fill
     index_put index_select kthvalue lift_fresh lift_fresh_copy masked_fill masked_scatter
     masked_select max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d
     max_pool3d_with_indices maximum median min minimum moveaxis movedim nan_to_num narrow neg
     new_empty new_full new_ones new_zeros nonzero one_hot ones ones_like pad permute permute_copy
-    pixel_shuffle pixel_unshuffle positive reflection_pad1d reflection_pad2d reflection_pad3d relu
+    pixel_shuffle pixel_unshuffle positive real reflection_pad1d reflection_pad2d reflection_pad3d relu
     relu6 repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape
     resolve_conj resolve_neg roll rot90 round scalar_tensor scatter select select_copy
     select_scatter sgn sign slice slice_copy slice_scatter sort split split_copy split_with_sizes
     split_with_sizes_copy squeeze squeeze_copy stack t t_copy take take_along_dim threshold tile to
     topk transpose transpose_copy tril triu trunc type_as unbind unbind_copy unflatten unfold
     unfold_copy unsqueeze unsqueeze_copy upsample_nearest1d upsample_nearest2d upsample_nearest3d
-    view view_as view_copy where zero zeros zeros_like
+    view view_as view_as_complex view_as_real view_copy where zero zeros zeros_like
     """.split()  # noqa: SIM905
 )
 """Operators whose result holds values of their operands, or numbers that no
@@ -172,7 +172,12 @@ class RoundingNoise(TorchDispatchMode):
         )
 
     def _move(self, value: Any, ulps: float, in_place: bool) -> Any:
-        if not (isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel()):
+        if not isinstance(value, torch.Tensor) or not value.numel():
+            return value
+        if value.is_complex():
+            moved = torch.view_as_complex(self._move(_plain_parts(value), ulps, False))
+            return value.copy_(moved) if in_place else moved
+        if not value.is_floating_point():
             return value
         moved = value.double() * (1 + ulps * torch.finfo(value.dtype).eps * self._signs(value.shape))
         return value.copy_(moved) if in_place else moved.to(value.dtype)
@@ -212,6 +217,11 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _plain_parts(value: torch.Tensor) -> torch.Tensor:
+    """The parts of a complex tensor in memory of their own."""
+    return torch.view_as_real(value.resolve_conj()).clone(memory_format=torch.contiguous_format)
 
 
 def _widen_value(value: Any) -> Any:

@@ -1,0 +1,1 @@
+"""How each operator on complex numbers is spelled on pairs of real ones; see `fxpasses.passes.expand_complex`."""

@@ -1,0 +1,202 @@
+"""Arithmetic of complex numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload
+
+from fxpasses.passes.complexes.table import Pair, complex_row, on_parts, pair, part, parts
+from fxpasses.passes.decompositions.values import full
+from fxpasses.rewrite import Editor
+
+aten = torch.ops.aten
+
+
+def _apply(g: Editor, name: str, x: Any, y: Any) -> Any:
+    """A binary operator on nodes and numbers; a number alone stays one."""
+    if not isinstance(x, fx.Node) and not isinstance(y, fx.Node):
+        return {"add": x + y, "sub": x - y, "mul": x * y}[name]
+    if not isinstance(x, fx.Node):
+        x = full(g, [], x, y.meta["val"].dtype)
+    packet = getattr(aten, name)
+    return g.call(packet.Tensor if isinstance(y, fx.Node) else packet.Scalar, x, y)
+
+
+# -- parts --------------------------------------------------------------------------------
+
+
+@complex_row(aten.view_as_real.default)
+def view_as_real(g: Editor, self: Any) -> Any:
+    return self.node
+
+
+@complex_row(aten.view_as_complex.default)
+def view_as_complex(g: Editor, self: fx.Node) -> Any:
+    return Pair(self)
+
+
+@complex_row(aten.complex.default)
+def make(g: Editor, real: fx.Node, imag: fx.Node) -> Any:
+    return pair(g, real, imag)
+
+
+@complex_row(aten.polar.default)
+def polar(g: Editor, abs: fx.Node, angle: fx.Node) -> Any:
+    real, imaginary = (g.call(op, angle) for op in (aten.cos.default, aten.sin.default))
+    return pair(g, g.call(aten.mul.Tensor, abs, real), g.call(aten.mul.Tensor, abs, imaginary))
+
+
+@complex_row(aten.real.default)
+def real(g: Editor, self: Any) -> Any:
+    return part(g, self, 0)
+
+
+@complex_row(aten.imag.default)
+def imag(g: Editor, self: Any) -> Any:
+    return part(g, self, 1)
+
+
+@complex_row(aten._conj.default, aten.conj_physical.default, aten._conj_physical.default)
+def conj(g: Editor, self: Any) -> Any:
+    x, y = parts(g, self)
+    return pair(g, x, g.call(aten.neg.default, y))
+
+
+@complex_row(aten.resolve_conj.default, aten.resolve_neg.default)
+def resolve(g: Editor, self: Any) -> Any:
+    return self
+
+
+@complex_row(aten.abs.default)
+def absolute(g: Editor, self: Any) -> Any:
+    return g.call(aten.hypot.default, *parts(g, self))
+
+
+@complex_row(aten.angle.default)
+def angle(g: Editor, self: Any) -> Any:
+    x, y = parts(g, self)
+    return g.call(aten.atan2.default, y, x)
+
+
+# -- arithmetic ------------------------------------------------------------------------
+
+
+@complex_row(aten.neg.default)
+def negative(g: Editor, self: Any) -> Any:
+    return on_parts(g, aten.neg.default, self)
+
+
+def _sum(g: Editor, name: str, x: Any, y: Any, alpha: Any) -> Any:
+    if isinstance(alpha, complex) and alpha.imag:
+        return None
+    if alpha != 1:
+        y = (
+            Pair(g.call(aten.mul.Scalar, y.node, alpha))
+            if isinstance(y, Pair)
+            else _apply(g, "mul", y, alpha)
+        )
+    (a, b), (c, d) = parts(g, x), parts(g, y)
+    return pair(g, _apply(g, name, a, c), _apply(g, name, b, d))
+
+
+@complex_row(aten.add.Tensor)
+def add(g: Editor, self: Any, other: Any, *, alpha: Any) -> Any:
+    return _sum(g, "add", self, other, alpha)
+
+
+@complex_row(aten.sub.Tensor)
+def subtract(g: Editor, self: Any, other: Any, *, alpha: Any) -> Any:
+    return _sum(g, "sub", self, other, alpha)
+
+
+@complex_row(aten.add.Scalar)
+def add_scalar(g: Editor, self: Any, other: Any, alpha: Any) -> Any:
+    return _sum(g, "add", self, other, alpha)
+
+
+@complex_row(aten.sub.Scalar)
+def subtract_scalar(g: Editor, self: Any, other: Any, alpha: Any) -> Any:
+    return _sum(g, "sub", self, other, alpha)
+
+
+@complex_row(aten.mul.Tensor, aten.mul.Scalar)
+def multiply(g: Editor, self: Any, other: Any) -> Any:
+    for x, y in ((self, other), (other, self)):
+        if not isinstance(y, Pair | complex):  # a real factor scales both parts
+            if isinstance(y, fx.Node):
+                y = g.call(aten.unsqueeze.default, y, y.meta["val"].dim())
+            return Pair(_apply(g, "mul", x.node, y)) if isinstance(x, Pair) else _scaled(g, x, y)
+    (a, b), (c, d) = parts(g, self), parts(g, other)
+    real = _apply(g, "sub", _apply(g, "mul", a, c), _apply(g, "mul", b, d))
+    return pair(g, real, _apply(g, "add", _apply(g, "mul", a, d), _apply(g, "mul", b, c)))
+
+
+def _scaled(g: Editor, number: complex, value: Any) -> Any:
+    """A real tensor times a complex number."""
+    if not isinstance(value, fx.Node):
+        return None
+    value = g.call(aten.squeeze.dims, value, [value.meta["val"].dim() - 1])
+    return pair(g, *(_apply(g, "mul", value, factor) for factor in (number.real, number.imag)))
+
+
+@complex_row(aten.div.Tensor, aten.div.Scalar)
+def divide(g: Editor, self: Any, other: Any) -> Any:
+    if isinstance(self, Pair) and not isinstance(other, Pair | complex):
+        if isinstance(other, fx.Node):
+            other = g.call(aten.unsqueeze.default, other, other.meta["val"].dim())
+            return Pair(g.call(aten.div.Tensor, self.node, other))
+        return Pair(g.call(aten.div.Scalar, self.node, other))
+    return None
+
+
+@complex_row(aten.exp.default)
+def exponential(g: Editor, self: Any) -> Any:
+    x, y = parts(g, self)
+    return polar(g, g.call(aten.exp.default, x), y)
+
+
+@complex_row(aten.mm.default)
+def mm(g: Editor, self: Any, mat2: Any) -> Any:
+    return _product(g, aten.mm.default, self, mat2)
+
+
+@complex_row(aten.bmm.default)
+def bmm(g: Editor, self: Any, mat2: Any) -> Any:
+    return _product(g, aten.bmm.default, self, mat2)
+
+
+def _product(g: Editor, op: OpOverload, x: Any, y: Any) -> Any:
+    (a, b), (c, d) = parts(g, x), parts(g, y)
+    real = g.call(aten.sub.Tensor, g.call(op, a, c), g.call(op, b, d))
+    return pair(g, real, g.call(aten.add.Tensor, g.call(op, a, d), g.call(op, b, c)))
+
+
+@complex_row(aten._to_copy.default)
+def to_copy(
+    g: Editor,
+    self: Any,
+    *,
+    dtype: Any,
+    layout: Any,
+    device: Any,
+    pin_memory: Any,
+    non_blocking: bool,
+    memory_format: Any,
+) -> Any:
+    if dtype is None:
+        return self
+    target = dtype.to_real() if dtype.is_complex else dtype
+    if not dtype.is_complex:
+        value = part(g, self, 0)
+    elif isinstance(self, Pair):
+        value = self.node
+    else:
+        zero = full(g, [], 0, target)
+        real = self if self.meta["val"].dtype == target else g.call(aten._to_copy.default, self, dtype=target)
+        return pair(g, real, zero)
+    if value.meta["val"].dtype != target:
+        value = g.call(aten._to_copy.default, value, dtype=target)
+    return Pair(value) if dtype.is_complex else value

@@ -1,0 +1,210 @@
+"""Fourier transforms as products with constant matrices.
+
+A transform of length n is one real matrix product over the pairs, up to
+`DIRECT` elements. A longer one of composite length n = p * q is two rounds of
+shorter ones with a multiplication between them, so that the matrices stay small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpasses.errors import UnsupportedOperatorError
+from fxpasses.passes.complexes.arithmetic import multiply
+from fxpasses.passes.complexes.table import Pair, complex_row, pair, parts
+from fxpasses.passes.decompositions.values import reshape
+from fxpasses.rewrite import Editor
+
+aten = torch.ops.aten
+
+DIRECT = 256
+"""Up to this length a transform is one product."""
+
+_ZERO = 1e-15
+"""Sines and cosines below it are those of quarter turns, which have to be 0: a mean has no imaginary part."""
+
+LARGEST_PRIME = 2048
+"""The longest prime factor that is done directly."""
+
+
+@complex_row(aten._fft_c2c.default)
+def c2c(g: Editor, self: Any, dim: Any, normalization: int, forward: bool) -> Any:
+    lengths = _lengths(self.shape, dim)
+    value = self
+    for axis in dim:
+        value = _along(g, value, axis % self.rank, lambda v: _transform(g, v, forward))
+    return _scaled(g, value, normalization, lengths)
+
+
+@complex_row(aten._fft_r2c.default)
+def r2c(g: Editor, self: fx.Node, dim: Any, normalization: int, onesided: bool) -> Any:
+    shape = list(self.meta["val"].shape)
+    lengths = _lengths(shape, dim)
+    *others, last = [axis % len(shape) for axis in dim]
+    size = shape[last]
+    kept = size // 2 + 1 if onesided else size
+
+    def first(real: fx.Node) -> Pair:
+        if size <= DIRECT or _factor(size) == size:
+            matrix = _matrix(size, kept, True)[0::2]  # the rows of the real parts
+            return _with_pairs(g, _matmul(g, real, matrix), kept)
+        whole = _transform(g, pair(g, *parts(g, real)), True)
+        return Pair(g.call(aten.slice.Tensor, whole.node, whole.rank - 1, 0, kept, 1))
+
+    value: Any = _along(g, self, last, first)
+    for axis in others:
+        value = _along(g, value, axis, lambda v: _transform(g, v, True))
+    return _scaled(g, value, normalization, lengths)
+
+
+@complex_row(aten._fft_c2r.default)
+def c2r(g: Editor, self: Any, dim: Any, normalization: int, last_dim_size: Any) -> Any:
+    *others, last = [axis % self.rank for axis in dim]
+    if not isinstance(last_dim_size, int):
+        raise UnsupportedOperatorError("a Fourier transform of symbolic length")
+    lengths = [*_lengths(self.shape, others), last_dim_size]
+    value = self
+    for axis in others:
+        value = _along(g, value, axis, lambda v: _transform(g, v, False))
+    kept = last_dim_size // 2 + 1
+
+    def final(half: Pair) -> fx.Node:
+        half = Pair(g.call(aten.slice.Tensor, half.node, half.rank - 1, 0, kept, 1))
+        if last_dim_size <= DIRECT or _factor(last_dim_size) == last_dim_size:
+            matrix = _matrix(kept, last_dim_size, False, last_dim_size)[:, 0::2]  # to real parts only
+            twice = torch.full((kept,), 2.0, dtype=torch.float64)
+            twice[0] = 1.0
+            if last_dim_size % 2 == 0:
+                twice[-1] = 1.0
+            return _matmul(g, _flat(g, half), matrix * twice.repeat_interleave(2)[:, None])
+        return g.call(
+            aten.select.int, _transform(g, _mirrored(g, half, last_dim_size), False).node, half.rank, 0
+        )
+
+    return _scaled(g, _along(g, value, last, final), normalization, lengths)
+
+
+def _mirrored(g: Editor, half: Pair, size: int) -> Pair:
+    """The whole of a spectrum from its first half: the rest is conjugate, in reverse."""
+    axis = half.rank - 1
+    x, y = parts(g, half)
+    first = torch.ones(half.shape[-1], dtype=torch.float64)
+    first[0] = 0.0
+    if size % 2 == 0:
+        first[-1] = 0.0
+    # The imaginary parts of the ends count as 0, as in every half spectrum of real values.
+    ends = g.constant(first.to(half.val.dtype), "ends")
+    y = g.call(aten.mul.Tensor, y, ends)
+    whole = pair(g, x, y)
+    back = g.call(aten.slice.Tensor, whole.node, axis, 1, (size + 1) // 2, 1)
+    back = g.call(aten.flip.default, back, [axis])
+    sign = g.constant(torch.tensor([1.0, -1.0], dtype=half.val.dtype), "sign")
+    back = g.call(aten.mul.Tensor, back, sign)
+    return Pair(g.call(aten.cat.default, [whole.node, back], axis))
+
+
+# -- one axis ---------------------------------------------------------------------------
+
+
+def _along(g: Editor, value: Any, axis: int, function: Any) -> Any:
+    """*function* along an axis, which is moved to the end for it."""
+    rank = value.rank if isinstance(value, Pair) else value.meta["val"].dim()
+    order = [dim for dim in range(rank) if dim != axis] + [axis]
+    back = sorted(range(rank), key=order.__getitem__)
+    return _permuted(g, function(_permuted(g, value, order)), back)
+
+
+def _permuted(g: Editor, value: Any, order: Sequence[int]) -> Any:
+    if list(order) == sorted(order):
+        return value
+    if isinstance(value, Pair):
+        return Pair(g.call(aten.permute.default, value.node, [*order, value.rank]))
+    return g.call(aten.permute.default, value, list(order))
+
+
+def _transform(g: Editor, value: Pair, forward: bool) -> Pair:
+    """The transform along the last axis."""
+    *batch, size = value.shape
+    inner = _factor(size)
+    if size <= DIRECT or inner == size:
+        return _with_pairs(g, _matmul(g, _flat(g, value), _matrix(size, size, forward)), size)
+    outer, count = size // inner, len(batch)
+    lead = list(range(count))
+    # Element outer * i + j: first along i, then along j.
+    grid = Pair(reshape(g, value.node, [*batch, inner, outer, 2]))
+    grid = _transform(g, _permuted(g, grid, [*lead, count + 1, count]), forward)
+    turn = torch.arange(outer)[:, None] * torch.arange(inner)[None, :]
+    grid = multiply(g, grid, Pair(_constant(g, _unit(turn, size, forward), value.val.dtype)))
+    grid = _transform(g, _permuted(g, grid, [*lead, count + 1, count]), forward)
+    grid = _permuted(g, grid, [*lead, count + 1, count])
+    return Pair(reshape(g, grid.node, [*batch, size, 2]))
+
+
+def _factor(size: int) -> int:
+    """The largest divisor up to the root of *size*; *size* itself if it is prime."""
+    for divisor in range(math.isqrt(size), 1, -1):
+        if size % divisor == 0:
+            return divisor
+    if size > LARGEST_PRIME:
+        raise UnsupportedOperatorError(f"a Fourier transform whose length has the prime factor {size}")
+    return size
+
+
+def _unit(turns: torch.Tensor, size: int, forward: bool) -> torch.Tensor:
+    """``exp(-2 pi i turns / size)`` (or plus) in float64, as pairs."""
+    angle = (turns % size).double() * (2 * math.pi / size)
+    unit = torch.stack([angle.cos(), -angle.sin() if forward else angle.sin()], -1)
+    return torch.where(unit.abs() < _ZERO, 0.0, unit)
+
+
+def _matrix(rows: int, columns: int, forward: bool, size: int | None = None) -> torch.Tensor:
+    """The real matrix of a transform on pairs, ``[2 * rows, 2 * columns]``."""
+    turns = torch.arange(rows)[:, None] * torch.arange(columns)[None, :]
+    unit = _unit(turns, size or max(rows, columns), forward)
+    cosine, sine = unit.unbind(-1)
+    upper = torch.stack([cosine, sine], -1)  # of a real part
+    lower = torch.stack([-sine, cosine], -1)  # of an imaginary part
+    return torch.stack([upper, lower], 1).reshape(2 * rows, 2 * columns)
+
+
+def _constant(g: Editor, tensor: torch.Tensor, dtype: torch.dtype) -> fx.Node:
+    return g.constant(tensor.to(dtype), "fourier")
+
+
+def _flat(g: Editor, value: Pair) -> fx.Node:
+    return reshape(g, value.node, [*value.shape[:-1], 2 * value.shape[-1]])
+
+
+def _with_pairs(g: Editor, value: fx.Node, size: int) -> Pair:
+    return Pair(reshape(g, value, [*value.meta["val"].shape[:-1], size, 2]))
+
+
+def _matmul(g: Editor, value: fx.Node, matrix: torch.Tensor) -> fx.Node:
+    val = value.meta["val"]
+    *batch, inner = val.shape
+    rows = reshape(g, value, [math.prod(batch), inner])
+    product = g.call(aten.mm.default, rows, _constant(g, matrix, val.dtype))
+    return reshape(g, product, [*batch, matrix.shape[1]])
+
+
+def _lengths(shape: Sequence[Any], dims: Sequence[int]) -> list[int]:
+    lengths = [shape[dim] for dim in dims]
+    if not all(isinstance(length, int) for length in lengths):
+        raise UnsupportedOperatorError("a Fourier transform of symbolic length")
+    return lengths
+
+
+def _scaled(g: Editor, value: Any, normalization: int, lengths: Sequence[int]) -> Any:
+    """By 1 (normalization 0), the root of the number of elements (1), or their number (2)."""
+    if normalization == 0:
+        return value
+    count = float(math.prod(lengths))
+    factor = 1.0 / (math.sqrt(count) if normalization == 1 else count)
+    if isinstance(value, Pair):
+        return Pair(g.call(aten.mul.Scalar, value.node, factor))
+    return g.call(aten.mul.Scalar, value, factor)

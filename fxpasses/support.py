@@ -1,0 +1,83 @@
+"""What becomes of each operator: the road that it takes to TVM, or why it has none.
+
+`route` answers for one overload from the tables themselves. That no core
+overload of the installed torch is without an answer is a test, so that a new
+release of torch fails it instead of drifting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch._ops import OpOverload
+
+from fxpasses.passes.complexes.table import complex_rows
+from fxpasses.passes.decompose import has_decomposition
+from fxpasses.passes.decompositions.table import decompositions
+from fxpasses.relax.table import lowerings
+from fxpasses.schema import is_canonical_target
+
+__all__ = ["ISLANDS", "SIZES", "Route", "route"]
+
+aten = torch.ops.aten
+
+Kind = Literal["lowered", "decomposed", "size", "island", "none"]
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where an operator goes.
+
+    `kind` is ``lowered`` (a row of the lowering table), ``decomposed`` (spelled
+    with others by our own or torch's decomposition), ``size`` (a number that is
+    computed from shapes), ``island`` (runs in PyTorch, for the *reason* given),
+    or ``none``.
+    """
+
+    kind: Kind
+    reason: str = ""
+
+    @property
+    def native(self) -> bool:
+        """Whether no PyTorch is needed to run it."""
+        return self.kind in ("lowered", "decomposed", "size")
+
+
+SIZES = frozenset(
+    {
+        aten.sym_size.int,
+        aten.sym_numel.default,
+        aten.sym_stride.int,
+        aten.sym_storage_offset.default,
+        aten.sym_is_contiguous.default,
+    }
+)
+"""Operators that ask for a number of a tensor's layout; every pass knows it as ``meta["val"]``."""
+
+_RANDOM = "it draws from PyTorch's generator, so that seeds mean what they mean there"
+
+ISLANDS: dict[OpOverload, str] = {
+    aten.rand.default: _RANDOM,
+    aten.randn.default: _RANDOM,
+    aten.randperm.default: _RANDOM,
+    aten.nonzero.default: "the size of its result depends on values",
+    aten._local_scalar_dense.default: "it makes a number of a value",
+}
+"""Core overloads that are left to PyTorch on purpose. A row of the lowering table goes before."""
+
+
+def route(op: OpOverload) -> Route:
+    """The road that *op* takes."""
+    if op in lowerings():
+        return Route("lowered")
+    if op in SIZES:
+        return Route("size")
+    if op in decompositions() or op in complex_rows():
+        return Route("decomposed")
+    if not is_canonical_target(op) and has_decomposition(op):
+        return Route("decomposed")
+    if op in ISLANDS:
+        return Route("island", ISLANDS[op])
+    return Route("none")

@@ -1,0 +1,121 @@
+"""Complex numbers as pairs, and Fourier transforms as products."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import fxpasses as fxp
+from fxpasses.passes import expand_complex
+from fxpasses.testing import assert_equivalent
+
+aten = torch.ops.aten
+
+X = torch.randn(3, 4, 12, generator=torch.Generator().manual_seed(0))
+Z = torch.view_as_complex(X.reshape(3, 4, 6, 2)).clone()
+fft = torch.fft
+
+
+def canonical(function, *args):
+    """The canonical program, which eager runs with the same results."""
+    captured = fxp.capture(function, args)
+    program = fxp.canonicalize(captured)
+    assert_equivalent(captured, program, args)
+    return program
+
+
+def calls_complex(program):
+    """The calls with complex numbers that are not the ends of the program."""
+    ends = (aten.view_as_real.default, aten.view_as_complex.default)
+    return [
+        node
+        for node in program.nodes()
+        if node.op == "call_function" and node.meta["val"].is_complex() and node.target not in ends
+    ]
+
+
+TRANSFORMS = {
+    "fft": (lambda x: fft.fft(x), X),
+    "several dims": (lambda x: fft.fftn(x, dim=(0, 2), norm="ortho").real, X),
+    "half": (lambda x: fft.rfft2(x, s=(5, 7)), X),
+    "there and back": (lambda x: fft.irfft(fft.rfft(x, dim=1), n=5, dim=1, norm="forward"), X),
+    "inverse": (lambda z: fft.ifft(z, norm="backward"), Z),
+    "composite": (lambda x: fft.irfft(fft.rfft(x)), X.reshape(-1)[:144].repeat(5)[:600]),
+    "prime": (lambda x: fft.rfft(x), X.reshape(-1).repeat(3)[:307]),
+    "short time": (
+        lambda x: torch.stft(x, 16, 4, window=torch.hann_window(16), return_complex=True).abs(),
+        X[0],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms(name):
+    assert not calls_complex(canonical(*TRANSFORMS[name]))
+
+
+ARITHMETIC = {
+    "products": lambda z: (z * z.conj(), z * 2, z * (1 + 2j), 2j * z.real, z / 4),
+    "sums": lambda z: (z + z.flip(0), z - 1j, torch.add(z, z.abs(), alpha=2), z.sum(1), z.mean(0)),
+    "parts": lambda z: (z.abs(), z.angle(), z.real, z.imag, torch.view_as_real(z)),
+    "views": lambda z: (z.reshape(-1), z.permute(2, 0, 1)[1], torch.cat([z, z.conj()], -1), z[:, ::2, 1:]),
+    "matrices": lambda z: (z @ z.mT, z[0] @ z[1].T),
+    "dtypes": lambda z: (z.to(torch.complex128), z.real.to(torch.complex64), torch.exp(z)),
+    "selection": lambda z: torch.where(z.real > 0, z, torch.zeros_like(z)),
+}
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_arithmetic(name):
+    assert not calls_complex(canonical(ARITHMETIC[name], Z))
+
+
+def test_compiled_with_complex_inputs_parameters_and_outputs():
+    class Mixer(torch.nn.Module):
+        """The layer of a spectral model: filters with complex weights."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(4, 7, dtype=torch.complex64))
+
+        def forward(self, x, z):
+            y = fft.rfft(x) * self.weight
+            return fft.irfft(y), y[..., :6] + z
+
+    model = Mixer()
+    compiled = fxp.compile(model, (X, Z), strict=True)
+    assert_equivalent(model, compiled, (X, Z))
+    assert_equivalent(model, compiled, (X, Z.conj()))
+
+
+def test_rotary_embedding_as_complex_numbers():
+    def rotate(q, angles):
+        turns = torch.polar(torch.ones_like(angles), angles)
+        return torch.view_as_real(torch.view_as_complex(q.unflatten(-1, (-1, 2))) * turns).flatten(-2)
+
+    args = (X, X[0, :, :6])
+    compiled = fxp.compile(rotate, args, strict=True)
+    assert_equivalent(rotate, compiled, args)
+
+
+def test_what_no_row_covers_is_one_island_with_real_ends():
+    def f(z):
+        return (torch.tan(z) * z).real
+
+    compiled = fxp.compile(f, (Z,))
+    assert compiled.islands.ops == [
+        "aten::view_as_complex.default",
+        "aten::tan.default",
+        "aten::view_as_real.default",
+    ]
+    assert_equivalent(f, compiled, (Z,))
+
+
+def test_a_program_without_complex_numbers_is_left_alone():
+    program = fxp.capture(lambda x: x + 1, (X,))
+    assert expand_complex(program) is program
+
+
+def test_a_second_time_changes_nothing():
+    program = canonical(lambda z: fft.fft(z) * z, Z)
+    assert fxp.fingerprint(fxp.canonicalize(program)) == fxp.fingerprint(program)
