@@ -12,7 +12,7 @@ import torch
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.elementwise import within
-from fxpasses.relax.kernel import is_static
+from fxpasses.relax.kernel import is_static, load, loops, store
 from fxpasses.relax.ops.reduction import accumulated, power_sum, reducer
 from fxpasses.relax.table import lowering
 
@@ -27,37 +27,21 @@ def _cdist_forward(b: Any, x1: Any, x2: Any, p: Any, compute_mode: Any) -> Any:
 
 @lowering(aten._pdist_forward.default)
 def _pdist_forward(b: Any, self: Any, p: Any) -> Any:
-    """The distances above the diagonal, which is a line that needs the inverse of a triangular number."""
-    rows = b.shape_of(self)[0]
-    size = b.shape(b.val)[0]
+    """The distances above the diagonal, row by row."""
+    rows, size = b.shape_of(self)[0], b.shape(b.val)[0]
 
     def kernel(x: Any) -> Any:
-        all_pairs = _pairs(float(p))(x, x, [rows, rows])
-        row_of = T.te.compute((size,), lambda place: _row_of(place, rows), name="rows")
+        def body(square: Any, out: Any) -> None:
+            builder = T.ir_builder.tirx
+            with builder.serial(0, rows) as row:
+                before = T.tirx.floordiv(row * (2 * rows - row - 1), 2)
+                with builder.serial(0, rows - row - 1) as step:
+                    store(out, load(square, [row, row + step + 1]), [before + step])
 
-        def element(place: Any) -> Any:
-            row = row_of(place)
-            return all_pairs(row, place - _before(row, rows) + row + 1)
-
-        return T.te.compute((size,), element, name="pdist")
+        square = _pairs(float(p))(x, x, [rows, rows])
+        return loops([square], [((size,), str(x.dtype))], body, "pdist")
 
     return b.te(kernel, self)
-
-
-def _before(row: Any, rows: Any) -> Any:
-    """How many pairs come before those of *row*."""
-    return T.tirx.floordiv(row * (2 * rows - row - 1), 2)
-
-
-def _row_of(place: Any, rows: Any) -> Any:
-    """The row of a pair: the root of a quadratic, put right by one where it was rounded."""
-    wide = (2 * rows - 1).astype("float64")
-    root = T.tirx.sqrt(wide * wide - place.astype("float64") * T.tirx.const(8.0, "float64"))
-    guess = T.tirx.floor((wide - root) / T.tirx.const(2.0, "float64")).astype("int64")
-    zero, last = T.tirx.IntImm("int64", 0), rows - 2
-    guess = T.tirx.max(T.tirx.min(guess, last), zero)
-    guess = T.tirx.Select(_before(guess, rows) > place, guess - 1, guess)
-    return T.tirx.Select(_before(guess + 1, rows) <= place, guess + 1, guess)
 
 
 @cache

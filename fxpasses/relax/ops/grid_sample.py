@@ -43,6 +43,8 @@ def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any,
     def kernel(x: Any, grid: Any, shape: Any) -> Any:
         tirx, dtype, dims = T.tirx, str(x.dtype), len(shape) - 2
         work, sizes = accumulated(dtype), x.shape[2:]
+        # Nearest and linear samples lie where PyTorch's own rounding puts them; cubic ones are smooth.
+        fine = "float64" if mode == _BICUBIC else work
 
         def on_axis(function: Callable[[int], Any], axis: Any) -> Any:
             chosen = function(0)
@@ -55,8 +57,8 @@ def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any,
             *outer, axis = at
 
             def along(d: int) -> Any:
-                read = S.cast(grid(*outer, dims - 1 - d), work)
-                raw = _unnormalize(read, S.cast(sizes[d], work), align_corners)
+                read = S.cast(grid(*outer, dims - 1 - d), fine)
+                raw = _unnormalize(read, S.cast(sizes[d], fine), align_corners)
                 return raw if mode == _BICUBIC else _padded(raw, sizes[d], padding, align_corners)
 
             return on_axis(along, axis)
@@ -64,18 +66,18 @@ def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any,
         def tap(*at: Any) -> Any:
             """The element that a tap reads on an axis, or -1 outside the image."""
             *outer, axis, number = at
-            raw = _tap(mode, places(*outer, axis), S.cast(number, work))
+            raw = _tap(mode, places(*outer, axis), S.cast(number, fine))
 
             def element(d: int) -> Any:
                 moved = _padded(raw, sizes[d], padding, align_corners) if mode == _BICUBIC else raw
-                inside = (moved >= S.const(0.0, work)) & (moved <= S.cast(sizes[d] - 1, work))
-                return S.select(inside, moved, S.const(-1.0, work))
+                inside = (moved >= S.const(0.0, fine)) & (moved <= S.cast(sizes[d] - 1, fine))
+                return S.select(inside, moved, S.const(-1.0, fine))
 
             return on_axis(element, axis).astype("int64")
 
         def weight(*at: Any) -> Any:
             *outer, axis, number = at
-            return _WEIGHTS[mode](places(*outer, axis), number)
+            return S.cast(_WEIGHTS[mode](places(*outer, axis), number), work)
 
         def sample(n: Any, channel: Any, *at: Any) -> Any:
             total: Any = S.const(0.0, work)
