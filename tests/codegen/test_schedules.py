@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import pytest
 import torch
@@ -388,3 +389,29 @@ def test_a_rule_that_fails_half_way_leaves_no_trace():
 
     assert not kernel.attempt(fails)
     assert kernel.sch.mod.script() == before
+
+
+def pointwise_convolution(pixels, inputs, outputs):
+    te = T.te
+    a, b = (
+        te.placeholder(shape, "float32", name)
+        for shape, name in (((pixels, pixels, inputs), "a"), ((outputs // 16, 1, 1, inputs, 16), "b"))
+    )
+    down, across, r = (te.reduce_axis((0, size), "r") for size in (1, 1, inputs))
+
+    def at(i, j, o):
+        place = (T.tirx.floordiv(o, 16), down, across, r, T.tirx.floormod(o, 16))
+        return te.sum(a[i + down, j + across, r] * b[place], axis=[down, across, r])
+
+    return kernel_of(a, b, te.compute((pixels, pixels, outputs), at, "c"))
+
+
+@pytest.mark.parametrize("pixels", [7, 10, 12, 13, 14, 17])
+@pytest.mark.parametrize("outputs", [16, 32, 48, 64, 80])
+def test_the_sums_of_a_tile_stay_in_registers(pixels, outputs):
+    function = scheduled(pointwise_convolution(pixels, 160, outputs))
+    mod = T.tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    code = T.tvm.tirx.build(mod, host_target(), pipeline=tir_pipeline()).inspect_source("asm")
+    assert "vfmadd" in code or "fmla" in code
+    stores = re.findall(r"vmov[au]ps\s+%[xyz]mm\d+, -?\d*\(%rsp", code)
+    assert len(stores) <= 4, "LLVM keeps sums in memory"

@@ -53,9 +53,10 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     sch = kernel.sch
     if not block.is_plain:
         raise NoFit
-    rows_axes, n = _tile_axes(block)
-    trivial = all(_is_trivial(load) for load in block.factors or ())
-    m, rows, vectors, width = _tile(kernel.cpu, block, rows_axes, n, trivial)
+    axes = _axes(block)
+    n = axes.columns
+    trivial = all(map(_is_trivial, (axes.left, axes.right)))
+    m, rows, vectors, width = _tile(kernel.cpu, block, axes, trivial)
     columns = vectors * width
     rv = block.rv
     padding = [1] * len(block.vars)
@@ -77,14 +78,16 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     else:
         out = tail.rv if tail is not None else sch.cache_write(rv, 0, "local")
     loops = list(sch.get_loops(rv))
-    outer = [loop for i, loop in enumerate(loops[: block.rank]) if i not in (m, n)]
     summed = loops[block.rank :]
     n_outer, n_vectors, n_lanes = sch.split(loops[n], [None, vectors, width])
-    if m is None:
-        tiles, inner = [n_outer], [n_vectors, n_lanes]
-    else:
+    inner = [n_vectors, n_lanes]
+    other_rows = [loops[axis] for axis in sorted(axes.rows) if axis != m]
+    tiles = [*other_rows, n_outer]
+    if m is not None:
         m_outer, m_inner = sch.split(loops[m], [None, rows])
-        tiles, inner = [n_outer, m_outer], [m_inner, n_vectors, n_lanes]
+        tiles.append(m_outer)
+        inner.insert(0, m_inner)
+    outer = [loops[axis] for axis in axes.shared]
     sch.reorder(*outer, *tiles, *summed, *inner)
     tile = kernel.fuse([*outer, *tiles])
     kernel.parallel(tile, elements(block.extents))
@@ -101,17 +104,38 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         kernel.in_registers([*lead[-1:], *sch.split(last, [vectors, width])])
 
 
-def _tile_axes(block: Block) -> tuple[list[int], int]:
-    """The axes that may be the rows of a product's tile, innermost first, and that of its vectors."""
-    left, right = (block.uses(load.indices) for load in block.factors or ())
+class _Axes(NamedTuple):
+    """The axes of a product's output by the operand that they index.
+
+    Attributes:
+        rows: of the left one alone, innermost first.
+        shared: of both, or of none.
+        columns: the last axis, which indexes the right operand.
+        left: the load of the left operand.
+        right: the load of the right operand.
+    """
+
+    rows: list[int]
+    shared: list[int]
+    columns: int
+    left: Any
+    right: Any
+
+
+def _axes(block: Block) -> _Axes:
+    """The axes of a product; the right operand is the one that the last axis indexes."""
+    assert block.factors is not None
+    left, right = block.factors
     n = block.rank - 1
     if n < 0:
         raise NoFit
-    if n in left and n not in right:
+    if n in block.uses(left.indices) and n not in block.uses(right.indices):
         left, right = right, left
-    if n not in right:
+    of_left, of_right = block.uses(left.indices), block.uses(right.indices)
+    if n not in of_right:
         raise NoFit
-    return [axis for axis in reversed(range(n)) if axis in left and axis not in right], n
+    rows = [axis for axis in reversed(range(n)) if axis in of_left and axis not in of_right]
+    return _Axes(rows, [axis for axis in range(n) if axis not in rows], n, left, right)
 
 
 def _is_trivial(load: Any) -> bool:
@@ -128,16 +152,19 @@ class _Tile(NamedTuple):
     width: int
 
 
-def _tile(cpu: CpuInfo, block: Block, rows_axes: list[int], n: int, can_pad: bool) -> _Tile:
+def _tile(cpu: CpuInfo, block: Block, axes: _Axes, can_pad: bool) -> _Tile:
     """The tile that is expected to do the most useful products in a time."""
     assert block.store is not None
+    n = axes.columns
     lanes = cpu.lanes(block.store.buffer.dtype)
-    most = cpu.registers - max(cpu.registers // 8, 2)  # the others hold a row of the right operand
     best: tuple[float, float, _Tile] | None = None
     for width in _widths(block.extents[n], lanes, can_pad):
-        for vectors, m, rows in itertools.product(range(4, 0, -1), [*rows_axes, None], range(14, 0, -1)):
-            sums = rows * vectors * -(-width // lanes)
-            if sums > most or (m is None and rows > 1):
+        for vectors, m, rows in itertools.product(range(4, 0, -1), [*axes.rows, None], range(14, 0, -1)):
+            registers = vectors * -(-width // lanes)
+            sums = rows * registers
+            # Beside the sums, a row of the right operand and one element of the left. One register more,
+            # and LLVM keeps all sums in memory.
+            if sums + registers + 1 >= cpu.registers or (m is None and rows > 1):
                 continue
             useful = _useful(block.extents[n], vectors * width, can_pad)
             useful *= 1.0 if m is None else _useful(block.extents[m], rows, can_pad)
