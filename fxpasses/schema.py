@@ -13,9 +13,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from fxpasses.errors import FxpassesError
 
@@ -23,6 +25,7 @@ __all__ = [
     "COMPOSED_NAMESPACES",
     "SYMBOLIC_BUILTINS",
     "bind",
+    "checks_values",
     "draws_random",
     "inference_overloads",
     "is_assertion",
@@ -32,6 +35,8 @@ __all__ = [
     "is_functional",
     "is_pure",
     "is_random",
+    "is_read",
+    "is_unbound",
     "opset",
 ]
 
@@ -208,6 +213,37 @@ def is_assertion(op: Any) -> bool:
         "aten::_assert_tensor_metadata",
         "aten::sym_constrain_range",
         "aten::sym_constrain_range_for_size",
+    )
+
+
+def is_unbound(val: Any) -> bool:
+    """Whether *val* is a number that depends on the values of tensors."""
+    return _has_symbol(val, SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT)
+
+
+def is_read(val: Any) -> bool:
+    """Whether *val* is a number that depends on floating-point values of tensors."""
+    return _has_symbol(val, SymT.UNBACKED_FLOAT)
+
+
+def _has_symbol(val: Any, *kinds: SymT) -> bool:
+    return isinstance(val, torch.SymInt | torch.SymFloat | torch.SymBool) and any(
+        symbol_is_type(symbol, kinds) for symbol in val.node.expr.free_symbols
+    )
+
+
+def checks_values(node: fx.Node) -> bool:
+    """Whether *node* asserts something of values that no range of one symbol says."""
+    if node.target is not aten._assert_scalar.default:
+        return False
+    condition = node.args[0]
+    val = condition.meta.get("val") if isinstance(condition, fx.Node) else condition
+    if not is_unbound(val):
+        return False
+    expr = val.node.expr  # type: ignore[union-attr]
+    return not (
+        isinstance(expr, sympy.Ge | sympy.Gt | sympy.Le | sympy.Lt)
+        and any(a.is_Symbol and b.is_number for a, b in (expr.args, reversed(expr.args)))
     )
 
 

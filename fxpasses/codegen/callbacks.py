@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from typing import Any
 
-from fxpasses.errors import RunError
+import torch
+
+from fxpasses.errors import IndexRangeError, RunError
 from fxpasses.relax import tvm_api as T
 from fxpasses.sizes import evaluate
 
@@ -49,12 +51,12 @@ def register() -> None:
     enter(REQUIRE, _require)
 
 
-def _require(condition: str, names: str, source: str, sizes: Sequence[int]) -> Any:
-    """*sizes* again, if *condition* holds of the symbols *names* with these values."""
+def _require(condition: str, names: str, source: str, kind: str, sizes: Sequence[int]) -> Any:
+    """A zero, if *condition* holds of the symbols *names* with the values *sizes*."""
     symbols = dict(zip(str(names).split(","), (int(size) for size in sizes), strict=True))
-    if not evaluate(str(condition), symbols):
-        values = ", ".join(f"{name} = {value}" for name, value in symbols.items())
-        raise RunError(
-            f"a value that the program computed is outside of what was captured: {condition} with {values} ({source})"
-        )
-    return sizes
+    if evaluate(str(condition), symbols):
+        return T.tvm_ffi.from_dlpack(torch.zeros((), dtype=torch.int32))
+    values = ", ".join(f"{name} = {value}" for name, value in symbols.items())
+    place = f" ({source})" if str(source) else ""
+    message = f"a value that the program read or computed breaks {condition}: {values}{place}"
+    raise (IndexRangeError if str(kind) == "index" else RunError)(message)

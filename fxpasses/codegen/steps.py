@@ -27,8 +27,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 
 from fxpasses.errors import ArtifactError, UnsupportedOperatorError, source_line
 from fxpasses.program import body_of
-from fxpasses.relax.symbols import is_read
-from fxpasses.schema import SYMBOLIC_BUILTINS, bind
+from fxpasses.schema import SYMBOLIC_BUILTINS, bind, is_read
 from fxpasses.signature import dtype_name
 
 __all__ = ["Recorder", "Step", "run_steps"]

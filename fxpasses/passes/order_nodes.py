@@ -9,7 +9,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from fxpasses.program import Program, body_of, make_graph_module
-from fxpasses.schema import draws_random
+from fxpasses.schema import checks_values, draws_random
 
 __all__ = ["order_nodes"]
 
@@ -18,7 +18,7 @@ def order_nodes(program: Program) -> Program:
     """Sort nodes depth first from the outputs and name them after their operators.
 
     Tensors come in the order of their first use, then the user inputs in the
-    order of the signature. A random call keeps its place among random calls.
+    order of the signature. Random calls and assertions keep their order.
     """
     return program.replace(graph_module=_ordered(program.graph_module))
 
@@ -26,12 +26,13 @@ def order_nodes(program: Program) -> Program:
 def _ordered(module: fx.GraphModule) -> fx.GraphModule:
     old = module.graph
     output = old.output_node()
-    randoms = [
+    kept = [
         node
         for node in old.nodes
-        if node.op == "call_function" and draws_random(node.target, node.args, node.kwargs)
+        if node.op == "call_function"
+        and (checks_values(node) or draws_random(node.target, node.args, node.kwargs))
     ]
-    order = _depth_first([*randoms, output])
+    order = _depth_first([*kept, output])
     placeholders = {node: i for i, node in enumerate(old.find_nodes(op="placeholder"))}
     user = [n for n in placeholders if _is_user(n)]
     rank = {node: i for i, node in enumerate(order)}

@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import sympy
 import torch
 from torch import fx
 from torch.fx.node import map_aggregate
+from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from fxpasses.errors import FxpassesError, LoweringError, UnsupportedOperatorError, source_line
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.checks import Checks
+from fxpasses.relax.checks import INDEXED_BY_NUMBER, Check, Checks, condition_of
 from fxpasses.relax.control import CONTROL, Choice
 from fxpasses.relax.partition import Group, schedule
-from fxpasses.relax.symbols import SymbolTable, is_read
+from fxpasses.relax.symbols import SymbolTable
 from fxpasses.relax.table import lowerings
-from fxpasses.schema import bind
+from fxpasses.schema import bind, checks_values, is_read, is_unbound
 from fxpasses.signature import dtype_name
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class Builder:
         self.analyzer = T.Analyzer()
         self.env: dict[fx.Node, Any] = {}
         self.codes: list[Any] = []
+        self._pending: list[fx.Node] = []
+        self._bound: set[Any] = set()
         self.node: fx.Node
         self.val: Any
 
@@ -126,8 +130,7 @@ class Builder:
         """Give a size (or truth) that depends on values its value, from a tensor of one integer.
 
         *most* is the largest value that it can take, where it cannot be
-        negative either. What capture took for granted of the size, its range,
-        is checked when the program runs.
+        negative either. The range that capture found for the size is checked.
         """
         symbols = size.node.expr.free_symbols
         if len(symbols) != 1 or not (size.node.expr.is_Symbol or isinstance(size, torch.SymBool)):
@@ -136,23 +139,32 @@ class Builder:
         relax = T.relax
         line = self.emit(relax.op.reshape(self.cast(value, "int64"), [1]))
         shape = self.emit(relax.op.tensor_to_shape(line))
-        condition = _range_text(symbol, self.emission.ranges.get(symbol), most)
-        if condition is not None:
-            from fxpasses.codegen.callbacks import REQUIRE
-
-            raw = T.tirx.Var(f"{symbol}_raw", "int64")
-            shape = self.block.match_cast(shape, relax.ShapeType([raw]))
-            shape = self.emit(
-                relax.op.call_pure_packed(
-                    REQUIRE,
-                    T.ir.StringImm(condition),
-                    T.ir.StringImm(str(symbol)),
-                    T.ir.StringImm(source_line(self.node) or f"node {self.node.name}"),
-                    relax.ShapeExpr([raw]),
-                    ty_args=[relax.ShapeType(ndim=1)],
-                )
-            )
         self.block.match_cast(shape, relax.ShapeType([self.symbols.prim(symbol)]))
+        condition = _range_condition(symbol, self.emission.ranges.get(symbol), most)
+        if condition is not None:
+            self.require(condition)
+
+    def require(self, condition: Any) -> None:
+        """Let the program end with an error here unless *condition*, of sizes, holds."""
+        checks = self.emission.checks
+        if checks is None or condition == sympy.true:
+            return
+        from fxpasses.codegen.callbacks import REQUIRE
+
+        relax, symbols = T.relax, sorted(condition.free_symbols, key=str)
+        text, source = sympy.sstr(condition), source_line(self.node)
+        checks.number(Check("condition", str(self.node.target), source, low=text))
+        call = relax.op.call_pure_packed(
+            REQUIRE,
+            T.ir.StringImm(text),
+            T.ir.StringImm(",".join(map(str, symbols))),
+            T.ir.StringImm(source or ""),
+            T.ir.StringImm("index" if self.node.target in INDEXED_BY_NUMBER else "value"),
+            relax.ShapeExpr([self.symbols.prim(symbol) for symbol in symbols]),
+            ty_args=[T.TensorType((), "int32")],
+        )
+        # The result, a zero, is one of the codes: else the call would be taken for dead.
+        self.codes.append(self.emit(call))
 
     def number(self, value: Any, dtype: str) -> Any:
         """A number that is an expression of sizes, as a tensor without dims."""
@@ -184,23 +196,42 @@ class Builder:
         graph: fx.Graph,
         returned: Iterable[fx.Node],
         *,
-        checked: bool,
+        checked: bool | None = None,
         attrs: dict[str, Any] | None = None,
     ) -> Any:
-        """Emit the function; it returns a tuple of *returned*, and with *checked* the code of the checks."""
+        """Emit the function. It returns a tuple of *returned*, and with *checked* the code of the checks.
+
+        By default there is a code where something is checked.
+        """
         with self.block.function(name, list(parameters), attrs=attrs, private=name != "main"):
             with self.block.dataflow():
+                self._pending = [node for node in graph.nodes if checks_values(node)]
                 for item in schedule(graph, self.emission.outside):
                     if isinstance(item, Group):
                         assert self.emission.islands is not None
                         self.emission.islands.emit(self, item.nodes, self.emission.outside)
-                    else:
+                        self._assert(item.nodes)
+                    elif item.target is not aten._assert_scalar.default:
                         self._lower(item)
+                        self._assert([item])
                 results = [self._result(node) for node in returned]
-                if checked:
+                if bool(self.codes) if checked is None else checked:
                     results.append(self._code())
                 output = self.block.emit_output(T.relax.Tuple(results))
             return self.block.emit_func_output(output)
+
+    def _assert(self, nodes: Iterable[fx.Node]) -> None:
+        """Emit the assertions that can be decided now that *nodes* have their values."""
+        for node in nodes:
+            vals = node.meta.get("val")
+            for val in vals if isinstance(vals, tuple | list) else (vals,):
+                self._bound |= _unbound(val)
+        for node in list(self._pending):
+            val = node.args[0].meta["val"]  # type: ignore[union-attr]
+            if _unbound(val) <= self._bound:
+                self._pending.remove(node)
+                self.node = node
+                self.require(val.node.expr)
 
     def _result(self, node: fx.Node) -> Any:
         value = self.env[node]
@@ -267,6 +298,9 @@ class Builder:
         if node.target in CONTROL:
             return CONTROL[node.target](self, node)
         row = lowerings()[node.target]  # type: ignore[index]
+        condition = condition_of(node)
+        if condition is not None:
+            self.require(condition)
         args, kwargs = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
         args, kwargs = map_aggregate((args, kwargs), self._operand)  # type: ignore[misc]
         try:
@@ -322,18 +356,25 @@ class Builder:
 _NUMBERS = {torch.SymInt: "int64", torch.SymFloat: "float64", torch.SymBool: "bool"}
 
 
-def _range_text(symbol: Any, bounds: Any, most: Any) -> str | None:
+def _range_condition(symbol: Any, bounds: Any, most: Any) -> Any:
     """The condition that *bounds* put on *symbol*; None where it always holds."""
     if bounds is None:
         return None
     parts = []
     low, high = (int(bound) if bound.is_Integer else None for bound in (bounds.lower, bounds.upper))
     if low is not None and (low > 0 or most is None):
-        parts.append(f"{symbol} >= {low}")
+        parts.append(symbol >= low)
     known = isinstance(most, T.tirx.IntImm) and high is not None and int(most) <= high
     if high is not None and not known:
-        parts.append(f"{symbol} <= {high}")
-    return f"And({', '.join(parts)})" if parts else None
+        parts.append(symbol <= high)
+    return sympy.And(*parts) if parts else None
+
+
+def _unbound(val: Any) -> set[Any]:
+    """The symbols in a number or shape that stand for values of tensors."""
+    sizes = val.shape if isinstance(val, torch.Tensor) else (val,)
+    symbols = {symbol for size in sizes if is_unbound(size) for symbol in size.node.expr.free_symbols}
+    return {symbol for symbol in symbols if symbol_is_type(symbol, SymT.UNBACKED_INT)}
 
 
 def _is_empty(val: Any) -> bool:

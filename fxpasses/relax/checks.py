@@ -13,18 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import sympy
 import torch
 from torch import fx
 
 from fxpasses.errors import source_line
 from fxpasses.relax import tvm_api as T
-from fxpasses.schema import bind
+from fxpasses.schema import bind, is_unbound
 from fxpasses.signature import Dim, size_text
 
 if TYPE_CHECKING:
     from fxpasses.relax.builder import Builder
 
-__all__ = ["Check", "Checks", "Demand", "checks_of"]
+__all__ = ["Check", "Checks", "Demand", "checks_of", "condition_of"]
 
 aten = torch.ops.aten
 
@@ -34,14 +35,15 @@ class Check:
     """One check, as plain data for the message of its failure.
 
     Attributes:
-        kind: ``index``: all elements lie in ``[low, high)``; ``division``: none is zero.
+        kind: ``index``: all elements lie in ``[low, high)``; ``division``: none is zero;
+            ``condition``: the expression of sizes `low` holds.
         op: the operator that demands it.
         source: the user's line.
         argument: the flat user argument whose elements these are; -1 where they are computed.
         low, high: the bounds.
     """
 
-    kind: Literal["index", "division"]
+    kind: Literal["index", "division", "condition"]
     op: str
     source: str | None
     argument: int = -1
@@ -73,19 +75,40 @@ class Checks:
         """Emit the checks of *node*; a code for each, an int32 tensor without dims."""
         return [self._emit(b, node, demand) for demand in checks_of(node)]
 
+    def number(self, check: Check) -> int:
+        """The number that stands for *check*, from 1."""
+        if check not in self.rows:
+            self.rows.append(check)
+        return self.rows.index(check) + 1
+
     def _emit(self, b: Builder, node: fx.Node, demand: Demand) -> Any:
         low, high = _bounds(demand)
         argument = self._position.get(_origin(demand.operand), -1)
         kind: Literal["index", "division"] = "division" if demand.size is None else "index"
-        check = Check(kind, str(node.target), source_line(node), argument, low, high)
-        if check not in self.rows:
-            self.rows.append(check)
-        number = self.rows.index(check) + 1
+        number = self.number(Check(kind, str(node.target), source_line(node), argument, low, high))
         value = b.env[demand.operand]
         if demand.size is None:
             result = node.meta["val"]
             return b.te(_zero_divisor, value, b.shape(result), number, name="check_divisor")
         return b.te(_outside, value, b.size(demand.size), demand.negative, number, name="check_index")
+
+
+def condition_of(node: fx.Node) -> Any:
+    """What the call *node* demands of numbers that depend on values, as a sympy expression or None.
+
+    It must hold before the call is made, which would reach for other memory.
+    """
+    if node.target in INDEXED_BY_NUMBER:
+        value, dim, index = node.args[0], node.args[-2], node.args[-1]
+        if isinstance(index, fx.Node) and is_unbound(index.meta["val"]):
+            size = value.meta["val"].shape[dim]  # type: ignore[union-attr]
+            size = sympy.sympify(size.node.expr if isinstance(size, torch.SymInt) else size)
+            at = index.meta["val"].node.expr
+            return sympy.And(at >= -size, at < size)
+    return None
+
+
+INDEXED_BY_NUMBER = (aten.select.int, aten.select_scatter.default)
 
 
 def checks_of(node: fx.Node) -> Iterator[Demand]:
@@ -175,6 +198,10 @@ _DEMANDS: dict[Any, Demands] = {
     aten.scatter_add.default: _by_dim(2),
     aten.scatter_reduce.two: _by_dim(2),
     aten.take.default: lambda args: iter([Demand(args[1], args[0].meta["val"].numel(), negative=True)]),
+    aten._embedding_bag.default: _by_dim(1, 0),
+    aten._embedding_bag_forward_only.default: _by_dim(1, 0),
+    aten.scatter.reduce: _by_dim(2),
+    aten.scatter.value_reduce: _by_dim(2),
     aten.remainder.Tensor: _divisor,
     aten.remainder.Scalar_Tensor: _divisor,
     aten.fmod.Tensor: _divisor,

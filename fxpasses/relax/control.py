@@ -22,6 +22,7 @@ from torch import fx
 from fxpasses.program import body_of
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.checks import checks_of
+from fxpasses.schema import checks_values, is_unbound
 
 if TYPE_CHECKING:
     from fxpasses.relax.builder import Builder, Emission
@@ -66,10 +67,15 @@ def compiled_bodies(module: fx.GraphModule, outside: Container[fx.Node] = ()) ->
 def has_checks(module: fx.GraphModule, outside: Container[fx.Node]) -> bool:
     """Whether a call that is compiled with *module* demands a check when it runs."""
     return any(
-        node not in outside and any(checks_of(node))
+        any(checks_of(node)) or checks_values(node) or _depends_on_values(node)
         for body in compiled_bodies(module, outside)
         for node in body.graph.nodes
+        if node not in outside
     )
+
+
+def _depends_on_values(node: fx.Node) -> bool:
+    return any(is_unbound(n.meta.get("val")) for n in (node, *node.all_input_nodes))
 
 
 def declare(emission: Emission, module: fx.GraphModule) -> None:

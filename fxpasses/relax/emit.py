@@ -23,10 +23,9 @@ from fxpasses.program import Program
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.builder import Builder, Emission
 from fxpasses.relax.checks import Checks
-from fxpasses.relax.control import compiled_bodies, control_refusal, declare, has_checks
-from fxpasses.relax.symbols import is_read, is_unbound
+from fxpasses.relax.control import compiled_bodies, control_refusal, declare
 from fxpasses.relax.table import lowerings
-from fxpasses.schema import SYMBOLIC_BUILTINS, is_complex
+from fxpasses.schema import SYMBOLIC_BUILTINS, is_complex, is_read, is_unbound
 
 if TYPE_CHECKING:
     from fxpasses.codegen.island import Islands
@@ -89,7 +88,6 @@ def _emit(program: Program, emission: Emission) -> Any:
         user + tensors,
         program.graph,
         returned_nodes(program),
-        checked=emission.checks is not None and has_checks(program.graph_module, emission.outside),
         attrs={"num_input": len(user)},
     )
     return emission.block.finalize()
@@ -107,7 +105,12 @@ def outside(program: Program) -> dict[fx.Node, str]:
     return found
 
 
-_SIZES = (operator.getitem, aten.sym_size.int, aten._local_scalar_dense.default)
+_SIZES = (
+    operator.getitem,
+    aten.sym_size.int,
+    aten._local_scalar_dense.default,
+    aten._assert_scalar.default,
+)
 
 
 def _reason(node: fx.Node, table: Any) -> str | None:

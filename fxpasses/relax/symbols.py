@@ -5,28 +5,10 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
-import torch
-from torch.utils._sympy.symbol import SymT, symbol_is_type
-
 from fxpasses.errors import LoweringError
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["SymbolTable", "is_read", "is_unbound"]
-
-
-def is_unbound(val: Any) -> bool:
-    """Whether a number depends on the values of tensors."""
-    return isinstance(val, torch.SymInt | torch.SymFloat | torch.SymBool) and any(
-        symbol_is_type(symbol, (SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT))
-        for symbol in val.node.expr.free_symbols
-    )
-
-
-def is_read(val: Any) -> bool:
-    """Whether a number depends on floating-point values of tensors, of which TIR has no symbols."""
-    return isinstance(val, torch.SymInt | torch.SymFloat | torch.SymBool) and any(
-        symbol_is_type(symbol, SymT.UNBACKED_FLOAT) for symbol in val.node.expr.free_symbols
-    )
+__all__ = ["SymbolTable"]
 
 
 class SymbolTable:
