@@ -11,6 +11,7 @@ import sympy
 import torch
 from torch import fx
 from torch.fx.node import map_aggregate
+from torch.utils import _pytree as pytree
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from fxpasses.errors import FxpassesError, LoweringError, UnsupportedOperatorError, source_line
@@ -70,6 +71,8 @@ class Builder:
         self.codes: list[Any] = []
         self._pending: list[fx.Node] = []
         self._bound: set[Any] = set()
+        self._done: set[fx.Node] = set()
+        self._region: Any = None
         self.node: fx.Node
         self.val: Any
 
@@ -204,28 +207,65 @@ class Builder:
         By default there is a code where something is checked.
         """
         with self.block.function(name, list(parameters), attrs=attrs, private=name != "main"):
-            with self.block.dataflow():
-                self._pending = [node for node in graph.nodes if checks_values(node)]
-                for item in schedule(graph, self.emission.outside):
-                    if isinstance(item, Group):
-                        assert self.emission.islands is not None
-                        self.emission.islands.emit(self, item.nodes, self.emission.outside)
-                        self._assert(item.nodes)
-                    elif item.target is not aten._assert_scalar.default:
-                        self._lower(item)
-                        self._assert([item])
-                results = [self._result(node) for node in returned]
-                if bool(self.codes) if checked is None else checked:
-                    results.append(self._code())
-                output = self.block.emit_output(T.relax.Tuple(results))
+            self._region = self.block.dataflow()
+            self._region.__enter__()
+            self._pending = [node for node in graph.nodes if checks_values(node)]
+            for item in schedule(graph, self.emission.outside):
+                self._emit_item(item)
+            results = [self._result(node) for node in returned]
+            if bool(self.codes) if checked is None else checked:
+                results.append(self._code())
+            output = self.block.emit_output(T.relax.Tuple(results))
+            self._region.__exit__(None, None, None)
             return self.block.emit_func_output(output)
 
-    def _assert(self, nodes: Iterable[fx.Node]) -> None:
-        """Emit the assertions that can be decided now that *nodes* have their values."""
-        for node in nodes:
-            vals = node.meta.get("val")
-            for val in vals if isinstance(vals, tuple | list) else (vals,):
-                self._bound |= _unbound(val)
+    def _emit_item(self, item: fx.Node | Group) -> None:
+        nodes = item.nodes if isinstance(item, Group) else [item]
+        if isinstance(item, Group):
+            assert self.emission.islands is not None
+            self.emission.islands.emit(self, item.nodes, self.emission.outside)
+        elif item.target is not aten._assert_scalar.default:
+            condition = condition_of(item)
+            if condition is not None:
+                self.node = item
+                self.require(condition)
+                self._fence()
+            self._lower(item)
+        self._done.update(nodes)
+        vals = [val for node in nodes for val in pytree.tree_leaves(node.meta.get("val"))]
+        new = {symbol for val in vals for symbol in _unbound(val)} - self._bound
+        if new:
+            self._bound |= new
+            self._assert()
+            self._fence()
+
+    def _fence(self) -> None:
+        """Let no call that follows be moved before those that are here.
+
+        TVM moves calls within a dataflow block by the tensors they take, and
+        does not see that their sizes must be bound and checked before.
+        """
+        kept: dict[Any, Any] = {}
+
+        def keep(value: Any) -> Any:
+            if not isinstance(value, T.relax.DataflowVar):
+                return value
+            if value not in kept:
+                kept[value] = self.block.emit_output(value)
+            return kept[value]
+
+        for node, value in self.env.items():
+            if any(user not in self._done for user in node.users):
+                self.env[node] = (
+                    pytree.tree_map(keep, value) if isinstance(value, tuple | list) else keep(value)
+                )
+        self.codes = [keep(code) for code in self.codes]
+        self._region.__exit__(None, None, None)
+        self._region = self.block.dataflow()
+        self._region.__enter__()
+
+    def _assert(self) -> None:
+        """Emit the assertions whose numbers have their values now."""
         for node in list(self._pending):
             val = node.args[0].meta["val"]  # type: ignore[union-attr]
             if _unbound(val) <= self._bound:
@@ -271,7 +311,8 @@ class Builder:
             self.env[node] = self.env[node.args[0]][node.args[1]]  # type: ignore[index]
             return
         vals = self.val if isinstance(self.val, tuple | list) else (self.val,)
-        if all(_is_empty(val) for val in vals):  # no row has to think of loops over nothing
+        # No row has to think of loops over nothing.
+        if all(_is_empty(val) and not _unbound(val) for val in vals):
             empty = tuple(self._zeros(self.type(v)) for v in vals)
             self.env[node] = empty if isinstance(self.val, tuple | list) else empty[0]
             return
@@ -298,9 +339,6 @@ class Builder:
         if node.target in CONTROL:
             return CONTROL[node.target](self, node)
         row = lowerings()[node.target]  # type: ignore[index]
-        condition = condition_of(node)
-        if condition is not None:
-            self.require(condition)
         args, kwargs = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
         args, kwargs = map_aggregate((args, kwargs), self._operand)  # type: ignore[misc]
         try:

@@ -184,6 +184,8 @@ def _divisor(args: tuple[Any, ...]) -> Iterator[Demand]:
         yield Demand(args[1])
 
 
+_MOST = 2**63 - 1
+
 _DEMANDS: dict[Any, Demands] = {
     aten.embedding.default: _by_dim(1, 0),
     aten.gather.default: _by_dim(2),
@@ -202,6 +204,8 @@ _DEMANDS: dict[Any, Demands] = {
     aten._embedding_bag_forward_only.default: _by_dim(1, 0),
     aten.scatter.reduce: _by_dim(2),
     aten.scatter.value_reduce: _by_dim(2),
+    aten.repeat_interleave.Tensor: lambda args: iter([Demand(args[0], _MOST)]),
+    aten.repeat_interleave.self_Tensor: lambda args: iter([Demand(args[1], _MOST)]),
     aten.remainder.Tensor: _divisor,
     aten.remainder.Scalar_Tensor: _divisor,
     aten.fmod.Tensor: _divisor,

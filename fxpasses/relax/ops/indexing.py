@@ -30,6 +30,7 @@ from fxpasses.relax.kernel import (
     store,
     when,
 )
+from fxpasses.relax.ops.counting import masked_slices
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -74,6 +75,9 @@ def gather(b: Any, self: Any, dim: Any, index: Any, *, sparse_grad: Any) -> Any:
 
 @lowering(aten.index.Tensor)
 def index(b: Any, self: Any, indices: Any) -> Any:
+    given = [axis for axis, tensor in enumerate(indices) if tensor is not None]
+    if len(given) == 1 and b.dtype_of(indices[given[0]]) in _MASKS:
+        return masked_slices(b, self, indices[given[0]], given[0])
     layout = _IndexLayout.of(b, self, indices)
 
     def kernel(x: Any, tensors: Any, shape: Any) -> Any:

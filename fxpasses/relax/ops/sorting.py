@@ -171,6 +171,11 @@ def _sort(b: Any, self: Any, dim: Any, descending: bool) -> Any:
     return [pair[0], pair[1]]
 
 
+def sort_line(b: Any, line: Any) -> list[Any]:
+    """A tensor of one dim sorted upwards, and where its elements were before."""
+    return _sort(b, line, 0, False)
+
+
 @lowering(aten.sort.default)
 def sort(b: Any, self: Any, dim: Any, descending: Any) -> Any:
     return _sort(b, self, dim, descending)

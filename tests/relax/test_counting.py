@@ -1,0 +1,168 @@
+"""Results whose size depends on values, compiled, against eager."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.export import Dim
+
+from fxpasses.codegen.artifact import load
+from fxpasses.errors import IndexRangeError, RunError
+from tests.codegen.helpers import compiled_of
+
+NAN = float("nan")
+
+
+def agree(model, *calls, dynamic_shapes=None):
+    """Compile with the first call's arguments, without islands, and compare all calls with eager."""
+    compiled = compiled_of(model, *calls[0], dynamic_shapes=dynamic_shapes)
+    assert compiled.islands is None
+    for args in calls:
+        got, want = compiled(*args), model(*args)
+        for a, b in zip(got, want, strict=True) if isinstance(want, tuple) else [(got, want)]:
+            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    return compiled
+
+
+ROWS = ({0: Dim.DYNAMIC},)
+
+
+def signs(rows):
+    torch.manual_seed(rows)
+    return torch.randint(-1, 2, (rows, 4)).float()
+
+
+@pytest.mark.parametrize("dynamic_shapes", [None, ROWS], ids=["static", "dynamic"])
+def test_nonzero_and_masks(dynamic_shapes):
+    def model(x):
+        found = x.nonzero()
+        return found, torch.masked_select(x, x[:, :1] > 0), x[x > 0] * 2, x[(x < 0).any(1)].sum(0)
+
+    calls = [(signs(5),), (torch.zeros(5, 4),), (torch.full((5, 4), NAN),)]
+    if dynamic_shapes:
+        calls += [(signs(rows),) for rows in (2, 9)]
+    agree(model, *calls, dynamic_shapes=dynamic_shapes)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64]
+)
+def test_nonzero_of_each_dtype(dtype):
+    agree(
+        lambda x: (x.nonzero(), *torch.nonzero(x[0], as_tuple=True)),
+        (signs(3).to(dtype),),
+        (signs(3).abs().to(dtype),),
+    )
+
+
+def test_nonzero_of_a_tensor_without_dims():
+    def model(x):
+        return torch.nonzero(x)
+
+    compiled = compiled_of(model, torch.tensor(3.0))
+    for value in (0.0, 2.0):
+        got, want = compiled(torch.tensor(value)), model(torch.tensor(value))
+        assert got.shape == want.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+def test_unique_values(dtype):
+    def model(x):
+        return (
+            *torch.unique(x, return_inverse=True, return_counts=True),
+            *torch.unique_consecutive(x, return_inverse=True, return_counts=True),
+            torch.unique(x[0]),
+        )
+
+    agree(model, (signs(3).to(dtype),), (signs(4)[1:].to(dtype),), (torch.zeros(3, 4, dtype=dtype),))
+
+
+def test_each_nan_is_unique():
+    x = torch.tensor([1.0, NAN, -0.0, 0.0, NAN, 1.0, float("inf"), float("-inf")])
+    agree(lambda x: torch.unique(x, return_inverse=True, return_counts=True), (x,), (x.flip(0),))
+
+
+def test_repeats():
+    def model(x, times):
+        return (
+            torch.repeat_interleave(x, times, dim=0),
+            torch.repeat_interleave(x, times[:4], dim=-1).sum(0),
+            torch.repeat_interleave(times),
+            torch.repeat_interleave(x, times.sum()[None]),
+        )
+
+    x = signs(5)
+    calls = [(x, torch.tensor(t)) for t in ([1, 0, 2, 3, 1], [0, 0, 0, 0, 0], [7, 0, 0, 0, 1])]
+    compiled = agree(model, *calls)
+    with pytest.raises(RunError):
+        compiled(x, torch.tensor([-4, 0, 0, 0, 1]))
+    with pytest.raises(IndexRangeError, match="'times'.*-1.*repeat_interleave"):
+        compiled(x, torch.tensor([1, 2, 3, -1, 4]))
+
+
+def test_sizes_that_depend_on_values_flow_on_and_are_returned(tmp_path):
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            found = x.nonzero()
+            count = found.shape[0]
+            rows = (x > 0).sum().item()
+            torch._check(rows >= 0)
+            torch._check(rows <= x.numel())
+            padded = torch.cat([found, torch.zeros(rows, 2, dtype=torch.int64)])
+            return padded, count, count + rows, torch.arange(count) * count, x * rows, rows > 3
+
+    model = Model()
+    compiled = compiled_of(model, signs(4), dynamic_shapes=ROWS)
+    compiled.save(tmp_path / "model.fxp")
+    for program in (compiled, load(tmp_path / "model.fxp")):
+        assert program.islands is None
+        for rows in (3, 8):
+            for got, want in zip(program(signs(rows)), model(signs(rows)), strict=True):
+                assert type(got) is type(want)
+                assert torch.equal(torch.as_tensor(got), torch.as_tensor(want))
+
+
+# name: (model of rows and a number, numbers within, numbers without)
+READS = {
+    "slice": (lambda x, n: x[: _within(n.item(), x)], [0, 2, 5], [-1, 6, 300]),
+    "narrow": (lambda x, n: x.narrow(0, _within(n.item(), x, 1), 1), [0, 4], [-1, 5, 300]),
+    "select": (lambda x, n: x[n.item()], [0, 4, -5], [5, -6, 300]),
+    "select_scatter": (lambda x, n: torch.select_scatter(x, x[0] * 0, 0, n.item()), [0, 4, -5], [5, -6]),
+}
+
+
+def _within(n, x, less=0):
+    torch._check(n >= 0)
+    torch._check(n <= x.shape[0] - less)
+    return n
+
+
+@pytest.mark.parametrize("dynamic_shapes", [None, (*ROWS, None)], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", READS)
+def test_a_number_read_from_a_tensor_never_reaches_for_other_memory(name, dynamic_shapes):
+    model, good, bad = READS[name]
+    x = signs(5)
+    compiled = agree(model, *((x, torch.tensor(n)) for n in good), dynamic_shapes=dynamic_shapes)
+    for number in bad:
+        with pytest.raises((RuntimeError, IndexError)) as eager:
+            model(x, torch.tensor(number))
+        with pytest.raises(RunError, match=rf"= {number}\b.*test_counting.py") as caught:
+            compiled(x, torch.tensor(number))
+        assert isinstance(caught.value, eager.type)
+
+
+def test_assertions_of_several_numbers():
+    def model(x, n):
+        first, second = n[0].item(), n[1].item()
+        torch._check(first >= 0)
+        torch._check(second >= 0)
+        torch._check(first + second <= x.shape[0])
+        return x[first : first + second]
+
+    x = signs(6)
+    compiled = agree(model, *((x, torch.tensor(n)) for n in ([1, 3], [0, 6], [6, 0], [2, 2])))
+    for numbers in ([3, 4], [7, 0], [-1, 3]):
+        with pytest.raises(RuntimeError):
+            model(x, torch.tensor(numbers))
+        with pytest.raises(RunError):
+            compiled(x, torch.tensor(numbers))
