@@ -241,6 +241,10 @@ def checks_values(node: fx.Node) -> bool:
     if not is_unbound(val):
         return False
     expr = val.node.expr  # type: ignore[union-attr]
+    symbols = expr.free_symbols
+    if expr.has(sympy.Piecewise) and len(symbols) == 1:  # a truth that is taken for a number
+        (symbol,) = symbols
+        return not all(expr.subs(symbol, truth) == sympy.true for truth in (0, 1))
     return not (
         isinstance(expr, sympy.Ge | sympy.Gt | sympy.Le | sympy.Lt)
         and any(a.is_Symbol and b.is_number for a, b in (expr.args, reversed(expr.args)))

@@ -205,7 +205,6 @@ _DEMANDS: dict[Any, Demands] = {
     aten.scatter.reduce: _by_dim(2),
     aten.scatter.value_reduce: _by_dim(2),
     aten.repeat_interleave.Tensor: lambda args: iter([Demand(args[0], _MOST)]),
-    aten.repeat_interleave.self_Tensor: lambda args: iter([Demand(args[1], _MOST)]),
     aten.remainder.Tensor: _divisor,
     aten.remainder.Scalar_Tensor: _divisor,
     aten.fmod.Tensor: _divisor,

@@ -190,8 +190,8 @@ def test_a_nan_wins_in_scatter_reduce():
     check(aten.scatter_reduce.two, X, 1, REPEATED, y, "amin")
 
 
-def test_a_mask_that_makes_the_size_depend_on_data_is_refused():
-    program, _ = single_op_program(aten.index.Tensor, X, [ONE])
+def test_a_mask_beside_another_index_is_refused():
+    program, _ = single_op_program(aten.index.Tensor, X, [ONE, ONE + 0])
     node = program.graph.find_nodes(op="placeholder")[1]
     node.meta["val"] = node.meta["val"].to(torch.bool)
     with pytest.raises(UnsupportedOperatorError, match=r"depends on the values of the mask.*torch\.where"):

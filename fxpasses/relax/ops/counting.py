@@ -15,7 +15,7 @@ import torch
 from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import grid, load, loops, position, product, store, used, when
+from fxpasses.relax.kernel import grid, load, loops, product, store, used, when
 from fxpasses.relax.ops.sorting import sort_line
 from fxpasses.relax.table import lowering
 
@@ -162,25 +162,6 @@ def _repeated(b: Any, repeats: Any, size: Any, output_size: Any) -> Any:
 @lowering(aten.repeat_interleave.Tensor)
 def repeat_interleave(b: Any, repeats: Any, *, output_size: Any) -> Any:
     return b.cast(_repeated(b, repeats, b.val.shape[0], output_size), b.val.dtype)
-
-
-@lowering(aten.repeat_interleave.self_Tensor)
-def repeat_interleave_of(b: Any, self: Any, repeats: Any, dim: Any, *, output_size: Any) -> Any:
-    if dim is None:
-        self = b.emit(T.relax.op.reshape(self, [product(b.shape_of(self))]))
-    axis = position(dim or 0, b.val.dim())
-    extent = b.shape_of(self)[axis]
-    line = b.emit(T.relax.op.reshape(repeats, [product(b.shape_of(repeats))]))
-    line = b.emit(T.relax.op.broadcast_to(line, [extent]))
-    index = _repeated(b, line, b.val.shape[axis], output_size)
-
-    def kernel(x: Any, index: Any, shape: Any) -> Any:
-        def element(*at: Any) -> Any:
-            return x(*at[:axis], index(at[axis]), *at[axis + 1 :])
-
-        return T.te.compute(tuple(shape), element, name="repeat_interleave")
-
-    return b.te(kernel, self, index, b.shape(b.val))
 
 
 # -- unique values -----------------------------------------------------------------------
