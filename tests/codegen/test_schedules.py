@@ -139,6 +139,13 @@ def test_matmul_of_symbolic_size(dynamic, tail):
         check_matmul(function, *sizes.values(), batch=b if "b" in dynamic else None, tail=tail)
 
 
+@pytest.mark.parametrize("tail", [None, "relu"])
+@pytest.mark.parametrize("rows", [2, 4, 6, 12, 14])
+def test_matmul_of_a_symbolic_size_that_is_a_multiple_of_the_tile(rows, tail):
+    """Such a size needs no padding, which TVM knows."""
+    assert "T.vectorized" in loops(scheduled(matmul(rows * symbol("n"), 120, 32, tail=tail)))
+
+
 def test_a_padding_of_a_product_keeps_its_border():
     te = T.te
     a, b = te.placeholder((12, 40), "float32", "a"), te.placeholder((40, 32), "float32", "b")

@@ -65,18 +65,18 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         if axis is not None and (extent is None or extent % size):
             padding[axis] = size
     copies: list[Any] = []
+    backs: list[Any] = []
     if any(size > 1 for size in padding):
-        sources = {sch.get(p).name_hint for p in sch.get_producers(rv)}
-        sch.pad_einsum(rv, padding)
-        copies = [p for p in sch.get_producers(rv) if sch.get(p).name_hint not in sources]
-        (back,) = sch.get_consumers(rv)
-        if tail is None:
-            out = back
-        else:
+        known = {sch.get(p).name_hint for p in [*sch.get_producers(rv), *sch.get_consumers(rv)]}
+        sch.pad_einsum(rv, padding)  # which adds nothing where a dynamic size is known to be a multiple
+        copies = [p for p in sch.get_producers(rv) if sch.get(p).name_hint not in known]
+        backs = [c for c in sch.get_consumers(rv) if sch.get(c).name_hint not in known]
+    if tail is not None:
+        for back in backs:
             sch.compute_inline(back)
-            out = tail.rv
+        out = tail.rv
     else:
-        out = tail.rv if tail is not None else sch.cache_write(rv, 0, "local")
+        out = backs[0] if backs else sch.cache_write(rv, 0, "local")
     loops = list(sch.get_loops(rv))
     summed = loops[block.rank :]
     n_outer, n_vectors, n_lanes = sch.split(loops[n], [None, vectors, width])
