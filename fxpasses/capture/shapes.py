@@ -65,8 +65,10 @@ def capture_dynamic(door: Door, source: Source) -> Program:
     except Exception as error:
         raise error from first
     program = _serving_less(settle(captured, source, 2), source)
+    symbols = _symbols_by_name(program, source)
     for name, dim in _dims(source):
-        if getattr(dim, "min", 0) == 1 and any(bounds.lower == 2 for bounds in program.ranges.values()):
+        starts = [program.ranges[symbol].lower for symbol in symbols.get(name, ())]
+        if getattr(dim, "min", 0) == 1 and 2 in starts:
             raise CaptureError(
                 f"the dim {name!r} is to start at 1, but the code treats a size of 1 differently: "
                 f"{_last_line(first)}\nCapture that size on its own, or let the range start at 2: "
@@ -125,6 +127,19 @@ def _examples_by_symbol(program: Program) -> dict[Any, list[tuple[int, int]]]:
                 else:
                     mixed |= expression.free_symbols
     return {symbol: places for symbol, places in found.items() if symbol not in mixed}
+
+
+def _symbols_by_name(program: Program, source: Source) -> dict[str, set[Any]]:
+    """The symbols of the sizes that each named dim, or what is derived from it, stands for."""
+    position = {id(leaf): at for at, leaf in enumerate(pytree.tree_leaves((source.args, source.kwargs)))}
+    found: dict[str, set[Any]] = {}
+    for tensor, dim, what in _each_dim(source):
+        val = program.inputs[position[id(tensor)]].meta["val"]
+        size = val.shape[dim] if isinstance(val, torch.Tensor) else None
+        name = getattr(getattr(what, "root", what), "__name__", None)
+        if name is not None and isinstance(size, torch.SymInt):
+            found.setdefault(name, set()).update(size.node.expr.free_symbols)
+    return found
 
 
 def _at(program: Program, source: Source, sizes: dict[Any, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -130,6 +130,16 @@ def test_empty_batch_is_served_where_it_makes_no_difference() -> None:
     assert program(torch.randn(0, 8)).shape == (0, 4)
 
 
+def test_a_size_from_1_beside_one_from_2() -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return OneIsSpelledOtherwise()(x[:, :, 0].sum(1, keepdim=True).expand(-1, 4))
+
+    shapes = ({0: Dim("batch", min=1, max=8), 1: Dim("length", min=2, max=8)},)
+    program = fxp.capture(Model(), (torch.randn(3, 5, 2),), dynamic_shapes=shapes)
+    assert sorted(int(bounds.lower) for bounds in program.ranges.values()) == [1, 2]
+
+
 def test_range_that_is_asked_for_is_kept() -> None:
     model, _ = example("mlp")
     shapes = ({0: Dim("n", min=2, max=64)},)
