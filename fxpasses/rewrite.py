@@ -482,4 +482,16 @@ def same_size(a: Any, b: Any) -> bool:
 
     if not all(isinstance(x, sympy.Expr) or type(x) is int for x in (a, b)):
         return False
-    return bool(sympy.expand(a - b) == 0)
+    return bool(sympy.expand(_without_exact_divisions(sympy.sympify(a - b))) == 0)
+
+
+def _without_exact_divisions(expression: Any) -> Any:
+    """*expression* with ``n**2 // n`` and the like, which is how a size of -1 comes out, as ``n``."""
+    import sympy
+    from torch.utils._sympy.functions import FloorDiv
+
+    def quotient(division: Any) -> Any:
+        exact = sympy.cancel(division.args[0] / division.args[1])
+        return exact if sympy.fraction(exact)[1] == 1 else division
+
+    return expression.replace(lambda part: isinstance(part, FloorDiv), quotient)

@@ -202,3 +202,16 @@ def test_scripted_module_with_a_dynamic_size() -> None:
     program = fxp.capture(torch.jit.script(Scripted()), (torch.randn(3, 2, 2),), dynamic_shapes=({0: BATCH},))
     assert program(torch.randn(1, 2, 2)).shape == (1, 4)
     assert program(torch.randn(7, 2, 2)).shape == (7, 4)
+
+
+def test_a_size_left_to_view_is_the_size_that_it_must_be() -> None:
+    class Scores(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            batch, length, _ = x.shape
+            return (x @ x.mT).view(batch, length, -1).softmax(-1)  # length**2 // length, to torch
+
+    shapes = ({0: Dim("batch"), 1: Dim("length")},)
+    program = fxp.canonicalize(fxp.capture(Scores(), (torch.randn(3, 5, 4),), dynamic_shapes=shapes))
+    assert not fxp.verify(program, "canonical", strict=True)
+    x = torch.randn(2, 7, 4)
+    torch.testing.assert_close(program.run(x)[0], Scores()(x))
