@@ -17,13 +17,15 @@ from fxpasses.program import Program
 from fxpasses.signature import dtype_name
 from fxpasses.testing.numerics import NoOracle, RoundingNoise
 from fxpasses.testing.snippet import reproduction
-from fxpasses.testing.subjects import Outcome, describe, open_subject, wide_session
+from fxpasses.testing.subjects import Outcome, Session, describe, open_subject, wide_session
 from fxpasses.testing.tolerance import Difference, Reference, compare_tensors, largest_difference
 from fxpasses.testing.values import Inputs, sample_inputs
 
 __all__ = ["assert_equivalent", "compare_each"]
 
 _NOISE_RUNS = 4
+_MORE_NOISE_RUNS = 12
+"""Where values seem to differ: a few runs move one of thousands of elements too little by chance."""
 
 
 def assert_equivalent(
@@ -154,10 +156,12 @@ def _compare(
                 return problem + when
             if followers is not None:
                 followers.call(arguments, y if swapped else x, pairs, a, b)
-            for pair in pairs:
-                problem = _value_problem(pair, swapped, followers, rtol, atol)
-                if problem is not None:
-                    return problem + when
+            problem = _values_problem(pairs, swapped, followers, rtol, atol)
+            if problem is not None and followers is not None and followers.followed:
+                followers.more_noise(arguments, y if swapped else x, pairs, a, b, number + 1)
+                problem = _values_problem(pairs, swapped, followers, rtol, atol)
+            if problem is not None:
+                return problem + when
     return None
 
 
@@ -176,6 +180,7 @@ class _Followers:
     """The further runs of the reference: in float64, and with noise."""
 
     def __init__(self, reference: Any, stack: ExitStack) -> None:
+        self.reference, self.stack = reference, stack
         self.reason: str | None = None
         """Why there is no oracle."""
         self.wide: Any = None
@@ -183,8 +188,8 @@ class _Followers:
             self.wide = stack.enter_context(wide_session(reference))
         except NoOracle as error:
             self.reason = str(error)
-        self.noises = [RoundingNoise(seed) for seed in range(_NOISE_RUNS)]
-        self.noisy = [stack.enter_context(open_subject(reference, noise.again)) for noise in self.noises]
+        self.noises: list[RoundingNoise] = []
+        self.noisy = [self._noisy() for _ in range(_NOISE_RUNS)]
         self.always = isinstance(reference, Program)
 
     @property
@@ -203,10 +208,30 @@ class _Followers:
             except NoOracle as error:
                 self.wide, self.reason = None, str(error)
         for session in self.noisy:
-            outcome = session(arguments.args, arguments.kwargs)
-            for pair, noisy in zip(pairs, _pairs(plain, outcome, arguments, a, b), strict=True):
-                if _same_shape(pair.a, noisy.b):
-                    pair.noisy.append(noisy.b)
+            _add_noisy(pairs, plain, session(arguments.args, arguments.kwargs), arguments, a, b)
+
+    def more_noise(
+        self, arguments: Inputs, plain: Outcome, pairs: list[_Pair], a: Any, b: Any, calls: int
+    ) -> None:
+        """Put more runs with noise beside the results of the last of *calls* calls."""
+        for _ in range(_MORE_NOISE_RUNS):
+            session = self._noisy()
+            outcome = [session(arguments.args, arguments.kwargs) for _ in range(calls)][-1]
+            _add_noisy(pairs, plain, outcome, arguments, a, b)
+
+    def _noisy(self) -> Session:
+        """The reference with noise of a seed that was not used before."""
+        noise = RoundingNoise(len(self.noises))
+        self.noises.append(noise)
+        return self.stack.enter_context(open_subject(self.reference, noise.again))
+
+
+def _add_noisy(
+    pairs: list[_Pair], plain: Outcome, outcome: Outcome, arguments: Inputs, a: Any, b: Any
+) -> None:
+    for pair, noisy in zip(pairs, _pairs(plain, outcome, arguments, a, b), strict=True):
+        if _same_shape(pair.a, noisy.b):
+            pair.noisy.append(noisy.b)
 
 
 def _same_shape(a: Any, b: Any) -> bool:
@@ -263,6 +288,14 @@ def _type_problem(pair: _Pair) -> str | None:
     else:
         same = bool(a == b)
     return None if same else f"{pair.name} is {a!r} in a and {b!r} in b"
+
+
+def _values_problem(
+    pairs: list[_Pair], swapped: bool, followers: _Followers | None, rtol: float | None, atol: float | None
+) -> str | None:
+    """The first pair whose values differ, in words."""
+    found = (_value_problem(pair, swapped, followers, rtol, atol) for pair in pairs)
+    return next((problem for problem in found if problem is not None), None)
 
 
 def _value_problem(

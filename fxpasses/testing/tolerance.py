@@ -4,7 +4,8 @@ Nothing is guessed from the size of a model. One of the two sides, the
 *reference*, is run three more ways (see `fxpasses.testing.numerics`): once in
 float64, which gives the *oracle*, and several times with rounding noise. Its
 own error against the oracle, and how far the noise moves it, say for each
-element how well the computation determines that element at all. Then:
+element how well the computation determines that element at all; where one seems
+wrong, more noise tells whether the first runs moved it little by chance. Then:
 
 - **floating point**: the other side's error against the oracle may be at most
   `FACTOR` times the reference's own (the larger of its error against the oracle
