@@ -39,14 +39,16 @@ class CheckInference:
 
     Args:
         allow_random: let random operators pass (those of training are still refused),
-            and say so in the program's notes, which `fxpasses.verify` reads.
+            and say so in the program's notes, which this pass and `fxpasses.verify` read
+            from then on.
     """
 
     allow_random: bool = False
     __name__ = "check_inference"
 
     def __call__(self, program: Program) -> Program:
-        problems = [problem for node in program.nodes() for problem in self._problems(node)]
+        random = self.allow_random or bool(program.notes.get("allow_random"))
+        problems = [problem for node in program.nodes() for problem in self._problems(node, random)]
         if problems:
             raise FxpassesError(
                 "the program does what inference does not:\n  "
@@ -62,7 +64,7 @@ class CheckInference:
             return program.replace(notes={**program.notes, "allow_random": True})
         return program
 
-    def _problems(self, node: fx.Node) -> list[str]:
+    def _problems(self, node: fx.Node, random: bool) -> list[str]:
         op = node.target
         if node.op != "call_function" or not isinstance(op, OpOverload):
             return []
@@ -74,7 +76,7 @@ class CheckInference:
             value = args[names.index(flag)] if names.index(flag) < len(args) else kwargs[flag]
             dropped = "dropout" not in op._schema.name or args[1] != 0
             return [f"{where} is in training mode"] if value and dropped else []
-        if not self.allow_random and draws_random(op, node.args, node.kwargs):
+        if not random and draws_random(op, node.args, node.kwargs):
             return [f"{where} draws random numbers"]
         return []
 

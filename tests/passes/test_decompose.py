@@ -191,3 +191,12 @@ def test_as_strided_of_memory_that_is_not_the_operands_is_refused(view):
 
     with pytest.raises(FxpassesError, match="as_strided cannot be spelled out"):
         fxp.canonicalize(fxp.capture(f, (torch.zeros(4, 6),)))
+
+
+@pytest.mark.parametrize("op", [aten.addbmm.default, aten.baddbmm.default, aten.addmm.default])
+def test_factors_of_integer_products_are_cut_off(op):
+    batch = () if op is aten.addmm.default else (2,)
+    rows = (2,) if op is aten.baddbmm.default else ()
+    args = (torch.ones(*rows, 3, 5, dtype=torch.int64), torch.ones(*batch, 3, 4, dtype=torch.int64))
+    args = (*args, torch.ones(*batch, 4, 5, dtype=torch.int64))
+    apply(decompose, program_of(lambda x, y, z: op(x, y, z, beta=1.9, alpha=2.7), *args), *args)

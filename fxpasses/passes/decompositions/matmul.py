@@ -78,6 +78,9 @@ def baddbmm(g: Editor, self: fx.Node, batch1: fx.Node, batch2: fx.Node, *, beta:
 
 
 def _scaled(g: Editor, node: fx.Node, factor: Any) -> fx.Node:
+    dtype = node.meta["val"].dtype
+    if not (dtype.is_floating_point or dtype.is_complex):
+        factor = int(factor)  # eager cuts it off, too
     return node if factor == 1 else g.call(aten.mul.Scalar, node, factor)
 
 
@@ -88,6 +91,7 @@ def _here(g: Editor) -> str:
 
 @decomposition(aten.addbmm.default)
 def addbmm(g: Editor, self: fx.Node, batch1: fx.Node, batch2: fx.Node, *, beta: Any, alpha: Any) -> fx.Node:
-    total = g.call(aten.sum.dim_IntList, g.call(aten.bmm.default, batch1, batch2), [0])
+    products = g.call(aten.bmm.default, batch1, batch2)
+    total = g.call(aten.sum.dim_IntList, products, [0], dtype=products.meta["val"].dtype)
     product = _scaled(g, total, alpha)
     return product if beta == 0 else g.call(aten.add.Tensor, product, _scaled(g, self, beta))

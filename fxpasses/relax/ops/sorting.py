@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -200,10 +200,14 @@ def topk(b: Any, self: Any, k: Any, dim: Any, largest: Any, sorted: Any) -> Any:
 
 # -- one value of a given rank -----------------------------------------------------
 
+_Rank = int | Literal["median", "nanmedian", "mode"]
+"""A place in ascending order from 0; the lower median, which is NaN if there is one; that of the numbers
+alone; or the most frequent value, the least one of several."""
+
 
 @cache
-def _kth_kernel(dim: int, dtype: str, keepdim: bool, rank: int | None) -> Callable[[Any], Any]:
-    """The value of a rank in ascending order, from 0; None: the lower median, or a NaN if there is one."""
+def _kth_kernel(dim: int, dtype: str, keepdim: bool, rank: _Rank) -> Callable[[Any], Any]:
+    """The value of a rank in ascending order, from 0, with its place."""
     compute = accumulated(dtype)
 
     def kernel(x: Any) -> Any:
@@ -215,11 +219,7 @@ def _kth_kernel(dim: int, dtype: str, keepdim: bool, rank: int | None) -> Callab
         def body(x: Any, values: Any, indices: Any) -> None:
             with _rows(shape, dim) as at:
                 keys, places = _sort_row(size, compute, lambda k: S.cast(load(x, at(k)), compute), False)
-                place: Any = _int(0) if rank is None else _int(rank)
-                if rank is None:
-                    place = T.tirx.floordiv(size - _int(1), _int(2))
-                    if S.is_float(compute):
-                        place = _first_nan(keys, size, place)
+                place = _place_of(rank, keys, size)
                 target = at(_int(0))
                 if shape and not keepdim:
                     target = [*target[:dim], *target[dim + 1 :]]
@@ -229,6 +229,37 @@ def _kth_kernel(dim: int, dtype: str, keepdim: bool, rank: int | None) -> Callab
         return loops([x], [(result, dtype), (result, "int64")], body, "kth")
 
     return kernel
+
+
+def _place_of(rank: _Rank, keys: Any, size: Any) -> Any:
+    """Where sorted keys hold what *rank* asks for."""
+    if isinstance(rank, int):
+        return _int(rank)
+    if rank == "mode":
+        return _most_frequent(keys, size)
+    middle = T.tirx.floordiv(size - _int(1), _int(2))
+    if not S.is_float(S.dtype_of(load(keys, [_int(0)]))):
+        return middle
+    if rank == "median":
+        return _first_nan(keys, size, middle)
+    numbers = _first_nan(keys, size, size)
+    return T.tirx.floordiv(T.tirx.max(numbers - _int(1), _int(0)), _int(2))
+
+
+def _most_frequent(keys: Any, size: Any) -> Any:
+    """The last place of the longest run of equal keys, the first one of equally long runs."""
+    builder = T.ir_builder.tirx
+    run, longest, found = _Local(), _Local(), _Local()
+    for local in (run, longest, found):
+        local.set(_int(0))
+    with builder.serial(0, size) as k:
+        before = T.tirx.max(k.astype("int64") - _int(1), _int(0))
+        same = S.equal(load(keys, [before]), load(keys, [k]))
+        run.set(S.select(same, run.get(), _int(0)) + _int(1))
+        with when(run.get() > longest.get()):
+            longest.set(run.get())
+            found.set(k.astype("int64"))
+    return found.get()
 
 
 def _first_nan(keys: Any, size: Any, otherwise: Any) -> Any:
@@ -244,7 +275,7 @@ def _first_nan(keys: Any, size: Any, otherwise: Any) -> Any:
     return found.get()
 
 
-def _kth(b: Any, self: Any, dim: Any, keepdim: bool, rank: int | None) -> list[Any]:
+def _kth(b: Any, self: Any, dim: Any, keepdim: bool, rank: _Rank) -> list[Any]:
     dim = position(dim, len(b.shape_of(self)))
     pair = b.te(_kth_kernel(dim, b.dtype_of(self), keepdim, rank), self)
     return [pair[0], pair[1]]
@@ -259,13 +290,32 @@ def kthvalue(b: Any, self: Any, k: Any, dim: Any, keepdim: Any) -> Any:
 
 @lowering(aten.median.dim)
 def median_dim(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
-    return _kth(b, self, dim, keepdim, None)
+    return _kth(b, self, dim, keepdim, "median")
+
+
+@lowering(aten.nanmedian.dim)
+def nanmedian_dim(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
+    return _kth(b, self, dim, keepdim, "nanmedian")
+
+
+@lowering(aten.mode.default)
+def mode(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
+    return _kth(b, self, dim, keepdim, "mode")
 
 
 @lowering(aten.median.default)
 def median(b: Any, self: Any) -> Any:
+    return _of_all(b, self, "median")
+
+
+@lowering(aten.nanmedian.default)
+def nanmedian(b: Any, self: Any) -> Any:
+    return _of_all(b, self, "nanmedian")
+
+
+def _of_all(b: Any, self: Any, rank: _Rank) -> Any:
     flat = b.emit(T.relax.op.reshape(self, [product(b.shape_of(self))]))
-    return b.emit(_kth(b, flat, 0, False, None)[0])
+    return b.emit(_kth(b, flat, 0, False, rank)[0])
 
 
 # -- search in sorted values -------------------------------------------------------
