@@ -422,3 +422,26 @@ def test_the_sums_of_a_tile_stay_in_registers(pixels, outputs):
     assert "vfmadd" in code or "fmla" in code
     stores = re.findall(r"vmov[au]ps\s+%[xyz]mm\d+, -?\d*\(%rsp", code)
     assert len(stores) <= 4, "LLVM keeps sums in memory"
+
+
+@pytest.mark.parametrize("shift", [1, 3, 55])
+@pytest.mark.parametrize("summed", [False, True])
+def test_indices_that_wrap_round(shift, summed):
+    te = T.te
+    size = T.tirx.IntImm("int64", 56)
+    a = te.placeholder((size, size, T.tirx.IntImm("int64", 32)), "float32", "a")
+
+    def rolled(i, j, c):
+        return a(T.tirx.floormod(i + shift, size), T.tirx.floormod(j + shift, size), c)
+
+    x = draw((56, 56, 32))
+    want = x.roll((-shift, -shift), (0, 1))
+    if summed:
+        r = te.reduce_axis((0, 32), "r")
+        out = te.compute((size, size), lambda i, j: te.sum(rolled(i, j, r), axis=r), "out")
+        want = want.sum(-1)
+    else:
+        out = te.compute(a.shape, rolled, "out")
+    y = garbage(want.shape)
+    run(scheduled(kernel_of(a, out)), x, y)
+    torch.testing.assert_close(y, want)

@@ -8,7 +8,7 @@ scheduled by the first rule that fits:
 =================  ===================================================================
 kernel of blocks   `rows`: a softmax or a norm, all blocks of a row in one loop
 each product       `product`: a matmul or a convolution, with what follows it
-each other block   `BLOCK_RULES`: `reduction`, `elementwise`, `outer`, the first that fits
+each other block   the first of `BLOCK_RULES` that fits
 =================  ===================================================================
 
 A rule that does not fit leaves the kernel as it was; the schedule primitives
@@ -21,7 +21,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from fxpasses.codegen.schedules.elementwise import elementwise, outer
+from fxpasses.codegen.schedules.elementwise import elementwise, outer, outermost
 from fxpasses.codegen.schedules.inline import inline
 from fxpasses.codegen.schedules.kernel import Kernel
 from fxpasses.codegen.schedules.products import product, tail_of
@@ -34,7 +34,7 @@ __all__ = ["BLOCK_RULES", "schedule", "schedule_function"]
 
 log = logging.getLogger(__name__)
 
-BLOCK_RULES = (reduction, elementwise, outer)
+BLOCK_RULES = (reduction, elementwise, outer, outermost)
 
 
 def schedule(target: Any, trial: Callable[[Any], Any] | None = None) -> Any:

@@ -127,6 +127,17 @@ class Block:
         )
         return any(found)
 
+    @cached_property
+    def wraps_round(self) -> bool:
+        """Whether an index is the remainder of something other than an axis, as of a roll."""
+        parts = [self.stmt.body]
+        if self.store is not None:
+            parts = [i for access in (self.store, *self.loads) for i in access.indices]
+        found: list[Any] = []
+        for part in parts:
+            T.tvm_ffi.structural_walk(part, (T.tirx.FloorMod, returning_none(found.append)))
+        return any(not isinstance(node.a, T.tirx.Var) for node in found)
+
     def lanes(self, cpu: CpuInfo) -> int:
         """Elements that one vector step makes: as many as fit of the widest type."""
         assert self.store is not None

@@ -8,7 +8,7 @@ from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.expressions import elements, same
 from fxpasses.codegen.schedules.kernel import PARALLEL_ELEMENTS, Kernel, NoFit
 
-__all__ = ["elementwise", "outer"]
+__all__ = ["elementwise", "outer", "outermost"]
 
 
 def elementwise(kernel: Kernel, block: Block) -> None:
@@ -18,7 +18,7 @@ def elementwise(kernel: Kernel, block: Block) -> None:
     lanes = block.lanes(kernel.cpu)
     loops = block.loops
     flat = _flat_axes(block)
-    outer, inner = loops[: len(loops) - flat], kernel.fuse(loops[len(loops) - flat :])
+    outer, inner = loops[: len(loops) - flat], kernel.fuse(loops[len(loops) - flat :], block)
     guarded = False
     if not outer:
         extent = kernel.extent(inner)
@@ -28,7 +28,7 @@ def elementwise(kernel: Kernel, block: Block) -> None:
             chunk, inner = kernel.sch.split(inner, [None, size])
             outer = [chunk]
     if outer:
-        kernel.parallel(kernel.fuse(outer), elements(block.extents))
+        kernel.parallel(kernel.fuse(outer, block), elements(block.extents))
     kernel.vectorize(inner, lanes, guarded=guarded)
 
 
@@ -76,4 +76,15 @@ def outer(kernel: Kernel, block: Block) -> None:
     count = len(block.kinds) - len(block.kinds.lstrip("S"))
     if not (count and block.is_plain):
         raise NoFit
-    kernel.parallel(kernel.fuse(block.loops[:count]), elements(block.extents))
+    kernel.parallel(kernel.fuse(block.loops[:count], block), elements(block.extents))
+
+
+def outermost(kernel: Kernel, block: Block) -> None:
+    """A block whose loops must stay apart: the outermost in parallel, the innermost in vectors."""
+    if not (block.is_elementwise and block.is_plain and block.vars):
+        raise NoFit
+    *outer, inner = block.loops
+    first = next((loop for loop in outer if kernel.extent(loop) != 1), None)
+    if first is not None:
+        kernel.parallel(first, elements(block.extents))
+    kernel.vectorize(inner, block.lanes(kernel.cpu))

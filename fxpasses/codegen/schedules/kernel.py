@@ -54,8 +54,14 @@ class Kernel:
 
     # -- steps that rules share ----------------------------------------------------------
 
-    def fuse(self, loops: Sequence[Any]) -> Any:
-        """One loop for several."""
+    def fuse(self, loops: Sequence[Any], *blocks: Block) -> Any:
+        """One loop for several around *blocks*.
+
+        Not around one that wraps indices round: where TVM 0.27 makes an address of
+        ``(i // 56 + 3) % 56`` and ``(i % 56 + 3) % 56``, it forgets the second 3.
+        """
+        if len(loops) > 1 and any(block.wraps_round for block in blocks):
+            raise NoFit
         return self.sch.fuse(*loops) if len(loops) > 1 else loops[0]
 
     def move(self, block: Any, loop: Any, *, after: bool = False) -> None:

@@ -89,7 +89,7 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         inner.insert(0, m_inner)
     outer = [loops[axis] for axis in axes.shared]
     sch.reorder(*outer, *tiles, *summed, *inner)
-    tile = kernel.fuse([*outer, *tiles])
+    tile = kernel.fuse([*outer, *tiles], block, *([] if tail is None else [tail]))
     kernel.parallel(tile, elements(block.extents))
     for copy in copies:
         kernel.move(copy, tile)

@@ -40,7 +40,7 @@ def reduction(kernel: Kernel, block: Block) -> None:
     loops = block.loops
     if axis is None:
         part = split_sum(kernel, block)
-        row = kernel.fuse(sch.get_loops(block.rv)[: block.rank])
+        row = kernel.fuse(sch.get_loops(block.rv)[: block.rank], block)
         kernel.parallel(row, work)
         if part is not None:
             kernel.move(part, row)
@@ -58,7 +58,7 @@ def reduction(kernel: Kernel, block: Block) -> None:
         inner = loops[axis]
     sch.reorder(*others, *summed, inner)
     if others:
-        kernel.parallel(kernel.fuse(others), work)
+        kernel.parallel(kernel.fuse(others, block), work)
     size = kernel.extent(inner)
     if size is not None and size > 1:
         sch.vectorize(inner)
@@ -123,7 +123,7 @@ def split_sum(kernel: Kernel, block: Block) -> Any:
     lanes = _sum_lanes(kernel, block)
     if lanes == 1:
         return None
-    _, inner = sch.split(kernel.fuse(block.loops[block.rank :]), [None, lanes])
+    _, inner = sch.split(kernel.fuse(block.loops[block.rank :], block), [None, lanes])
     return sch.rfactor(inner, block.rank)
 
 

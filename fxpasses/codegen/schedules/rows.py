@@ -28,7 +28,7 @@ def rows(kernel: Kernel, blocks: list[Block]) -> None:
     sizes = {block.name: static_product(block.extents[shared : block.rank]) for block in inner}
     lanes = {block.name: block.lanes(kernel.cpu) for block in blocks}
     parts = {block.name: split_sum(kernel, block) for block in reductions}
-    row = kernel.fuse(sch.get_loops(last.rv)[:shared])
+    row = kernel.fuse(sch.get_loops(last.rv)[:shared], *blocks)
     kernel.parallel(row, work)
     for block in reversed(blocks):
         if block is not last:
