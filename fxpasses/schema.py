@@ -38,6 +38,7 @@ __all__ = [
     "is_read",
     "is_unbound",
     "opset",
+    "unbound_symbols",
 ]
 
 aten = torch.ops.aten
@@ -224,6 +225,13 @@ def is_unbound(val: Any) -> bool:
 def is_read(val: Any) -> bool:
     """Whether *val* is a number that depends on floating-point values of tensors."""
     return _has_symbol(val, SymT.UNBACKED_FLOAT)
+
+
+def unbound_symbols(val: Any) -> set[Any]:
+    """The symbols in a number, or in the shape of a tensor, that stand for integers among values."""
+    sizes = val.shape if isinstance(val, torch.Tensor) else (val,)
+    symbols = {symbol for size in sizes if is_unbound(size) for symbol in size.node.expr.free_symbols}
+    return {symbol for symbol in symbols if symbol_is_type(symbol, SymT.UNBACKED_INT)}
 
 
 def _has_symbol(val: Any, *kinds: SymT) -> bool:

@@ -32,7 +32,7 @@ class Route:
 
     `kind` is ``lowered`` (a row of the lowering table), ``decomposed`` (spelled
     with others by our own or torch's decomposition), ``size`` (a number that is
-    computed from shapes), ``island`` (runs in PyTorch, for the *reason* given),
+    computed from shapes or read from a tensor), ``island`` (runs in PyTorch, for the *reason* given),
     or ``none``.
     """
 
@@ -52,9 +52,10 @@ SIZES = frozenset(
         aten.sym_stride.int,
         aten.sym_storage_offset.default,
         aten.sym_is_contiguous.default,
+        aten._local_scalar_dense.default,
     }
 )
-"""Operators that ask for a number of a tensor's layout; every pass knows it as ``meta["val"]``."""
+"""Operators that ask for a number: of a tensor's layout, or its one element. It is their ``meta["val"]``."""
 
 _RANDOM = "it draws from PyTorch's generator, so that seeds mean what they mean there"
 
@@ -62,8 +63,6 @@ ISLANDS: dict[OpOverload, str] = {
     aten.rand.default: _RANDOM,
     aten.randn.default: _RANDOM,
     aten.randperm.default: _RANDOM,
-    aten.nonzero.default: "the size of its result depends on values",
-    aten._local_scalar_dense.default: "it makes a number of a value",
 }
 """Core overloads that are left to PyTorch on purpose. A row of the lowering table goes before."""
 

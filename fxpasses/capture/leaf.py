@@ -30,7 +30,8 @@ from fxpasses.errors import CaptureError, InputError
 
 __all__ = ["is_leaf", "opaque"]
 
-_NAMESPACE = "fxpasses_leaf"
+NAMESPACE = "fxpasses_leaf"
+"""Leaves are operators of this namespace."""
 _library: torch.library.Library | None = None
 _operators: dict[str, list[_Operator]] = {}
 _active: dict[int, torch.nn.Module] = {}
@@ -345,7 +346,7 @@ def _register(operator: _Operator, name: str, operands: tuple[Any, ...]) -> None
     if not tensors:
         raise CaptureError(f"{operator.label} returns no tensor, so it cannot be a call in a graph")
     if _library is None:
-        _library = torch.library.Library(_NAMESPACE, "FRAGMENT")
+        _library = torch.library.Library(NAMESPACE, "FRAGMENT")
     parameters = ", ".join(
         f"{'Tensor' if isinstance(x, torch.Tensor) else 'SymInt'} x{i}" for i, x in enumerate(operands)
     )
@@ -359,4 +360,4 @@ def _register(operator: _Operator, name: str, operands: tuple[Any, ...]) -> None
     _library.define(f"{name}({parameters}) -> {returns}", tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, kernel, "CompositeExplicitAutograd")
     _library._register_fake(name, kernel)
-    operator.op = getattr(getattr(torch.ops, _NAMESPACE), name).default
+    operator.op = getattr(getattr(torch.ops, NAMESPACE), name).default

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from fxpasses.codegen.schedules import schedule
+from fxpasses.codegen.schedules.empty import init_first
 from fxpasses.codegen.vector_math import vector_math
 from fxpasses.relax import tvm_api as T
 
@@ -30,6 +31,7 @@ def kernel_passes(target: Any, *, careful: bool = False) -> list[Any]:
         transform.FuseTIR(),
         transform.DeadCodeElimination(["main"]),
         schedule(target, trial),
+        init_first(),
     ]
 
 

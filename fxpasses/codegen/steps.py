@@ -25,6 +25,7 @@ import torch
 from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
 
+from fxpasses.capture.leaf import NAMESPACE as LEAVES
 from fxpasses.errors import ArtifactError, UnsupportedOperatorError, source_line
 from fxpasses.program import body_of
 from fxpasses.schema import SYMBOLIC_BUILTINS, bind, is_read
@@ -292,7 +293,11 @@ def _resolve(name: str) -> Any:
     except AttributeError as error:
         raise ArtifactError(
             f"the program calls the operator {name}, which is not registered in this process; "
-            f"import the library that defines {namespace}::{op} first"
+            + (
+                "capture the model with the same leaf= first"
+                if namespace == LEAVES
+                else f"import the library that defines {namespace}::{op} first"
+            )
         ) from error
 
 

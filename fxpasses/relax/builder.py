@@ -12,7 +12,6 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
-from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from fxpasses.errors import FxpassesError, LoweringError, UnsupportedOperatorError, source_line
 from fxpasses.relax import tvm_api as T
@@ -21,7 +20,7 @@ from fxpasses.relax.control import CONTROL, Choice
 from fxpasses.relax.partition import Group, schedule
 from fxpasses.relax.symbols import SymbolTable
 from fxpasses.relax.table import lowerings
-from fxpasses.schema import bind, checks_values, is_read, is_unbound
+from fxpasses.schema import bind, checks_values, is_read, unbound_symbols
 from fxpasses.signature import dtype_name
 
 if TYPE_CHECKING:
@@ -213,8 +212,12 @@ class Builder:
             for item in schedule(graph, self.emission.outside):
                 self._emit_item(item)
             results = [self._result(node) for node in returned]
-            if bool(self.codes) if checked is None else checked:
+            if checked is None:
+                checked = bool(self.codes)
+            if checked:
                 results.append(self._code())
+            elif self.codes:
+                raise LoweringError(f"{name} checks values, and was not expected to")
             output = self.block.emit_output(T.relax.Tuple(results))
             self._region.__exit__(None, None, None)
             return self.block.emit_func_output(output)
@@ -233,7 +236,7 @@ class Builder:
             self._lower(item)
         self._done.update(nodes)
         vals = [val for node in nodes for val in pytree.tree_leaves(node.meta.get("val"))]
-        new = {symbol for val in vals for symbol in _unbound(val)} - self._bound
+        new = {symbol for val in vals for symbol in unbound_symbols(val)} - self._bound
         if new:
             self._bound |= new
             self._assert()
@@ -268,7 +271,7 @@ class Builder:
         """Emit the assertions whose numbers have their values now."""
         for node in list(self._pending):
             val = node.args[0].meta["val"]  # type: ignore[union-attr]
-            if _unbound(val) <= self._bound:
+            if unbound_symbols(val) <= self._bound:
                 self._pending.remove(node)
                 self.node = node
                 self.require(val.node.expr)
@@ -312,7 +315,7 @@ class Builder:
             return
         vals = self.val if isinstance(self.val, tuple | list) else (self.val,)
         # No row has to think of loops over nothing.
-        if all(_is_empty(val) and not _unbound(val) for val in vals):
+        if all(_is_empty(val) and not unbound_symbols(val) for val in vals):
             empty = tuple(self._zeros(self.type(v)) for v in vals)
             self.env[node] = empty if isinstance(self.val, tuple | list) else empty[0]
             return
@@ -394,6 +397,10 @@ class Builder:
 _NUMBERS = {torch.SymInt: "int64", torch.SymFloat: "float64", torch.SymBool: "bool"}
 
 
+_ENDLESS = 2**62
+"""Larger bounds are none: torch writes them for sizes that nothing bounds."""
+
+
 def _range_condition(symbol: Any, bounds: Any, most: Any) -> Any:
     """The condition that *bounds* put on *symbol*; None where it always holds."""
     if bounds is None:
@@ -403,16 +410,9 @@ def _range_condition(symbol: Any, bounds: Any, most: Any) -> Any:
     if low is not None and (low > 0 or most is None):
         parts.append(symbol >= low)
     known = isinstance(most, T.tirx.IntImm) and high is not None and int(most) <= high
-    if high is not None and not known:
+    if high is not None and high < _ENDLESS and not known:
         parts.append(symbol <= high)
     return sympy.And(*parts) if parts else None
-
-
-def _unbound(val: Any) -> set[Any]:
-    """The symbols in a number or shape that stand for values of tensors."""
-    sizes = val.shape if isinstance(val, torch.Tensor) else (val,)
-    symbols = {symbol for size in sizes if is_unbound(size) for symbol in size.node.expr.free_symbols}
-    return {symbol for symbol in symbols if symbol_is_type(symbol, SymT.UNBACKED_INT)}
 
 
 def _is_empty(val: Any) -> bool:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from fxpasses.program import body_of
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.checks import checks_of
-from fxpasses.schema import checks_values, is_unbound
+from fxpasses.schema import checks_values, unbound_symbols
 
 if TYPE_CHECKING:
     from fxpasses.relax.builder import Builder, Emission
@@ -75,7 +76,9 @@ def has_checks(module: fx.GraphModule, outside: Container[fx.Node]) -> bool:
 
 
 def _depends_on_values(node: fx.Node) -> bool:
-    return any(is_unbound(n.meta.get("val")) for n in (node, *node.all_input_nodes))
+    """Whether a size or number among operands or results does, and so may be checked."""
+    vals = pytree.tree_leaves([n.meta.get("val") for n in (node, *node.all_input_nodes)])
+    return any(unbound_symbols(val) for val in vals)
 
 
 def declare(emission: Emission, module: fx.GraphModule) -> None:

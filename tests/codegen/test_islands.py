@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import re
+import threading
 import warnings
 
 import pytest
 import torch
 from torch.export import Dim
 
+from fxpasses.capture import capture
 from fxpasses.codegen.artifact import load
 from fxpasses.codegen.compile import compile, explain
 from fxpasses.codegen.explain import Crossing
@@ -294,6 +296,69 @@ def test_numbers_read_from_tensors():
         assert got[3] == want[3]
     reasons = {row.reason for row in explain(program_of(model, x)) if row.kind == "island"}
     assert reasons == {"it takes a number that is read from a tensor"}
+
+
+class Leaf(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.linear(x).relu(), x + 1
+
+
+class HasLeaves(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Leaf(), Leaf()
+
+    def forward(self, x):
+        y, shifted = self.first(x)
+        return self.second(y)[0] + shifted
+
+
+def test_leaf_modules_are_islands_and_a_file_with_them_says_what_to_do(tmp_path, monkeypatch):
+    model, x = HasLeaves().eval(), torch.randn(3, 4)
+    program = capture(model, (x,), leaf=(Leaf,))
+    compiled = compile(program)
+    assert [len(row.steps) for row in compiled.islands.rows] == [2]
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), model(x))
+    with pytest.raises(UnsupportedOperatorError, match=r"Leaf.default \(2 calls\)"):
+        compile(program, strict=True)
+    data = compiled.islands.to_data()
+    data["rows"][0]["steps"][0]["op"] = "fxpasses_leaf::Unknown.default"
+    with pytest.raises(ArtifactError, match="Unknown.default.*capture the model with the same leaf= first"):
+        Islands.from_data(data).activate()
+
+
+def test_islands_called_from_many_threads():
+    def model(x):
+        a, b = ops.pair(x)
+        return torch.relu(a) @ ops.pick([b, x], 0)
+
+    compiled = compiled_of(model, torch.randn(8, 8))
+    failing = compiled_of(lambda x: ops.fail(x), torch.ones(2))
+    wrong: list[object] = []
+
+    def call(seed: int) -> None:
+        x = torch.randn(8, 8, generator=torch.Generator().manual_seed(seed))
+        want = model(x)
+        for _ in range(30):
+            if not torch.allclose(compiled(x), want, atol=1e-5):
+                wrong.append(seed)
+            try:
+                failing(x[0, :2])
+            except ZeroDivisionError:
+                continue
+            wrong.append("no error")
+
+    threads = [threading.Thread(target=call, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
 
 
 def test_an_unknown_operator_is_named():

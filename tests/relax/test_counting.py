@@ -166,3 +166,49 @@ def test_assertions_of_several_numbers():
             model(x, torch.tensor(numbers))
         with pytest.raises(RunError):
             compiled(x, torch.tensor(numbers))
+
+
+class Router(torch.nn.Module):
+    """Each row goes to two of four layers, some of which may get none."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = torch.nn.Linear(4, 4)
+        self.experts = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x):
+        weights, chosen = self.gate(x).softmax(-1).topk(2, -1)
+        result = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            row, place = torch.where(chosen == number)
+            result = result.index_add(0, row, expert(x[row]) * weights[row, place, None])
+        return result
+
+
+def test_a_mixture_of_experts_is_native():
+    torch.manual_seed(0)
+    model = Router().eval()
+    with torch.no_grad():
+        compiled = compiled_of(model, torch.randn(5, 4), dynamic_shapes=ROWS)
+        assert compiled.islands is None
+        for rows in (1, 2, 3, 9):
+            x = torch.randn(rows, 4)
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_sizes_that_depend_on_values_in_a_branch():
+    def model(x):
+        found = x[(x > 0).any(1)]
+        inside = torch.cond(
+            x.sum() > 0, lambda x: x[(x > 0).all(1)].sum(0), lambda x: x.sum(0) * (x > 0).sum().item(), (x,)
+        )
+        outside = torch.cond(x.sum() > 0, lambda y: y.sum(0), lambda y: y.sum(0) * 2, (found,))
+        return inside, outside
+
+    agree(
+        model,
+        *((signs(rows),) for rows in (5, 2, 9)),
+        (signs(4).abs(),),
+        (-signs(4).abs(),),
+        dynamic_shapes=ROWS,
+    )

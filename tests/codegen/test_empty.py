@@ -1,0 +1,48 @@
+"""Reductions over a dim that is empty when the program runs have their first value."""
+
+from __future__ import annotations
+
+import torch
+from torch.export import Dim
+
+from tests.codegen.helpers import compiled_of
+
+
+def test_reductions_over_nothing():
+    def model(x):
+        positive = x > 0
+        whole = x.to(torch.int64)
+        return (
+            positive.all(),
+            positive.any(),
+            positive.all(0),
+            x.sum(),
+            x.prod(),
+            x.mean(),
+            x.var(),
+            torch.logsumexp(x, (0, 1)),
+            whole.sum(),
+            whole.flatten().sum(),
+            whole.prod(0),
+            x.T @ x,
+            torch.softmax(x, 0).sum(1),
+        )
+
+    compiled = compiled_of(model, torch.randn(5, 4), dynamic_shapes=({0: Dim.DYNAMIC},))
+    for rows in (0, 3, 0):
+        x = torch.randn(rows, 4)
+        for got, want in zip(compiled(x), model(x), strict=True):
+            torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-5, atol=1e-5)
+
+
+def test_reductions_over_what_a_mask_leaves():
+    def model(x):
+        left = x[x > 1]
+        rows = x[(x > 1).any(1)].to(torch.int64)
+        return (left < 0).all(), left.prod(), rows.sum(), rows.flatten().sum(), rows.sum(0)
+
+    compiled = compiled_of(model, torch.randn(5, 4))
+    for scale in (0.0, 2.0, 0.0):
+        x = torch.randn(5, 4) * scale
+        for got, want in zip(compiled(x), model(x), strict=True):
+            torch.testing.assert_close(got, want)
