@@ -8,12 +8,13 @@ graph again.
 from __future__ import annotations
 
 import contextlib
+import math
 import operator
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -297,7 +298,6 @@ class Editor:
 
     def _arithmetic(self, anchor: fx.Node, expr: sympy.Expr, shape_env: Any) -> fx.Node:
         from torch.utils._sympy.interp import sympy_interp
-        from torch.utils._sympy.reference import PythonReferenceAnalysis
 
         graph = anchor.graph
         symbols = sorted(expr.free_symbols, key=str)
@@ -310,7 +310,7 @@ class Editor:
         tracer = fx.proxy.GraphAppendingTracer(graph)
         proxies: dict[Any, Any] = {s: fx.Proxy(n, tracer) for s, n in nodes.items()}
         with graph.inserting_before(place):
-            result = sympy_interp(PythonReferenceAnalysis, proxies, expr)
+            result = sympy_interp(_proxy_arithmetic(), proxies, expr)
         node = previous.next
         while node is not place:
             node.meta["val"] = fake_value(self.fake_mode, node)
@@ -458,6 +458,39 @@ def fake_tensor(fake_mode: Any, tensor: torch.Tensor) -> torch.Tensor:
     """A fake stand-in of a parameter or constant, of static shape."""
     with torch.no_grad():
         return fake_mode.from_tensor(tensor.detach(), static_shapes=True)
+
+
+@cache
+def _proxy_arithmetic() -> Any:
+    """How an expression of sizes is spelled on proxies; `math` and true division look at numbers, not at those."""
+    from torch.utils._sympy.reference import PythonReferenceAnalysis
+
+    class ProxyArithmetic(PythonReferenceAnalysis):  # type: ignore[misc]
+        @staticmethod
+        def int_truediv(a: Any, b: Any) -> Any:
+            return a / b
+
+        @staticmethod
+        def floor_to_int(x: Any, dtype: Any) -> Any:
+            return _on_proxy(math.floor, x)
+
+        @staticmethod
+        def ceil_to_int(x: Any, dtype: Any) -> Any:
+            return _on_proxy(math.ceil, x)
+
+        @staticmethod
+        def trunc_to_int(x: Any, dtype: Any) -> Any:
+            return _on_proxy(math.trunc, x)
+
+        @staticmethod
+        def round_to_int(a: Any, dtype: Any) -> Any:
+            return _on_proxy(round, a)
+
+    return ProxyArithmetic
+
+
+def _on_proxy(function: Callable[..., Any], x: Any) -> Any:
+    return x.tracer.create_proxy("call_function", function, (x,), {})
 
 
 def same_type(a: Any, b: Any) -> bool:

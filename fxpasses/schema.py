@@ -8,6 +8,7 @@ asking whether they were given.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from functools import cache
@@ -62,6 +63,10 @@ SYMBOLIC_BUILTINS: frozenset[Callable[..., Any]] = frozenset(
         operator.and_,
         operator.or_,
         operator.not_,
+        math.floor,
+        math.ceil,
+        math.trunc,
+        round,
         torch.sym_max,
         torch.sym_min,
         torch.sym_int,

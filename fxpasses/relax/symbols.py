@@ -51,6 +51,10 @@ class SymbolTable:
 _UNARY: dict[str, Any] = {
     "Not": lambda a: T.tirx.Not(a),
     "ToFloat": lambda a: a.astype("float64"),
+    "TruncToInt": lambda a: _trunc(a),
+    "FloorToInt": lambda a: _trunc(a) - _one_if(_float(_trunc(a)) > a),
+    "CeilToInt": lambda a: _trunc(a) + _one_if(_float(_trunc(a)) < a),
+    "RoundToInt": lambda a: _round(a),
     "OpaqueUnaryFn_sqrt": lambda a: T.tirx.sqrt(a.astype("float64")),
 }
 
@@ -78,3 +82,24 @@ _OPERATORS: dict[str, Any] = {
 
 def _float(value: Any) -> Any:
     return value.astype("float64")
+
+
+# Relax has no rounding of scalars, but a cast to int64 cuts off what is behind the point.
+
+
+def _trunc(value: Any) -> Any:
+    return _float(value).astype("int64")
+
+
+def _one_if(condition: Any) -> Any:
+    return condition.astype("int64")
+
+
+def _round(value: Any) -> Any:
+    """The nearest integer; of two the even one, as Python has it."""
+    low = _UNARY["FloorToInt"](value)
+    rest = value - _float(low)
+    odd = T.tirx.EQ(T.tirx.floormod(low, T.tirx.IntImm("int64", 2)), T.tirx.IntImm("int64", 1))
+    return low + _one_if(
+        T.tirx.Or(rest > 0.5, T.tirx.And(T.tirx.EQ(rest, T.tirx.FloatImm("float64", 0.5)), odd))
+    )

@@ -1,0 +1,39 @@
+"""Sizes that are computed with floating point numbers, as scale factors do."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.export import Dim
+
+import fxpasses as fxp
+
+FUNCTIONS = {
+    "round": lambda x: x[: round(x.shape[0] / 2)] * 2,
+    "int": lambda x: x[: int(x.shape[0] * 0.7)] * 2,
+    "floor": lambda x: x[: math.floor(x.shape[0] * 0.7)] * 2,
+    "ceil": lambda x: x[: math.ceil(x.shape[0] * 0.3)] * 2,
+    "int below zero": lambda x: x[: 4 + int((x.shape[0] - 20) * 0.2)] * 2,
+    "floor below zero": lambda x: x[: 4 + math.floor((x.shape[0] - 20) * 0.2)] * 2,
+    "ceil below zero": lambda x: x[: 4 + math.ceil((x.shape[0] - 20) * 0.2)] * 2,
+    "round below zero": lambda x: x[: 12 + round((x.shape[0] - 20) / 2)] * 2,
+    "interpolate": lambda x: F.interpolate(x[None, None], scale_factor=(1.5, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_size_is_what_python_computes(name, tmp_path):
+    function = FUNCTIONS[name]
+    shapes = ({0: Dim("n", min=3, max=40)},)
+    program = fxp.canonicalize(fxp.capture(function, (torch.randn(9, 3),), dynamic_shapes=shapes))
+    assert not fxp.verify(program, "canonical")
+    compiled = fxp.compile(program, strict=True)
+    compiled.save(tmp_path / "model.fxp")
+    loaded = fxp.load(tmp_path / "model.fxp")
+    for size in (3, 4, 5, 9, 10, 17, 18, 19, 20, 21, 30, 33):
+        x = torch.randn(size, 3)
+        torch.testing.assert_close(compiled(x), function(x), rtol=0.0, atol=0.0)
+        assert loaded(x).shape == function(x).shape
