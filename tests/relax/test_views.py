@@ -171,3 +171,19 @@ def test_bounds_that_are_arguments():
     for n in (1, 2, 5):
         for got, want in zip(compiled(x, n), Model()(x, n), strict=True):
             assert torch.equal(got, want)
+
+
+SLICES_BY_VALUE = {
+    "end": (lambda x, i, j: x[: i.item()] * 2),
+    "start": (lambda x, i, j: x[i.item() :] * 2),
+    "both": (lambda x, i, j: x[i.item() : j.item() : 2] * 2),
+}
+
+
+@pytest.mark.parametrize("name", SLICES_BY_VALUE)
+def test_slice_whose_bounds_depend_on_values(name):
+    function, x = SLICES_BY_VALUE[name], torch.randn(8, 3)
+    compiled = fxp.compile(function, (x, torch.tensor(2), torch.tensor(7)), strict=True)
+    for i, j in ((2, 7), (0, 8), (5, 2), (-3, 20), (-30, -1), (8, 8), (30, 40)):
+        args = (x, torch.tensor(i), torch.tensor(j))
+        torch.testing.assert_close(compiled(*args), function(*args), rtol=0.0, atol=0.0)

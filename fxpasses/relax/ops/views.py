@@ -9,7 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.experimental.symbolic_shapes import (
+    free_symbols,
+    free_unbacked_symbols,
+    statically_known_true,
+)
 
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import const, is_static, position, product
@@ -64,8 +68,23 @@ def _as_shape(b: Any, value: Any) -> Any:
 
 @lowering(aten.slice.Tensor)
 def slice_(b: Any, self: Any, dim: Any, start: Any, end: Any, step: Any) -> Any:
-    size = b.shape_of(self)[position(dim, b.val.dim())]
-    return _slice(b, self, position(dim, b.val.dim()), _bound(b, "start", start, size), step, b.shape(b.val))
+    axis = position(dim, b.val.dim())
+    size = b.shape_of(self)[axis]
+    first = _bound(b, "start", start, size)
+    length = b.val.shape[axis]
+    if _is_new(b, length):  # a bound depends on values, and nothing is known of it
+        last = size if end is None else T.tirx.min(_bound(b, "end", end, size), size)
+        taken = T.tirx.floordiv(T.tirx.max(last - first, b.size(0)) + step - 1, b.size(step))
+        b.bind_size(length, b.number(taken, "int64"), most=size)
+    return _slice(b, self, axis, first, step, b.shape(b.val))
+
+
+def _is_new(b: Any, size: Any) -> bool:
+    """Whether the call gives *size* a symbol of its own, which no argument has."""
+    if not isinstance(size, torch.SymInt) or not size.node.expr.is_Symbol:
+        return False
+    given = [node.meta["val"] for node in b.node.all_input_nodes]
+    return size.node.expr in free_unbacked_symbols((size,)) - free_symbols(given)
 
 
 @lowering(aten.split_with_sizes.default)
