@@ -10,6 +10,7 @@ import itertools
 from typing import Any, NamedTuple
 
 from fxpasses.codegen.schedules.block import Block
+from fxpasses.codegen.schedules.elementwise import elementwise
 from fxpasses.codegen.schedules.expressions import elements, same
 from fxpasses.codegen.schedules.kernel import Kernel, NoFit
 from fxpasses.codegen.target import CpuInfo
@@ -92,8 +93,12 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     tile = kernel.fuse([*outer, *tiles], block, *([] if tail is None else [tail]))
     kernel.parallel(tile, elements(block.extents))
     for copy in copies:
-        kernel.move(copy, tile)
-        kernel.vectorize(sch.get_loops(copy)[-1], block.lanes(kernel.cpu))
+        padded = kernel.block(copy)
+        if _reads_rows(padded, axes) or not _has_many(block, m, rows):
+            kernel.move(copy, tile)
+            kernel.vectorize(sch.get_loops(copy)[-1], block.lanes(kernel.cpu))
+        else:
+            elementwise(kernel, padded)  # all of it once: every tile of rows reads it
     kernel.move(out, tile, after=True)
     sch.set_scope(rv, 0, "local")
     kernel.in_registers(inner)
@@ -136,6 +141,17 @@ def _axes(block: Block) -> _Axes:
         raise NoFit
     rows = [axis for axis in reversed(range(n)) if axis in of_left and axis not in of_right]
     return _Axes(rows, [axis for axis in range(n) if axis not in rows], n, left, right)
+
+
+def _reads_rows(copy: Block, axes: _Axes) -> bool:
+    """Whether *copy* pads the left operand of a product."""
+    return any(load.source.same_as(axes.left.source) for load in copy.loads)
+
+
+def _has_many(block: Block, m: int | None, rows: int) -> bool:
+    """Whether there is more than one tile along the axis *m*."""
+    extent = 1 if m is None else block.extents[m]
+    return extent is None or extent > rows
 
 
 def _is_trivial(load: Any) -> bool:
