@@ -131,25 +131,27 @@ def _outside(index: Any, size: Any, negative: bool, number: int) -> Any:
         value = index(*at).astype("int64")
         return T.tirx.any(value < low, value >= size)
 
-    return _largest(index.shape, bad, number)
+    return _largest(index.shape, bad, T.tirx.const(number, "int32"))
 
 
 def _zero_divisor(divisor: Any, shape: Any, number: int) -> Any:
-    some = T.tirx.const(True, "bool")
+    # A quotient without elements divides by nothing.
+    code = T.tirx.const(number, "int32")
     for size in shape:
-        some = T.tirx.all(some, size > T.tirx.IntImm("int64", 0))
+        if not isinstance(size, T.tirx.IntImm):
+            code = T.tirx.Select(size > T.tirx.IntImm("int64", 0), code, T.tirx.const(0, "int32"))
 
     def bad(*at: Any) -> Any:
-        return T.tirx.all(some, divisor(*at) == T.tirx.const(0, str(divisor.dtype)))
+        return divisor(*at).equal(T.tirx.const(0, str(divisor.dtype)))
 
-    return _largest(divisor.shape, bad, number)
+    return _largest(divisor.shape, bad, code)
 
 
-def _largest(shape: Any, bad: Callable[..., Any], number: int) -> Any:
+def _largest(shape: Any, bad: Callable[..., Any], number: Any) -> Any:
     """*number* if *bad* holds anywhere, else 0."""
 
     def code(*at: Any) -> Any:
-        return T.tirx.Select(bad(*at), T.tirx.const(number, "int32"), T.tirx.const(0, "int32"))
+        return T.tirx.Select(bad(*at), number, T.tirx.const(0, "int32"))
 
     if not len(shape):
         return T.te.compute((), code, name="check")
