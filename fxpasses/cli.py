@@ -1,4 +1,4 @@
-"""The ``fxpasses`` command: ``demo``, ``compile``, ``bench``, ``inspect``, ``verify`` and ``doctor``.
+"""The ``fxpasses`` command: ``demo``, ``compile``, ``support``, ``bench``, ``inspect``, ``verify`` and ``doctor``.
 
 Results go to standard output; progress and errors go to standard error. Exit
 codes: 0 all well, 1 the work failed, 2 the command line was wrong.
@@ -132,6 +132,29 @@ def verify(
         out.print(console.report_table(report))
         raise typer.Exit(1)
     out.print(str(report), markup=False)
+
+
+# -- support --------------------------------------------------------------------------
+
+
+@app.command()
+def support(
+    op: Annotated[str, typer.Argument(metavar="[OPERATOR]", help="Part of a name, such as aten.add.")] = "",
+) -> None:
+    """Show which operators are native, and how they compared with eager PyTorch, by dtype."""
+    from fxpasses.support import OUTCOMES, matrix
+
+    measured = matrix()
+    if op:
+        names = [name for name in measured["calls"] if op in name]
+        if not names:
+            raise typer.BadParameter(f"no measured operator has {op!r} in its name", param_hint="OPERATOR")
+        out.print(console.support_table(measured, names))
+    else:
+        out.print(console.core_table())
+        out.print(console.outcomes_table(measured))
+    for outcome, meaning in OUTCOMES.items():
+        out.print(f"{outcome:10} {meaning}", markup=False)
 
 
 # -- compile --------------------------------------------------------------------------

@@ -7,8 +7,12 @@ release of torch fails it instead of drifting.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
 
 import torch
 from torch._ops import OpOverload
@@ -19,7 +23,7 @@ from fxpasses.passes.decompositions.table import decompositions
 from fxpasses.relax.table import lowerings
 from fxpasses.schema import is_canonical_target
 
-__all__ = ["ISLANDS", "SIZES", "Route", "route"]
+__all__ = ["ISLANDS", "OUTCOMES", "SIZES", "Route", "matrix", "route"]
 
 aten = torch.ops.aten
 
@@ -80,3 +84,25 @@ def route(op: OpOverload) -> Route:
     if op in ISLANDS:
         return Route("island", ISLANDS[op])
     return Route("none")
+
+
+OUTCOMES = {
+    "exact": "equal to eager bit for bit",
+    "close": "within the tolerance that the computation itself has",
+    "island": "runs in PyTorch inside the compiled program",
+    "undefined": "uninitialised or random: dtype and shape agree",
+    "refused": "a clear error before anything runs",
+}
+"""What the sweep over PyTorch's operator samples can say of a call."""
+
+
+@cache
+def matrix() -> Mapping[str, Any]:
+    """The support matrix: what the last sweep found, as data.
+
+    ``matrix()["calls"]["aten.add.Tensor"]["float32"]`` counts the measured calls
+    by outcome (see `OUTCOMES`), ``matrix()["reasons"]`` has the reasons of islands
+    and refusals by overload, ``matrix()["torch"]`` the release that it is about.
+    """
+    text = resources.files("fxpasses").joinpath("support.json").read_text()
+    return json.loads(text)

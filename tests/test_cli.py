@@ -324,3 +324,22 @@ def test_bench_of_an_unknown_model(fxpasses):
     run = fxpasses("bench", "resnet19")
     assert run.code == 2
     assert "'resnet19' is neither package.module:function nor one of resnet18" in run.err
+
+
+def test_support_of_an_operator(fxpasses):
+    run = fxpasses("support", "aten.add.Tensor")
+    assert run.code == 0
+    assert "aten.add.Tensor" in run.out
+    assert "float32" in run.out
+    assert "equal to eager bit for bit" in run.out
+
+
+def test_support_at_a_glance(fxpasses):
+    run = fxpasses("support")
+    assert run.code == 0
+    assert "Core overloads of torch" in run.out
+    assert "lowered" in run.out
+
+
+def test_support_of_an_unknown_operator(fxpasses):
+    assert fxpasses("support", "aten.no_such_thing").code == 2

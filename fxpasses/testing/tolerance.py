@@ -169,7 +169,7 @@ def _wide(tensor: torch.Tensor) -> torch.Tensor:
     """*tensor* for arithmetic: float64, int64; complex numbers with a last dim of two."""
     tensor = tensor.detach()
     if tensor.is_complex():
-        return torch.view_as_real(tensor.to(torch.complex128))
+        return torch.view_as_real(tensor.to(torch.complex128).resolve_conj())
     return tensor.to(torch.float64)
 
 

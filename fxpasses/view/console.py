@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "arguments_table",
+    "core_table",
     "history_table",
     "open_console",
     "operators_table",
+    "outcomes_table",
     "plain_table",
     "report_table",
     "rules_table",
     "summary_table",
+    "support_table",
 ]
 
 
@@ -135,3 +138,53 @@ def operators_table(program: Program) -> Table:
         for target, count in sorted(counts.items(), key=lambda item: (-item[1], target_name(item[0])))
     ]
     return plain_table("Operators", ["operator", "calls #", "lowering"], rows)
+
+
+# -- the support matrix ----------------------------------------------------------------
+
+
+def core_table() -> Table:
+    """How many core overloads of the installed torch take which road, and why some run in PyTorch."""
+    from fxpasses.schema import inference_overloads
+    from fxpasses.support import route
+
+    routes = {op: route(op) for op in inference_overloads()}
+    kinds = Counter(found.kind for found in routes.values())
+    rows: list[tuple[str, ...]] = [
+        (kind, str(count), "") for kind, count in kinds.most_common() if kind != "island"
+    ]
+    for op in sorted(routes, key=str):
+        if routes[op].kind == "island":
+            rows.append(("island", "1", f"{op}: {routes[op].reason}"))
+    return plain_table(f"Core overloads of torch {torch.__version__}", ["road", "overloads #", ""], rows)
+
+
+def outcomes_table(matrix: Mapping[str, Any]) -> Table:
+    """Measured calls by dtype and outcome."""
+    from fxpasses.support import OUTCOMES
+
+    counts: dict[str, Counter[str]] = {}
+    for by_dtype in matrix["calls"].values():
+        for dtype, outcomes in by_dtype.items():
+            counts.setdefault(dtype, Counter()).update(outcomes)
+    rows = [
+        (dtype, str(counts[dtype].total()), *(str(counts[dtype][outcome]) for outcome in OUTCOMES))
+        for dtype in sorted(counts)
+    ]
+    title = f"Calls from the operator samples of torch {matrix['torch']}: {len(matrix['calls'])} overloads"
+    return plain_table(title, ["dtype", "calls #", *(f"{outcome} #" for outcome in OUTCOMES)], rows)
+
+
+def support_table(matrix: Mapping[str, Any], names: Sequence[str]) -> Table:
+    """One row for each overload and dtype, with the reasons of islands and refusals."""
+    from fxpasses.support import OUTCOMES
+
+    rows = []
+    for name in names:
+        reasons = "; ".join(matrix["reasons"].get(name, ()))
+        for dtype, outcomes in matrix["calls"][name].items():
+            excepted = outcomes.keys() & {"island", "refused"}
+            counts = (str(outcomes.get(outcome, "")) for outcome in OUTCOMES)
+            rows.append((name, dtype, *counts, reasons if excepted else ""))
+    columns = ["overload", "dtype", *(f"{outcome} #" for outcome in OUTCOMES), "reason"]
+    return plain_table("Calls compared with eager PyTorch", columns, rows)

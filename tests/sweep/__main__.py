@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from tests.sweep.judge import Outcome
@@ -16,6 +18,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="Operators ag
 
 State = Annotated[Path, typer.Option(help="The file that finished units are kept in.")]
 STATE = Path("build/sweep.jsonl")
+MATRIX = Path("fxpasses/support.json")
 FAILURES = ("wrong", "error", "crash")
 
 
@@ -65,6 +68,39 @@ def report(
         print("\n".join(map(_line, listed)))
     print(f"{len(outcomes)} calls of {len({o.op for o in outcomes})} operators:")
     print(dict(Counter(outcome.kind for outcome in outcomes).most_common()))
+
+
+@app.command()
+def write(state: State = STATE, to: Path = MATRIX) -> None:
+    """Write the support matrix of the package; not as long as there is a failure."""
+    outcomes = [outcome for group in load(state).values() for outcome in group]
+    failed = [outcome for outcome in outcomes if outcome.kind in FAILURES]
+    if failed:
+        print("\n".join(map(_line, failed)))
+        raise typer.Exit(1)
+    calls: dict[str, dict[str, Counter[str]]] = {}
+    reasons: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        calls.setdefault(outcome.op, {}).setdefault(outcome.dtype, Counter())[outcome.kind] += 1
+        if outcome.kind in ("island", "refused"):
+            reasons.setdefault(outcome.op, set()).add(_reason(outcome.detail))
+    data = {
+        "torch": torch.__version__.split("+")[0],
+        "calls": {
+            op: {d: dict(sorted(c.items())) for d, c in sorted(calls[op].items())} for op in sorted(calls)
+        },
+        "reasons": {op: sorted(reasons[op]) for op in sorted(reasons)},
+    }
+    to.write_text(json.dumps(data, indent=1) + "\n")
+    print(f"{len(outcomes)} calls of {len(calls)} overloads written to {to}")
+
+
+def _reason(detail: str) -> str:
+    """The first line, without names of errors and of files."""
+    line = detail.split("\n")[0]
+    while (shorter := re.sub(r"^(\w*Error: |pass '\w+' failed: )", "", line)) != line:
+        line = shorter
+    return line[:160]
 
 
 def _line(outcome: Outcome) -> str:

@@ -24,8 +24,9 @@ __all__ = ["Outcome", "describe", "judge"]
 
 Kind = Literal["exact", "close", "island", "refused", "undefined", "wrong", "error", "crash"]
 
-NOISE_RUNS = 4
+NOISE_RUNS = 16
 SEED = 0
+WEIGHTED_SUMS = ("fft", "stft", "grid_sampler")
 UNDEFINED = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "empty_permuted")
 
 # Random numbers are asked for. Those that PyTorch's operators draw are equal for equal seeds.
@@ -53,6 +54,14 @@ def judge(calls: Sequence[Call]) -> Iterator[list[Outcome]]:
     """The outcomes of *calls*, which are compiled together; one by one where that fails."""
     try:
         program, tensors = calls_program(calls)
+    except Exception as error:  # an operator that asks for values of its operands
+        if len(calls) == 1:
+            yield [_outcome(calls[0], "refused", f"on fake tensors: {error}")]
+            return
+        for call in calls:
+            yield from judge([call])
+        return
+    try:
         canonical = _CANONICALIZE(program)
         explained = fxpasses.explain(canonical)
         together = len(calls) == 1 or explained.native
@@ -111,7 +120,7 @@ def _compared(call: Call, got: Any, island: str | None) -> Outcome:
         return _outcome(call, "undefined", island or "")
     for index, (a, reference) in enumerate(zip(flat, _references(call, want), strict=True)):
         difference = compare_tensors(reference, a)
-        if difference is not None and not _is_close_transform(call, a, reference.value):
+        if difference is not None and not _is_close_sum(call, a, reference.value):
             return _outcome(
                 call,
                 "wrong",
@@ -121,13 +130,14 @@ def _compared(call: Call, got: Any, island: str | None) -> Outcome:
     return _outcome(call, "island" if island else "close", island or "")
 
 
-def _is_close_transform(call: Call, a: torch.Tensor, e: torch.Tensor) -> bool:
-    """Whether a Fourier transform is right beside its largest element.
+def _is_close_sum(call: Call, a: torch.Tensor, e: torch.Tensor) -> bool:
+    """Whether a weighted sum inside one operator is right beside its largest element.
 
-    Every element of its result is a sum of all operands. Where they cancel, what
-    is left is rounding of the order of the summation, which PyTorch leaves open.
+    Each element of the result is a sum of many operands. Where they cancel, what
+    is left is rounding of the order of the summation, which PyTorch leaves open
+    and noise on the operands does not show.
     """
-    if not any(name in target_name(call[0]) for name in ("fft", "stft")) or not e.isfinite().all():
+    if not any(name in target_name(call[0]) for name in WEIGHTED_SUMS) or not e.isfinite().all():
         return False
     allowed = FLOOR * torch.finfo(e.dtype).eps * e.abs().max()
     return bool(((a - e).abs() <= allowed).all())

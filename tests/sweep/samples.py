@@ -44,6 +44,7 @@ def _infos() -> dict[str, Any]:
     return {".".join(filter(None, (info.name, info.variant_test_name))): info for info in op_db}
 
 
+@cache
 def units() -> list[str]:
     """``"operator dtype"`` for every operator of `op_db` and dtype that it supports on the CPU."""
     return [
@@ -61,14 +62,9 @@ def reach(unit: str, count: int) -> Reached:
     torch.manual_seed(0)
     samples = list(_samples(info, getattr(torch, dtype), count))
     refused: list[str] = []
-    programs = _capture(info.op, samples, refused)
     calls: dict[Any, Call] = {}
-    for program, tensors in programs:
-        recorder = _Recorder(program.graph_module)
-        with torch.no_grad():
-            recorder.run(*_operands(program, tensors))
-        for call in recorder.calls:
-            calls.setdefault(_key(call), call)
+    for call in _record(info.op, samples, refused):
+        calls.setdefault(_key(call), call)
     return Reached(list(calls.values()), refused)
 
 
@@ -131,18 +127,35 @@ class _Samples(torch.nn.Module):
 _TENSOR = "a tensor stands here"
 
 
-def _capture(
-    op: Any, samples: list[Any], refused: list[str]
-) -> list[tuple[Program, tuple[torch.Tensor, ...]]]:
-    """All samples in one program; one program for each where that fails."""
+def _record(op: Any, samples: list[Any], refused: list[str]) -> list[Call]:
+    """The calls of all samples in one program; of each sample by itself where that fails.
+
+    A sample that PyTorch itself refuses is left out.
+    """
+    if not samples:
+        return []
     module = _Samples(op, samples)
     try:
-        return [(capture(module, module.tensors), module.tensors)] if samples else []
+        program = capture(module, module.tensors)
+        recorder = _Recorder(program.graph_module)
+        with torch.no_grad():
+            recorder.run(*_operands(program, module.tensors))
+        return recorder.calls
     except Exception as error:
         if len(samples) > 1:
-            return [pair for sample in samples for pair in _capture(op, [sample], refused)]
-        refused.append(f"{type(error).__name__}: {error}")
+            return [call for sample in samples for call in _record(op, [sample], refused)]
+        if _runs(module):
+            refused.append(f"{type(error).__name__}: {error}")
         return []
+
+
+def _runs(module: _Samples) -> bool:
+    try:
+        with torch.no_grad():
+            module(*module.tensors)
+    except Exception:
+        return False
+    return True
 
 
 def _operands(program: Program, tensors: tuple[torch.Tensor, ...]) -> Iterator[torch.Tensor]:
@@ -160,9 +173,12 @@ class _Recorder(fx.Interpreter):
         self.calls: list[Call] = []
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        result = super().call_function(target, args, kwargs)
         if isinstance(target, OpOverload) and _has_tensor_result(target):
-            self.calls.append((target, args, kwargs))
-        return super().call_function(target, args, kwargs)
+            tensors = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+            if all(tensor.layout == torch.strided for tensor in tensors):
+                self.calls.append((target, args, kwargs))
+        return result
 
 
 def _has_tensor_result(op: OpOverload) -> bool:

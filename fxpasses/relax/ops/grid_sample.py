@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any,
 
             def along(d: int) -> Any:
                 read = S.cast(grid(*outer, dims - 1 - d), fine)
-                raw = _unnormalize(read, S.cast(sizes[d], fine), align_corners)
+                raw = _unnormalize(read, S.cast(sizes[d], fine), dims, align_corners)
                 return raw if mode == _BICUBIC else _padded(raw, sizes[d], padding, align_corners)
 
             return on_axis(along, axis)
@@ -85,8 +85,9 @@ def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any,
                 read = [taps(n, *at, d, number) for d, number in enumerate(numbers)]
                 inside = tirx.all(*(tap >= 0 for tap in read))
                 term = tirx.if_then_else(inside, S.cast(x(n, channel, *read), work), S.const(0.0, work))
-                for d, number in enumerate(numbers):
-                    term = term if mode == _NEAREST else S.multiply(term, weights(n, *at, d, number))
+                if mode != _NEAREST:
+                    factors = [weights(n, *at, d, number) for d, number in enumerate(numbers)]
+                    term = S.multiply(term, reduce(S.multiply, factors))
                 total = term if not any(numbers) else S.add(total, term)
             return S.cast(total, dtype)
 
@@ -100,12 +101,17 @@ def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any,
     return kernel
 
 
-def _unnormalize(place: Any, size: Any, align_corners: bool) -> Any:
-    """From [-1, 1] to elements."""
-    one, two = (S.const(number, S.dtype_of(place)) for number in (1.0, 2.0))
+def _unnormalize(place: Any, size: Any, dims: int, align_corners: bool) -> Any:
+    """From [-1, 1] to elements, rounded as PyTorch rounds for images and for volumes."""
+    one, two, half = (S.const(number, S.dtype_of(place)) for number in (1.0, 2.0, 0.5))
+    moved, last = S.add(place, one), S.subtract(size, one)
+    if dims == 2:
+        if align_corners:
+            return S.multiply(moved, S.divide(last, two))
+        return S.subtract(S.multiply(moved, S.divide(size, two)), half)
     if align_corners:
-        return S.multiply(S.divide(S.add(place, one), two), S.subtract(size, one))
-    return S.divide(S.subtract(S.multiply(S.add(place, one), size), one), two)
+        return S.multiply(S.divide(moved, two), last)
+    return S.divide(S.subtract(S.multiply(moved, size), one), two)
 
 
 def _padded(place: Any, size: Any, padding: int, align_corners: bool) -> Any:
