@@ -57,8 +57,8 @@ class CallPlan:
         tensors: the program's tensors that follow, by name.
         outputs: where each user output comes from.
         writes: the mutations.
-        checks: what the last result of ``main`` tells of, where there are any: 0, or
-            the number of the one that failed.
+        checks: what the last result of ``main`` tells of, where there are any: the number
+            of the one that failed, else no positive number.
     """
 
     inputs: tuple[int, ...]

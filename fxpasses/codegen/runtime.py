@@ -156,7 +156,7 @@ class Compiled:
         if plan.checks:
             *results, code = results
             failed = torch.from_dlpack(code).item()
-            if failed:
+            if failed > 0:  # over no elements at all, the largest code is the least integer
                 raise self._failure(plan.checks[int(failed) - 1], leaves, symbols)
         values = []
         for result in results:

@@ -73,6 +73,16 @@ def test_an_integer_division_by_zero_raises_as_in_eager(name, dtype):
     assert torch.equal(compiled(x[:0], zero), model(x[:0], zero))
 
 
+def test_indices_and_divisors_may_be_none_at_all():
+    compiled = compiled_of(
+        lambda x, i: x[i + 1], TABLE, torch.tensor([0, 1]), dynamic_shapes=(None, {0: Dim.DYNAMIC})
+    )
+    for _ in range(3):
+        assert compiled(TABLE, torch.zeros(0, dtype=torch.int64)).shape == (0, 2)
+    with pytest.raises(IndexRangeError):
+        compiled(TABLE, torch.tensor([5]))
+
+
 def test_division_of_floats_by_zero_is_no_error():
     compiled = compiled_of(lambda x, y: (x // y, x % y), torch.ones(2), torch.ones(2))
     zero = torch.zeros(2)
