@@ -212,6 +212,9 @@ class Builder:
             for item in schedule(graph, self.emission.outside):
                 self._emit_item(item)
             results = [self._result(node) for node in returned]
+            for node, result in zip(returned, results, strict=True):
+                if result is None:  # TVM would crash
+                    raise LoweringError(f"{node.name} is returned, and nothing was emitted for it")
             if checked is None:
                 checked = bool(self.codes)
             if checked:

@@ -56,6 +56,12 @@ def test_a_call_without_a_row_is_an_island_with_its_reason():
     assert (outcome.kind, outcome.detail) == ("island", "aten.linalg_qr.default: it has no lowering")
 
 
+def test_a_result_that_was_not_asked_for_does_not_end_the_process():
+    """A tuple with nothing in it is a segmentation fault of TVM's."""
+    ((outcome,),) = judge([(aten._unique2.default, (torch.tensor(0.0), False), {})])
+    assert outcome.kind in OUTCOMES
+
+
 def test_the_matrix_of_the_package():
     """Written by ``python -m tests.sweep write``, which refuses to write failures."""
     data = matrix()
