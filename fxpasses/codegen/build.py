@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import Any
 
@@ -14,17 +15,31 @@ __all__ = ["build"]
 log = logging.getLogger(__name__)
 
 
+# Ways to build, from the fastest code to the one that makes fewest demands on TVM.
+_WAYS: tuple[tuple[str, dict[str, bool]], ...] = (
+    ("all schedules", {}),
+    ("each schedule tried by itself", {"careful": True}),
+    ("elementary functions from the C library", {"careful": True, "vectors": False}),
+)
+
+
 def build(mod: Any, target: Any = "llvm") -> Any:
-    """The Relax VM executable of *mod* for *target*."""
+    """The Relax VM executable of *mod* for *target*.
+
+    TVM's passes have cases of their own where they fail on a scheduled kernel;
+    then what they cannot lower is left out, and the log says so.
+    """
     target = resolve_target(target)
-    try:
-        return _build(mod, target)
-    except (RuntimeError, TypeError, ValueError) as error:
-        # TVM's passes have cases of their own where they fail on a scheduled kernel.
-        log.warning("the build failed (%s); trying each schedule by itself", error)
-        return _build(mod, target, careful=True)
+    for (_, options), (then, _) in itertools.pairwise(_WAYS):
+        try:
+            return _build(mod, target, **options)
+        except (RuntimeError, TypeError, ValueError) as error:
+            log.warning("the build failed (%s); next: %s", error, then)
+    return _build(mod, target, **_WAYS[-1][1])
 
 
-def _build(mod: Any, target: Any, *, careful: bool = False) -> Any:
+def _build(mod: Any, target: Any, *, careful: bool = False, vectors: bool = True) -> Any:
     pipeline = cpu_pipeline(target, careful=careful)
-    return T.tvm.compile(mod, target=target, relax_pipeline=pipeline, tir_pipeline=tir_pipeline())
+    return T.tvm.compile(
+        mod, target=target, relax_pipeline=pipeline, tir_pipeline=tir_pipeline(vectors=vectors)
+    )

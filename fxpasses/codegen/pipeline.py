@@ -60,12 +60,13 @@ def cpu_pipeline(target: Any, *, careful: bool = False) -> Any:
 
 
 @cache
-def tir_pipeline() -> str:
+def tir_pipeline(*, vectors: bool = True) -> str:
     """The name under which TVM finds the passes from scheduled kernels to code.
 
-    They are those of TVM that a CPU needs, and `vector_math`. Indices are not
-    narrowed to 32 bits.
+    They are those of TVM that a CPU needs, and `vector_math` if *vectors*.
+    Indices are not narrowed to 32 bits.
     """
+    name = "fxpasses" if vectors else "fxpasses_libm"
     s_tir, tirx = T.s_tir.transform, T.tirx.transform
 
     def passes() -> tuple[Any, Any, Any]:
@@ -83,7 +84,7 @@ def tir_pipeline() -> str:
                 tirx.BF16ComputeLegalize(),
                 s_tir.LoopPartition(),
                 _same_width(),
-                vector_math(),
+                *([vector_math()] if vectors else []),
                 tirx.VectorizeLoop(True),
                 tirx.StorageRewrite(),
                 s_tir.HoistIfThenElse(),
@@ -104,8 +105,8 @@ def tir_pipeline() -> str:
         host = T.tvm.transform.Sequential([tirx.LowerTVMBuiltin(), tirx.LowerIntrin()])
         return kernels, lambda: host, lambda: T.tvm.transform.Sequential([])
 
-    T.register_tir_pipeline("fxpasses", passes)
-    return "fxpasses"
+    T.register_tir_pipeline(name, passes)
+    return name
 
 
 def _same_width() -> Any:

@@ -129,8 +129,13 @@ def rounded(value: float, dtype: str) -> float:
 
 
 def opaque(x: Any) -> Any:
-    """*x*, which TVM's simplifier cannot look into; it is nothing in machine code."""
-    return T.tirx.call_intrin(dtype_of(x), "tirx.reinterpret", x)
+    """*x*, which TVM's simplifier cannot look into; it is nothing in machine code.
+
+    By way of an integer, since TVM's last pass but one takes away a
+    reinterpretation as the same type.
+    """
+    dtype = dtype_of(x)
+    return T.tirx.reinterpret(dtype, T.tirx.reinterpret(_SAME_WIDTH[dtype], x))
 
 
 def lowest(dtype: str) -> Any:

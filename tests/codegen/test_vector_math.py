@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import fxpasses as fxp
 from fxpasses.codegen.pipeline import tir_pipeline
 from fxpasses.codegen.schedules import schedule_function
 from fxpasses.codegen.target import CpuInfo, host_target
@@ -111,3 +112,31 @@ def test_no_call_of_the_c_library_is_left(name):
 def test_float64_is_left_to_the_c_library():
     x = torch.randn(100, dtype=torch.float64)
     torch.testing.assert_close(run("exp", x), x.exp(), rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_an_operand_that_occurs_twice(dtype, caplog):
+    """TVM folds the difference of an operand and itself behind our back, if it can see it."""
+    x = torch.randn(7, 19).to(dtype)
+    compiled = fxp.compile(lambda x: torch.logaddexp(x, x), (x,))
+    torch.testing.assert_close(compiled(x), torch.logaddexp(x, x))
+    if dtype == torch.float32:
+        assert not caplog.records, "a schedule was left out"
+
+
+def test_what_tvm_cannot_build_in_vectors_is_built_with_the_c_library(monkeypatch, caplog):
+    from fxpasses.codegen import build as module
+
+    build = module._build
+
+    def refused(mod, target, *, vectors=True, **options):
+        if vectors:
+            raise RuntimeError("a case of its own")
+        return build(mod, target, vectors=vectors, **options)
+
+    monkeypatch.setattr(module, "_build", refused)
+    x = torch.randn(5)
+    torch.testing.assert_close(fxp.compile(torch.tanh, (x,))(x), torch.tanh(x))
+    assert [record.message for record in caplog.records][-1].endswith(
+        "elementary functions from the C library"
+    )
