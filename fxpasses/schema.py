@@ -14,11 +14,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
-from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from fxpasses.errors import FxpassesError
 
@@ -224,25 +222,31 @@ def is_assertion(op: Any) -> bool:
 
 def is_unbound(val: Any) -> bool:
     """Whether *val* is a number that depends on the values of tensors."""
-    return _has_symbol(val, SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT)
+    return _has_symbol(val, "UNBACKED_INT", "UNBACKED_FLOAT")
 
 
 def is_read(val: Any) -> bool:
     """Whether *val* is a number that depends on floating-point values of tensors."""
-    return _has_symbol(val, SymT.UNBACKED_FLOAT)
+    return _has_symbol(val, "UNBACKED_FLOAT")
 
 
 def unbound_symbols(val: Any) -> set[Any]:
     """The symbols in a number, or in the shape of a tensor, that stand for integers among values."""
     sizes = val.shape if isinstance(val, torch.Tensor) else (val,)
     symbols = {symbol for size in sizes if is_unbound(size) for symbol in size.node.expr.free_symbols}
-    return {symbol for symbol in symbols if symbol_is_type(symbol, SymT.UNBACKED_INT)}
+    return {symbol for symbol in symbols if _is_kind(symbol, "UNBACKED_INT")}
 
 
-def _has_symbol(val: Any, *kinds: SymT) -> bool:
+def _has_symbol(val: Any, *kinds: str) -> bool:
     return isinstance(val, torch.SymInt | torch.SymFloat | torch.SymBool) and any(
-        symbol_is_type(symbol, kinds) for symbol in val.node.expr.free_symbols
+        _is_kind(symbol, *kinds) for symbol in val.node.expr.free_symbols
     )
+
+
+def _is_kind(symbol: Any, *kinds: str) -> bool:
+    from torch.utils._sympy.symbol import SymT, symbol_is_type
+
+    return bool(symbol_is_type(symbol, tuple(SymT[kind] for kind in kinds)))
 
 
 def checks_values(node: fx.Node) -> bool:
@@ -253,6 +257,8 @@ def checks_values(node: fx.Node) -> bool:
     val = condition.meta.get("val") if isinstance(condition, fx.Node) else condition
     if not is_unbound(val):
         return False
+    import sympy
+
     expr = val.node.expr  # type: ignore[union-attr]
     symbols = expr.free_symbols
     if expr.has(sympy.Piecewise) and len(symbols) == 1:  # a truth that is taken for a number
