@@ -13,6 +13,7 @@ from torch._ops import OpOverload
 
 from fxpasses.dialect.channels_last import pack_weight, packed_width
 from fxpasses.passes.decompositions.values import shape
+from fxpasses.passes.normalize_dims import normalize_dims
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 
@@ -46,7 +47,7 @@ class ChannelsLast:
     def __call__(self, program: Program) -> Program:
         if not any(node.target is aten.convolution.default for node in program.graph.nodes):
             return program
-        g = program.edit()
+        g = normalize_dims(program).edit()  # the rules read arguments by position, and dims from the front
         for node in list(g.graph.nodes):
             if node.op != "call_function" or node._erased:
                 continue

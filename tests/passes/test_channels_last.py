@@ -9,9 +9,19 @@ from torch.nn import functional as F
 
 from fxpasses.passes import canonicalize, channels_last
 from fxpasses.passes.channels_last import ChannelsLast
+from fxpasses.program import Output
 from fxpasses.testing import assert_equivalent
+from fxpasses.testing.single import calls_program
 from tests.passes.helpers import apply, aten, program_of
 
+OPTIONS = {
+    "stride": [1, 1],
+    "padding": [0, 0],
+    "dilation": [1, 1],
+    "transposed": False,
+    "output_padding": [0, 0],
+    "groups": 1,
+}
 CONV = torch.ops.fxpasses.conv2d_channels_last.default
 POOL = torch.ops.fxpasses.max_pool2d_channels_last.default
 
@@ -32,6 +42,24 @@ def check(module, *shape, dtype=torch.float32, pass_=channels_last):
     after = apply(pass_, before, x, exact=False)
     assert_equivalent(before, after, (x,))
     return after
+
+
+def test_calls_by_keyword_and_dims_from_the_back_are_understood():
+    program, inputs = calls_program(
+        [(aten.convolution.default, (torch.randn(1, 3, 4, 5), torch.randn(16, 3, 1, 1), None), OPTIONS)]
+    )
+    g = program.edit()
+    (conv,) = g.graph.find_nodes(op="call_function", target=aten.convolution.default)
+    output = g.graph.output_node()
+    with g.at(output), g.graph.inserting_before(output):
+        swapped = g.call(aten.permute.default, conv, [0, 1, 3, 2])
+        twice = g.call(aten.permute.default, swapped, [-4, -3, -1, -2])
+        mean = g.graph.call_function(aten.mean.dim, (), {"self": swapped, "dim": [-1, -2]})
+        mean.meta["val"] = g.infer(mean)
+    output.args = ((conv, swapped, twice, mean),)
+    output.meta["roles"] = (Output("user"),) * 4
+    program = g.finish().replace(out_spec=torch.utils._pytree.tree_structure((0,) * 4))
+    assert_equivalent(program, channels_last(program), inputs)
 
 
 def test_text():
