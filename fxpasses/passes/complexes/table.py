@@ -7,29 +7,24 @@ the result is real, or None to leave the call as it is.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import fx
 from torch._ops import OpOverload
 
+from fxpasses.operator_table import OperatorTable
 from fxpasses.passes.decompositions.values import full
-from fxpasses.relax.table import check_signature
 from fxpasses.rewrite import Editor
 
 __all__ = ["Pair", "complex_row", "complex_rows", "on_parts", "pair", "part", "parts"]
 
 aten = torch.ops.aten
 
-Row = Callable[..., Any]
-
-_ROWS: dict[OpOverload, Row] = {}
+_TABLE = OperatorTable("rule for complex numbers", "fxpasses.passes.complexes")
+complex_row = _TABLE.row
+complex_rows = _TABLE.rows
 
 
 @dataclass(frozen=True)
@@ -52,28 +47,6 @@ class Pair:
     def shape(self) -> list[Any]:
         """The shape of the complex value."""
         return list(self.val.shape[:-1])
-
-
-def complex_row(*ops: OpOverload) -> Callable[[Row], Row]:
-    """Decorator: enter a row."""
-
-    def enter(function: Row) -> Row:
-        for op in ops:
-            check_signature(op, function)
-            _ROWS[op] = function
-        return function
-
-    return enter
-
-
-@cache
-def complex_rows() -> Mapping[OpOverload, Row]:
-    """The whole table, read only."""
-    from fxpasses.passes import complexes
-
-    for module in pkgutil.iter_modules(complexes.__path__):
-        importlib.import_module(f"{complexes.__name__}.{module.name}")
-    return MappingProxyType(_ROWS)
 
 
 def part(g: Editor, value: Any, index: int) -> Any:
