@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fxpasses import passes as passes
     from fxpasses import testing as testing
     from fxpasses.benchmark import bench as bench
+    from fxpasses.benchmark.profile import profile as profile
     from fxpasses.codegen.artifact import load as load
     from fxpasses.codegen.compile import compile as compile
     from fxpasses.codegen.compile import explain as explain
@@ -55,6 +56,7 @@ __all__ = [
     "load",
     "lower",
     "passes",
+    "profile",
     "rewrite",
     "testing",
     "verify",
@@ -69,6 +71,7 @@ _LAZY: dict[str, str | None] = {
     "load": "fxpasses.codegen.artifact",
     "lower": "fxpasses.relax.emit",
     "passes": None,
+    "profile": "fxpasses.benchmark.profile",
     "testing": None,
 }
 

@@ -1,4 +1,4 @@
-"""The ``fxpasses`` command: ``demo``, ``compile``, ``support``, ``bench``, ``inspect``, ``verify`` and ``doctor``.
+"""The ``fxpasses`` command; ``fxpasses --help`` lists what it can do.
 
 Results go to standard output; progress and errors go to standard error. Exit
 codes: 0 all well, 1 the work failed, 2 the command line was wrong.
@@ -362,6 +362,40 @@ def bench(
             f"time to that of the best peer: geometric mean {geometric_mean([*best.values()]):.2f}, "
             f"worst {best[worst]:.2f} ({worst}), {len(best)} model(s)"
         )
+
+
+# -- profile --------------------------------------------------------------------------
+
+
+@app.command()
+def profile(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="The name of a built-in model (see bench), or package.module:function."
+        ),
+    ],
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads.", show_default="PyTorch's own")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Calls; the best time of each kernel counts.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="How many kernels to show.")] = 25,
+    target: Annotated[str, typer.Option(help="TVM target.")] = "llvm",
+) -> None:
+    """Show the time of each kernel of a model beside the speed that this machine can reach."""
+    from fxpasses.benchmark.models import MODELS, build
+
+    with _stage(f"load {model}"):
+        source, args, kwargs = (*build(model), {}) if model in MODELS else _load(model)
+    if args is None:
+        raise typer.BadParameter("a .pt2 file has no arguments to call it with", param_hint="MODEL")
+    with _stage("compile and measure"):
+        measured = fxp.profile(source, args, kwargs, target=target, threads=threads, rounds=rounds)
+    out.print(console.plain_table(f"Kernels of {model}", measured.HEADER, measured.rows(top)))
+    rest = measured.kernels[top:]
+    if rest:
+        out.print(
+            f"{len(rest)} more kernel(s) take {sum(kernel.milliseconds for kernel in rest):.3f} ms (--top)"
+        )
+    out.print(measured.headline, soft_wrap=True)
 
 
 # -- doctor ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
@@ -19,7 +20,16 @@ from fxpasses.program import Program
 from fxpasses.relax.checks import Checks
 from fxpasses.relax.emit import lower
 
-__all__ = ["compile", "compile_canonical", "explain", "load", "to_canonical", "to_program"]
+__all__ = [
+    "Lowered",
+    "compile",
+    "compile_canonical",
+    "explain",
+    "load",
+    "lower_canonical",
+    "to_canonical",
+    "to_program",
+]
 
 
 def compile(
@@ -110,22 +120,56 @@ def _is_changed(program: Program, node: fx.Node) -> bool:
     return any(role.kind == "buffer_mutation" and role.target == name for role, _ in program.outputs)
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """A program on its way to code.
+
+    Attributes:
+        program: in the form that *target* is given.
+        module: what was emitted for it.
+        plan: of a call.
+        target: of TVM.
+        islands: what runs in PyTorch; None where nothing may.
+    """
+
+    program: Program
+    module: Any
+    plan: CallPlan
+    target: Any
+    islands: Islands | None
+
+    def build(self, shared: Program | None = None) -> Compiled:
+        """The callable; *shared* is the program whose tensors a user may change."""
+        program = self.program
+        tensors = own_tensors(program.tensors, (shared or program).tensors.values(), self.plan.state)
+        return Compiled(
+            program.signature,
+            self.plan,
+            build(self.module, self.target),
+            tensors,
+            target=self.target,
+            islands=self.islands,
+        )
+
+
+def lower_canonical(
+    program: Program,
+    target: Any,
+    *,
+    strict: bool = False,
+    origins: dict[tuple[str, str], fx.Node] | None = None,
+) -> Lowered:
+    """Optimise and lower a canonical program; *origins* is as for `fxpasses.lower`."""
+    program = optimise(program, target)
+    islands = None if strict else Islands()
+    checks = Checks(program.inputs)
+    module = lower(program, islands=islands, checks=checks, origins=origins)
+    return Lowered(program, module, CallPlan.of(program, checks.rows), target, islands)
+
+
 def compile_canonical(
     program: Program, target: Any = None, *, strict: bool = False, shared: Program | None = None
 ) -> Compiled:
     """Compile a canonical program; *shared* is the program whose tensors a user may change."""
     target = resolve_target("llvm") if target is None else target
-    program = optimise(program, target)
-    islands = None if strict else Islands()
-    checks = Checks(program.inputs)
-    mod = lower(program, islands=islands, checks=checks)
-    plan = CallPlan.of(program, checks.rows)
-    tensors = own_tensors(program.tensors, (shared or program).tensors.values(), plan.state)
-    return Compiled(
-        program.signature,
-        plan,
-        build(mod, target),
-        tensors,
-        target=target,
-        islands=islands,
-    )
+    return lower_canonical(program, target, strict=strict).build(shared or program)

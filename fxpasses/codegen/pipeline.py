@@ -10,17 +10,12 @@ from fxpasses.codegen.schedules.empty import init_first
 from fxpasses.codegen.vector_math import vector_math
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["cpu_pipeline", "kernel_passes", "lower_kernel", "tir_pipeline"]
+__all__ = ["cpu_pipeline", "fusion_passes", "kernel_passes", "lower_kernel", "tir_pipeline"]
 
 
-def kernel_passes(target: Any, *, careful: bool = False) -> list[Any]:
-    """From operators to scheduled kernels: legalise, fuse, schedule.
-
-    With *careful*, each schedule is tried through the passes that follow, and
-    left out where they fail.
-    """
+def fusion_passes() -> list[Any]:
+    """From operators to kernels without schedules: legalise, fuse."""
     transform = T.relax.transform
-    trial = (lambda function: lower_kernel(function, target)) if careful else None
     return [
         T.relax.backend.DispatchSampling(),
         T.relax.backend.DispatchSortScan(),
@@ -30,6 +25,18 @@ def kernel_passes(target: Any, *, careful: bool = False) -> list[Any]:
         transform.FuseOps(),
         transform.FuseTIR(),
         transform.DeadCodeElimination(["main"]),
+    ]
+
+
+def kernel_passes(target: Any, *, careful: bool = False) -> list[Any]:
+    """From operators to scheduled kernels: legalise, fuse, schedule.
+
+    With *careful*, each schedule is tried through the passes that follow, and
+    left out where they fail.
+    """
+    trial = (lambda function: lower_kernel(function, target)) if careful else None
+    return [
+        *fusion_passes(),
         schedule(target, trial),
         init_first(),
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fxpasses.codegen.island import Islands
     from fxpasses.relax.checks import Check
 
-__all__ = ["ALIGNMENT", "Compiled", "own_tensors"]
+__all__ = ["ALIGNMENT", "Compiled", "own_tensors", "prepare", "use_threads"]
 
 ALIGNMENT = 64
 """The generated code reads whole vectors, so it needs tensors that start at such an address."""
@@ -134,17 +134,11 @@ class Compiled:
         taken = {leaves[i].data_ptr() for i in plan.inputs}
         if plan.sizes:
             arguments.append(T.tvm_ffi.Shape([evaluate(size, symbols) for size in plan.sizes]))
-        threads = torch.get_num_threads()
-        if getattr(_threads, "count", None) != threads:
-            # Else TVM would bind the calling thread to one core for good, and with it every thread
-            # that PyTorch or the user starts from there later on.
-            os.environ.setdefault("TVM_BIND_THREADS", "0")
-            T.config_threadpool(1, threads)
-            _threads.count = threads
+        use_threads(torch.get_num_threads())
         try:
             main = self._idle.pop()
         except IndexError:
-            main = T.relax.VirtualMachine(self._module, T.tvm.cpu())["main"]
+            main = self._machine()["main"]
         try:
             results = main(*arguments, *self._weights)
         except Exception as error:
@@ -169,6 +163,23 @@ class Compiled:
                 taken.add(pointer)
             values.append(value)
         return values
+
+    def _machine(self) -> Any:
+        return T.relax.VirtualMachine(self._module, T.tvm.cpu())
+
+    @contextmanager
+    def instrumented(self, instrument: Callable[..., int]) -> Iterator[None]:
+        """Tell *instrument* of each call that compiled code makes while the body runs in this thread.
+
+        See ``VirtualMachine.set_instrument`` of TVM for its arguments.
+        """
+        machine = self._machine()
+        machine.set_instrument(instrument)
+        before, self._idle = self._idle, [machine["main"]]
+        try:
+            yield
+        finally:
+            self._idle = before
 
     def _argument(self, index: int, leaf: torch.Tensor) -> Any:
         """One argument as the generated code can read it, if its memory is still there."""
@@ -239,6 +250,16 @@ class Compiled:
         results = ", ".join(str(value) for value in self.signature.outputs)
         inputs = ", ".join(f"{value.name}: {value}" for value in self.signature.inputs)
         return f"Compiled(({inputs}) -> ({results}), {len(self._tensors)} tensors{islands})"
+
+
+def use_threads(count: int) -> None:
+    """Let compiled code that this thread calls run in so many threads."""
+    if getattr(_threads, "count", None) != count:
+        # Else TVM would bind the calling thread to one core for good, and with it every thread
+        # that PyTorch or the user starts from there later on.
+        os.environ.setdefault("TVM_BIND_THREADS", "0")
+        T.config_threadpool(1, count)
+        _threads.count = count
 
 
 def _number(value: Any, symbols: Mapping[str, int]) -> Any:

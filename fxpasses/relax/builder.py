@@ -42,6 +42,7 @@ class Emission:
         ranges: bounds of the symbols.
         refused: the calls that a row refused while this module was emitted, and why.
         choices: the function of each `torch.cond`.
+        origins: the node that each variable (of a function, by name) was emitted for.
     """
 
     outside: dict[fx.Node, str]
@@ -51,6 +52,7 @@ class Emission:
     block: Any = field(default_factory=lambda: T.relax.BlockBuilder())
     refused: dict[fx.Node, str] = field(default_factory=dict)
     choices: dict[fx.Node, Choice] = field(default_factory=dict)
+    origins: dict[tuple[str, str], fx.Node] = field(default_factory=dict)
 
 
 class Builder:
@@ -72,19 +74,24 @@ class Builder:
         self._bound: set[Any] = set()
         self._done: set[fx.Node] = set()
         self._region: Any = None
+        self._name = ""
         self.node: fx.Node
         self.val: Any
 
     # -- for lowerings -------------------------------------------------------------
 
     def emit(self, expr: Any) -> Any:
-        """Bind a Relax expression to a variable."""
-        return self.block.emit(expr)
+        """Bind a Relax expression to a variable, named like the node that is being lowered."""
+        node = getattr(self, "node", None)  # a function may return before the first of them
+        variable = self.block.emit(expr, name_hint="" if node is None else node.name)
+        if node is not None:
+            self.emission.origins[self._name, variable.name] = node
+        return variable
 
     def te(self, function: Callable[..., Any], *args: Any, name: str | None = None, **attrs: Any) -> Any:
         """Call a kernel given as a tensor expression: ``function(*te_tensors, **attrs)``."""
         hint = name or self.node.target._schema.name.split("::")[-1]  # type: ignore[union-attr]
-        return self.block.emit_te(function, *args, primfunc_name_hint=hint, **attrs)
+        return self.emit(self.block.call_te(function, *args, primfunc_name_hint=hint, **attrs))
 
     def match_cast(self, value: Any, val: Any = None) -> Any:
         """State the type of a value that Relax cannot infer, checked when it runs."""
@@ -205,6 +212,7 @@ class Builder:
 
         By default there is a code where something is checked.
         """
+        self._name = name
         with self.block.function(name, list(parameters), attrs=attrs, private=name != "main"):
             self._region = self.block.dataflow()
             self._region.__enter__()

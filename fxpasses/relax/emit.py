@@ -35,13 +35,20 @@ __all__ = ["lower", "outside", "returned_nodes", "size_parameters", "unsupported
 aten = torch.ops.aten
 
 
-def lower(program: Program, *, islands: Islands | None = None, checks: Checks | None = None) -> Any:
+def lower(
+    program: Program,
+    *,
+    islands: Islands | None = None,
+    checks: Checks | None = None,
+    origins: dict[tuple[str, str], fx.Node] | None = None,
+) -> Any:
     """Emit *program* as a `tvm.IRModule` with the function ``main``.
 
     The program must be canonical (see `fxpasses.canonicalize`). With *islands*,
     an operator without a lowering becomes a call into PyTorch where it can.
     With *checks*, ``main`` has one more result: 0, or the number of a run-time
-    check that failed.
+    check that failed. *origins* is given the node of each variable, by the names
+    of function and variable.
 
     Raises:
         UnsupportedOperatorError: lists every operator without a lowering, with
@@ -57,6 +64,8 @@ def lower(program: Program, *, islands: Islands | None = None, checks: Checks | 
         emission = Emission(dict(reasons), islands, checks, program.ranges)
         module = _emit(program, emission)
         if not emission.refused:
+            if origins is not None:
+                origins.update(emission.origins)
             return module
         # Rows refused calls by their arguments: group these with the others.
         reasons.update(emission.refused)
