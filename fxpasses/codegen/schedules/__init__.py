@@ -21,6 +21,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from fxpasses.codegen.schedules.depthwise import depthwise
 from fxpasses.codegen.schedules.elementwise import elementwise, outer, outermost
 from fxpasses.codegen.schedules.inline import inline
 from fxpasses.codegen.schedules.kernel import Kernel
@@ -30,10 +31,11 @@ from fxpasses.codegen.schedules.rows import rows
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["BLOCK_RULES", "schedule", "schedule_function"]
+__all__ = ["BLOCK_RULES", "PRODUCT_RULES", "schedule", "schedule_function"]
 
 log = logging.getLogger(__name__)
 
+PRODUCT_RULES = (depthwise, product)
 BLOCK_RULES = (reduction, elementwise, outer, outermost)
 
 
@@ -91,7 +93,7 @@ def _apply_rules(kernel: Kernel) -> None:
     done = set()
     for block in products:
         tail = tail_of(kernel, blocks, block)
-        if kernel.attempt(product, block, tail):
+        if any(kernel.attempt(rule, block, tail) for rule in PRODUCT_RULES):
             done |= {block.name, tail.name if tail is not None else ""}
     for block in blocks:
         if block.name not in done:

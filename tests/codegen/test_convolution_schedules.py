@@ -1,0 +1,86 @@
+"""Scheduled convolutions equal PyTorch's at odd sizes, borders, strides and dilations; their loops are as planned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import fxpasses as fxp
+from fxpasses.codegen.compile import optimise, to_canonical, to_program
+from fxpasses.codegen.pipeline import kernel_passes
+from fxpasses.codegen.target import host_target
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.emit import lower
+
+
+def check(model, x, *more, dynamic_shapes=None):
+    """Compile for *x*; compare with eager for it, and for *more* inputs."""
+    model = model.eval()
+    compiled = fxp.compile(model, (x,), dynamic_shapes=dynamic_shapes, strict=True)
+    for value in (x, *more):
+        with torch.no_grad():
+            want = model.double()(value.double())
+            model.float()
+        torch.testing.assert_close(compiled(value).double(), want, rtol=1e-4, atol=1e-4)
+
+
+def script(model, x) -> str:
+    """The scheduled kernels of a compiled model."""
+    program = optimise(to_canonical(to_program(model.eval(), (x,), None, None)), host_target())
+    with host_target():
+        return T.tvm.transform.Sequential(kernel_passes(host_target()))(lower(program)).script()
+
+
+def depthwise(channels, window, *, between=nn.ReLU6, **options):
+    """A depthwise convolution with what follows it in networks."""
+    conv = nn.Conv2d(channels, channels, window, groups=channels, **options)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels), between())
+
+
+@pytest.mark.parametrize(
+    ("channels", "window", "size", "options"),
+    [
+        (32, 3, (12, 12), {"padding": 1}),
+        (16, 3, (17, 19), {"padding": 1}),  # rows and columns of primes
+        (48, 3, (15, 113), {"stride": 2, "padding": 1}),
+        (24, 5, (9, 31), {"stride": (2, 1), "padding": 2}),
+        (33, 3, (8, 8), {"padding": 1}),  # no vector divides the channels
+        (17, 3, (8, 23), {"padding": (0, 1)}),
+        (96, 7, (7, 7), {"padding": 3}),
+        (64, 3, (11, 10), {"padding": 2, "dilation": 2}),
+        (16, (1, 5), (1, 40), {"padding": (0, 2)}),
+        (16, (5, 1), (40, 1), {"padding": (2, 0)}),
+        (32, 3, (1, 1), {"padding": 1}),
+        (32, 3, (20, 21), {}),  # no border
+        (16, 3, (150, 300), {"padding": 1}),  # several bands, the last one shorter
+        (16, 3, (5, 6), {"padding": 4}),  # windows that see nothing but border
+        (16, 4, (10, 10), {"padding": "same"}),
+    ],
+    ids=str,
+)
+def test_depthwise(channels, window, size, options):
+    check(depthwise(channels, window, **options), torch.randn(2, channels, *size))
+
+
+def test_depthwise_of_doubles():
+    conv = nn.Conv2d(24, 24, 3, padding=1, groups=24).double().eval()
+    x = torch.randn(1, 24, 9, 13, dtype=torch.float64)
+    torch.testing.assert_close(fxp.compile(conv, (x,), strict=True)(x), conv(x))
+
+
+@pytest.mark.parametrize("window", [3, 5])
+def test_depthwise_of_dynamic_images(window):
+    dims = {0: Dim("n", max=8), 2: Dim("h", min=8, max=512), 3: Dim("w", min=8, max=512)}
+    sizes = [(1, 8, 8), (3, 9, 40), (2, 30, 13), (1, 64, 64)]
+    x = torch.randn(2, 32, 16, 16)
+    more = [torch.randn(n, 32, h, w) for n, h, w in sizes]
+    check(depthwise(32, window, padding=window // 2), x, *more, dynamic_shapes=(dims,))
+
+
+def test_the_border_of_a_depthwise_convolution_stays_in_its_band():
+    text = script(depthwise(32, 3, padding=1), torch.randn(1, 32, 112, 112))
+    (kernel,) = (part for part in text.split("@T.prim_func")[1:] if "def fused_conv2d" in part)
+    assert kernel.count("T.parallel") == 1
+    assert kernel.index("T.parallel") < kernel.index('T.sblock("padded")')
