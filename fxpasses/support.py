@@ -90,6 +90,7 @@ OUTCOMES = {
     "exact": "equal to eager bit for bit",
     "close": "within the tolerance that the computation itself has",
     "island": "runs in PyTorch inside the compiled program",
+    "raises": "an error, where eager PyTorch raises one",
     "undefined": "uninitialised or random: dtype and shape agree",
     "refused": "a clear error before anything runs",
 }

@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxpasses.errors import FxpassesError
-from fxpasses.schema import draws_random
+from fxpasses.schema import bind, draws_random
 
 __all__ = ["Float64", "NoOracle", "RoundingNoise", "is_exact", "widened"]
 
@@ -66,7 +66,7 @@ _EXACT = frozenset(
 """Operators whose result holds values of their operands, or numbers that no
 implementation may round differently. ``round`` is here without ``decimals`` only."""
 
-_ORDERING = frozenset({"topk", "sort", "argsort", "kthvalue", "median"})
+_ORDERING = frozenset({"topk", "sort", "argsort", "kthvalue", "median", "mode"})
 """Operators that return positions and leave the order of equal values open."""
 
 
@@ -179,7 +179,12 @@ class RoundingNoise(TorchDispatchMode):
             return value.copy_(moved) if in_place else moved
         if not value.is_floating_point():
             return value
-        moved = value.double() * (1 + ulps * torch.finfo(value.dtype).eps * self._signs(value.shape))
+        wide = value.double()
+        # A sum: a factor next to 1 would itself be rounded, to 1, in double precision.
+        shift = wide.where(wide.isfinite(), 0) * (
+            ulps * torch.finfo(value.dtype).eps * self._signs(value.shape)
+        )
+        moved = wide + shift
         return value.copy_(moved) if in_place else moved.to(value.dtype)
 
     def _signs(self, shape: Any) -> torch.Tensor:
@@ -190,9 +195,18 @@ class RoundingNoise(TorchDispatchMode):
     def _order(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Let the order of equal values be any: the positions may change, the values may not."""
         exact = func(*args, **kwargs)
+        if func._schema.name == "aten::mode":
+            return exact[0], self._place_of_mode(func, *bind(func, args, kwargs)[0])
         if not isinstance(exact, tuple):
             return exact if func._schema.name.endswith("::median") else self._positions(func, args, kwargs)
         return (exact[0], self._positions(func, args, kwargs)[1])
+
+    def _place_of_mode(self, func: Any, operand: Any, dim: Any, keepdim: Any) -> Any:
+        """A place among those that hold the value: the first of another order."""
+        if not operand.dim():
+            return func(operand, dim, keepdim)[1]
+        order = torch.randperm(operand.shape[dim], generator=self.generator)
+        return order[func(operand.index_select(dim, order), dim, keepdim)[1]]
 
     def _positions(self, func: Any, args: Any, kwargs: Any) -> Any:
         key = args[0].double()

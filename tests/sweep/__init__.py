@@ -7,6 +7,11 @@ arguments, and the calls are then canonicalized, compiled and compared with
 eager by dtype, shape and value. Workers are processes of their own, so that a
 crash is an outcome; a run goes on where the last one stopped.
 
-``python -m tests.sweep report`` shows what was found, ``python -m tests.sweep
-write`` writes the support matrix into the package.
+``run --edges`` does the same with variants of these calls (NaN, infinities,
+integers out of range, strided and expanded tensors, nothing along a dim; see
+`tests.sweep.edges`), ``run --system tvm`` with TVM's own importer in the place of
+fxpasses.
+
+``python -m tests.sweep report`` shows what was found, side by side, ``python -m
+tests.sweep write`` writes the support matrix into the package.
 """

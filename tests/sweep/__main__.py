@@ -5,48 +5,62 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from tests.sweep.judge import Outcome
-from tests.sweep.pool import load, work
+from tests.sweep.judge import FAILURES, Outcome
+from tests.sweep.pool import Finished, Settings, load, work
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Operators against eager PyTorch.")
 
-State = Annotated[Path, typer.Option(help="The file that finished units are kept in.")]
-STATE = Path("build/sweep.jsonl")
+Edges = Annotated[bool, typer.Option(help="Variants of the calls at edges.")]
+System = Annotated[str, typer.Option(help="What answers: fxpasses, or tvm for TVM's own importer.")]
+Only = Annotated[str, typer.Option(help="Units that this regular expression is found in.")]
+
+BUILD = Path("build")
 MATRIX = Path("fxpasses/support.json")
-FAILURES = ("wrong", "error", "crash")
+SYSTEMS = ("fxpasses", "tvm")
+KINDS = ("exact", "close", "island", "undefined", "raises", "refused", "wrong", "error", "crash")
+
+
+def state_file(system: str, edges: bool) -> Path:
+    """The file that finished units are kept in."""
+    return BUILD / f"sweep-{system}{'-edges' if edges else ''}.jsonl"
 
 
 @app.command()
 def run(
     minutes: Annotated[float, typer.Option(help="How long to work, about.")] = 5.0,
     count: Annotated[int, typer.Option(help="Samples of each operator and dtype.")] = 5,
-    only: Annotated[str, typer.Option(help="Units that this regular expression is found in.")] = "",
+    only: Only = "",
+    edges: Edges = False,
+    system: System = "fxpasses",
     again: Annotated[bool, typer.Option(help="Work through finished units, too.")] = False,
     failed: Annotated[bool, typer.Option(help="Work through units with failures again.")] = False,
-    state: State = STATE,
+    refused: Annotated[bool, typer.Option(help="Work through units with refusals again.")] = False,
 ) -> None:
     """Work through the units that are not finished yet."""
     from tests.sweep.samples import units
 
+    state = state_file(system, edges)
     finished = load(state)
+    again_kinds = (FAILURES if failed else ()) + (("refused",) if refused else ())
     todo = [unit for unit in units() if re.search(only, unit)]
-    if failed:
-        todo = [unit for unit in todo if any(o.kind in FAILURES for o in finished.get(unit, []))]
+    if again_kinds:
+        todo = [u for u in todo if u in finished and any(o.kind in again_kinds for o in finished[u].outcomes)]
     elif not again:
         todo = [unit for unit in todo if unit not in finished]
     total: Counter[str] = Counter()
     done = 0
-    for _, outcomes in work(todo, state, count, 60 * minutes):
+    for _, found in work(todo, state, Settings(count, f"{system}_answers", edges), 60 * minutes):
         done += 1
-        total.update(outcome.kind for outcome in outcomes)
-        for outcome in outcomes:
-            if outcome.kind in FAILURES:
+        total.update(outcome.kind for outcome in found.outcomes)
+        for outcome in found.outcomes:
+            if outcome.kind in FAILURES and system == "fxpasses":
                 print(_line(outcome), flush=True)
     print(f"{done} of {len(todo)} units: {dict(total)}")
 
@@ -54,26 +68,43 @@ def run(
 @app.command()
 def report(
     kinds: Annotated[str, typer.Option(help="Comma-separated kinds to list.")] = "wrong,error,crash",
-    only: str = "",
+    only: Annotated[str, typer.Option(help="Operators that this regular expression is found in.")] = "",
+    edges: Edges = False,
+    system: System = "fxpasses",
     short: Annotated[bool, typer.Option(help="Count by operator and reason.")] = False,
-    state: State = STATE,
 ) -> None:
-    """Counts of all outcomes, and a list of those of some kinds."""
-    outcomes = [outcome for group in load(state).values() for outcome in group]
+    """A list of the outcomes of some kinds, and the counts of all, beside those of TVM's importer."""
+    outcomes = list(_outcomes(load(state_file(system, edges)).values()))
     listed = [o for o in outcomes if o.kind in kinds.split(",") and re.search(only, o.op)]
     if short:
         for (op, detail), number in Counter((o.op, o.detail[:150]) for o in listed).most_common():
             print(f"{number:5} {op}: {detail}")
     else:
         print("\n".join(map(_line, listed)))
-    print(f"{len(outcomes)} calls of {len({o.op for o in outcomes})} operators:")
-    print(dict(Counter(outcome.kind for outcome in outcomes).most_common()))
+    print(f"{'':24}{'units':>7}{'calls':>8}" + "".join(f"{kind:>11}" for kind in KINDS))
+    for at_edges in (False, True):
+        tables = {name: load(state_file(name, at_edges)) for name in SYSTEMS}
+        common = set.intersection(*map(set, tables.values()))
+        where = " at edges" if at_edges else ""
+        _counts(f"fxpasses{where}", tables["fxpasses"])
+        if common:
+            for name, table in tables.items():
+                _counts(f"- units of both, {name}", {unit: table[unit] for unit in common})
+
+
+def _counts(name: str, table: dict[str, Finished]) -> None:
+    counts = Counter(outcome.kind for outcome in _outcomes(table.values()))
+    print(f"{name:24}{len(table):7}{counts.total():8}" + "".join(f"{counts[kind]:11}" for kind in KINDS))
 
 
 @app.command()
-def write(state: State = STATE, to: Path = MATRIX) -> None:
+def write(to: Path = MATRIX) -> None:
     """Write the support matrix of the package; not as long as there is a failure."""
-    outcomes = [outcome for group in load(state).values() for outcome in group]
+    outcomes = [
+        outcome
+        for edges in (False, True)
+        for outcome in _outcomes(load(state_file("fxpasses", edges)).values())
+    ]
     failed = [outcome for outcome in outcomes if outcome.kind in FAILURES]
     if failed:
         print("\n".join(map(_line, failed)))
@@ -91,20 +122,35 @@ def write(state: State = STATE, to: Path = MATRIX) -> None:
         },
         "reasons": {op: sorted(reasons[op]) for op in sorted(reasons)},
     }
-    to.write_text(json.dumps(data, indent=1) + "\n")
+    to.write_text(_text(data))
     print(f"{len(outcomes)} calls of {len(calls)} overloads written to {to}")
+
+
+def _text(data: dict[str, dict[str, object]]) -> str:
+    """JSON with a line for each operator, so that the file is small and its changes can be read."""
+    parts = []
+    for key, value in data.items():
+        rows = value.items() if isinstance(value, dict) else ()
+        lines = ",\n".join(f"  {json.dumps(op)}: {json.dumps(row)}" for op, row in rows)
+        parts.append(f" {json.dumps(key)}: " + (f"{{\n{lines}\n }}" if rows else json.dumps(value)))
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _outcomes(finished: Iterable[Finished]) -> Iterable[Outcome]:
+    return (outcome for unit in finished for outcome in unit.outcomes)
 
 
 def _reason(detail: str) -> str:
     """The first line, without names of errors and of files."""
     line = detail.split("\n")[0]
-    while (shorter := re.sub(r"^(\w*Error: |pass '\w+' failed: )", "", line)) != line:
+    while (shorter := re.sub(r"^(\w*Error: |NotTraced: |pass '\w+' failed: )", "", line)) != line:
         line = shorter
     return line[:160]
 
 
 def _line(outcome: Outcome) -> str:
-    return f"{outcome.kind}: {outcome.call or outcome.op} [{outcome.dtype}]: {outcome.detail[:400]}"
+    edge = f" at edge {outcome.edge!r}" if outcome.edge else ""
+    return f"{outcome.kind}{edge}: {outcome.call or outcome.op} [{outcome.dtype}]: {outcome.detail[:400]}"
 
 
 if __name__ == "__main__":

@@ -2,87 +2,153 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from fxpasses.fingerprint import target_name
 from tests.sweep.judge import Outcome
+from tests.sweep.samples import operator_of
 
-__all__ = ["load", "work"]
+__all__ = ["Finished", "load", "work"]
 
-GROUP = 16
+GROUP = 32
 """Calls that are compiled together."""
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 """Seconds without a message after which a worker counts as hung."""
 
-UNITS_OF_A_WORKER = 60
+UNITS_OF_A_WORKER = 300
 CAPTURE = "capture of"
 
 
+@dataclass
+class Finished:
+    """What became of a unit: the outcomes of its calls, and why samples were left out."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
 def work(
-    units: Iterable[str], state: Path, count: int, seconds: float
-) -> Iterator[tuple[str, list[Outcome]]]:
-    """Work through *units* for about so many seconds; each finished one is appended to the file *state*."""
+    units: Iterable[str], state: Path, settings: Settings, seconds: float
+) -> Iterator[tuple[str, Finished]]:
+    """Work through *units* for about so many seconds; each finished one is appended to the file *state*.
+
+    The units of one operator that follow each other are worked through together.
+    """
     end = time.monotonic() + seconds
     worker: _Worker | None = None
-    for unit in units:
+    for _, group in itertools.groupby(units, operator_of):
+        batch = list(group)
         if time.monotonic() > end:
             break
         if worker is None or worker.done >= UNITS_OF_A_WORKER:
             if worker is not None:
                 worker.stop()
             worker = _Worker()
-        outcomes, worker = _finish(unit, count, worker)
+        finished, worker = _finish(batch, settings, worker)
         state.parent.mkdir(parents=True, exist_ok=True)
         with state.open("a") as file:
-            file.write(json.dumps({"unit": unit, "outcomes": [asdict(o) for o in outcomes]}) + "\n")
-        yield unit, outcomes
+            file.writelines(json.dumps({"unit": unit, **asdict(finished[unit])}) + "\n" for unit in batch)
+        yield from finished.items()
     if worker is not None:
         worker.stop()
 
 
-def load(state: Path) -> dict[str, list[Outcome]]:
+def load(state: Path) -> dict[str, Finished]:
     """The finished units of a state file; of a unit that is there twice, the later one."""
     if not state.exists():
         return {}
-    lines = [json.loads(line) for line in state.read_text().splitlines()]
-    return {line["unit"]: [Outcome(**outcome) for outcome in line["outcomes"]] for line in lines}
+    found = {}
+    for line in map(json.loads, state.read_text().splitlines()):
+        outcomes = [Outcome(**outcome) for outcome in line["outcomes"]]
+        found[line["unit"]] = Finished(outcomes, line.get("left_out", []))
+    return found
 
 
-def _finish(unit: str, count: int, worker: _Worker) -> tuple[list[Outcome], _Worker]:
-    """All outcomes of a unit: a group in which the worker dies is judged again, call by call."""
-    outcomes: list[Outcome] = []
-    start, size, ops = 0, GROUP, CAPTURE
+@dataclass(frozen=True)
+class Settings:
+    """How units are worked through.
+
+    Attributes:
+        count: samples of each unit.
+        system: the name in `tests.sweep.systems` of what answers the calls.
+        edges: whether variants at the edges are made of the calls.
+    """
+
+    count: int = 5
+    system: str = "fxpasses_answers"
+    edges: bool = False
+
+
+@dataclass(frozen=True)
+class _Task:
+    units: tuple[str, ...]
+    settings: Settings
+    start: int = 0
+    size: int = GROUP
+
+
+def _finish(units: Sequence[str], settings: Settings, worker: _Worker) -> tuple[dict[str, Finished], _Worker]:
+    """All outcomes of the units: a group in which the worker dies is judged again, call by call."""
+    finished = {unit: Finished() for unit in units}
+    start, size, unit, op = 0, GROUP, units[0], CAPTURE
     while True:
-        worker.send((unit, count, start, size))
+        worker.send(_Task(tuple(units), settings, start, size))
         try:
             while (message := worker.receive()) is not None:
                 kind, payload = message
                 if kind == "judging":
-                    start, ops = payload
+                    start, unit, op = payload
+                elif kind == "reached":
+                    unit, refused, left_out = payload
+                    if start == 0:
+                        finished[unit].outcomes += refused
+                        finished[unit].left_out = left_out
                 else:
-                    outcomes += [Outcome(**outcome) for outcome in payload]
-                    start += len(payload) if kind == "outcomes" else 0
-            worker.done += 1
-            return outcomes, worker
+                    for unit, outcome in payload:
+                        if outcome is None:
+                            finished[unit].left_out.append("a variant that eager does not accept")
+                        else:
+                            finished[unit].outcomes.append(outcome)
+                    start += len(payload)
+            worker.done += len(units)
+            return finished, worker
         except EOFError:
             detail = worker.stop()
             worker = _Worker()
-            if ops == CAPTURE:
-                outcomes.append(Outcome(f"{CAPTURE} {unit}", unit.split(" ")[1], "crash", detail))
-                return outcomes, worker
+            if op == CAPTURE:
+                if len(units) > 1:
+                    return _one_by_one(units, settings, worker)
+                finished[unit].outcomes.append(
+                    Outcome(f"{CAPTURE} {unit}", unit.split(" ")[1], "crash", detail)
+                )
+                return finished, worker
             if size == 1:
-                outcomes.append(Outcome(ops, unit.split(" ")[1], "crash", detail, f"call {start} of {unit}"))
+                crash = Outcome(
+                    op, unit.split(" ")[1], "crash", detail, f"call {start} of {' + '.join(units)}"
+                )
+                finished[unit].outcomes.append(crash)
                 start += 1
             size = 1
+
+
+def _one_by_one(
+    units: Sequence[str], settings: Settings, worker: _Worker
+) -> tuple[dict[str, Finished], _Worker]:
+    finished: dict[str, Finished] = {}
+    for unit in units:
+        found, worker = _finish([unit], settings, worker)
+        finished.update(found)
+    return finished, worker
 
 
 class _Worker:
@@ -121,6 +187,8 @@ def _main(connection: Connection) -> None:
 
     import torch
 
+    from tests.sweep import systems
+    from tests.sweep.edges import Variant, variants
     from tests.sweep.judge import judge
     from tests.sweep.samples import reach
 
@@ -129,18 +197,22 @@ def _main(connection: Connection) -> None:
     torch.set_num_threads(1)
     while True:
         try:
-            unit, count, start, size = connection.recv()
+            task = connection.recv()
         except EOFError:
             return
-        connection.send(("judging", (start, CAPTURE)))
-        reached = reach(unit, count)
-        if start == 0:
-            connection.send(("refused", [asdict(outcome) for outcome in _refusals(unit, reached.refused)]))
-        for first in range(start, len(reached.calls), size):
-            calls = reached.calls[first : first + size]
-            connection.send(("judging", (first, target_name(calls[0][0]))))
-            outcomes = [outcome for group in judge(calls) for outcome in group]
-            connection.send(("outcomes", [asdict(outcome) for outcome in outcomes]))
+        calls = []
+        for unit in task.units:
+            connection.send(("judging", (task.start, unit, CAPTURE)))
+            reached = reach(unit, task.settings.count)
+            found = variants(reached.calls) if task.settings.edges else map(Variant, reached.calls)
+            calls += [(unit, variant) for variant in found]
+            refused = list(_refusals(unit, reached.refused))
+            connection.send(("reached", (unit, refused, reached.left_out)))
+        for first in range(task.start, len(calls), task.size):
+            names, group = zip(*calls[first : first + task.size], strict=True)
+            connection.send(("judging", (first, names[0], target_name(group[0].call[0]))))
+            outcomes = judge(group, getattr(systems, task.settings.system))
+            connection.send(("outcomes", list(zip(names, outcomes, strict=True))))
         connection.send(None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ from fxpasses.program import Program
 from fxpasses.signature import dtype_name
 from fxpasses.testing.single import Call
 
-__all__ = ["DTYPES", "Reached", "reach", "units"]
+__all__ = ["DTYPES", "Reached", "made", "operator_of", "reach", "units"]
 
 DTYPES = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
@@ -31,10 +31,19 @@ LARGEST = 20_000
 
 @dataclass
 class Reached:
-    """The distinct operator calls of a unit's samples, and the samples that cannot be captured."""
+    """The distinct operator calls of a unit's samples.
 
-    calls: list[Call]
-    refused: list[str]
+    Attributes:
+        calls: the calls.
+        refused: why samples cannot be captured, one line each.
+        left_out: why samples say nothing: PyTorch cannot make them, raises an
+            error for them, or gives no tensor (``torch.equal`` gives a Python
+            bool, which decides how code goes on and is no part of a graph).
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 @cache
@@ -55,49 +64,74 @@ def units() -> list[str]:
     ]
 
 
+def operator_of(unit: str) -> str:
+    """The name in `op_db` of a unit's operator."""
+    return unit.split(" ")[0]
+
+
 def reach(unit: str, count: int) -> Reached:
     """What the samples of *unit* reach: at most *count* plain samples, and half as many of the edge cases."""
     name, dtype = unit.split(" ")
     info = _infos()[name]
     torch.manual_seed(0)
-    samples = list(_samples(info, getattr(torch, dtype), count))
-    refused: list[str] = []
+    reached = Reached()
+    samples = [
+        sample
+        for sample in _samples(info, getattr(torch, dtype), count, reached)
+        if _says_something(info.op, sample, reached)
+    ]
     calls: dict[Any, Call] = {}
-    for call in _record(info.op, samples, refused):
+    for call in _record(info.op, samples, reached):
         calls.setdefault(_key(call), call)
-    return Reached(list(calls.values()), refused)
+    reached.calls = list(calls.values())
+    return reached
 
 
 # -- samples ---------------------------------------------------------------------------
 
 
-def _samples(info: Any, dtype: torch.dtype, count: int) -> Iterator[Any]:
+def made(samples: Iterable[Any], lost: list[str]) -> Iterator[Any]:
+    """The samples up to the first that PyTorch itself cannot make; *lost* is told why."""
+    try:
+        yield from samples
+    except Exception as error:
+        lost.append(f"cannot be made: {type(error).__name__}: {error}")
+
+
+def _samples(info: Any, dtype: torch.dtype, count: int, reached: Reached) -> Iterator[Any]:
     """Samples spread evenly over those there are; every third one with tensors that are not contiguous."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain = info.sample_inputs("cpu", dtype, requires_grad=False)
-        edges = info.reference_inputs("cpu", dtype, requires_grad=False)
+        plain = made(info.sample_inputs("cpu", dtype, requires_grad=False), reached.left_out)
+        edges = made(info.reference_inputs("cpu", dtype, requires_grad=False), reached.left_out)
         for number, sample in enumerate([*_spread(plain, count), *_spread(edges, count // 2)]):
             yield sample.noncontiguous() if number % 3 == 2 else sample
 
 
-def _spread(samples: Iterable[Any], count: int) -> list[Any]:
-    found = [sample for sample in itertools.islice(_safely(samples), 400) if _is_fit(sample)]
+def _spread(samples: Iterator[Any], count: int) -> list[Any]:
+    found = [sample for sample in itertools.islice(samples, 400) if _is_fit(sample)]
     return found[:: max(1, -(-len(found) // max(1, count)))][:count]
-
-
-def _safely(samples: Iterable[Any]) -> Iterator[Any]:
-    """The samples up to the first that PyTorch itself cannot make."""
-    try:
-        yield from samples
-    except Exception:
-        return
 
 
 def _is_fit(sample: Any) -> bool:
     leaves = pytree.tree_leaves((sample.input, sample.args, sample.kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
     return all(tensor.layout == torch.strided and tensor.numel() <= LARGEST for tensor in tensors)
+
+
+def _says_something(op: Any, sample: Any, reached: Reached) -> bool:
+    """Whether eager PyTorch runs the sample and gives a tensor."""
+    module = _Samples(op, [sample])
+    try:
+        with torch.no_grad():
+            leaves = pytree.tree_leaves(module(*module.tensors))
+    except Exception as error:
+        reached.left_out.append(f"raises in eager: {type(error).__name__}: {error}")
+        return False
+    if not any(isinstance(leaf, torch.Tensor) for leaf in leaves):
+        reached.left_out.append("gives no tensor")
+        return False
+    return True
 
 
 # -- capture ---------------------------------------------------------------------------
@@ -127,35 +161,24 @@ class _Samples(torch.nn.Module):
 _TENSOR = "a tensor stands here"
 
 
-def _record(op: Any, samples: list[Any], refused: list[str]) -> list[Call]:
-    """The calls of all samples in one program; of each sample by itself where that fails.
-
-    A sample that PyTorch itself refuses is left out.
-    """
+def _record(op: Any, samples: list[Any], reached: Reached) -> list[Call]:
+    """The calls of all samples in one program; of halves of them where that fails."""
     if not samples:
         return []
     module = _Samples(op, samples)
     try:
-        program = capture(module, module.tensors)
+        # One that fails goes through all doors by itself.
+        program = capture(module, module.tensors, via=None if len(samples) == 1 else "export")
         recorder = _Recorder(program.graph_module)
         with torch.no_grad():
             recorder.run(*_operands(program, module.tensors))
         return recorder.calls
     except Exception as error:
         if len(samples) > 1:
-            return [call for sample in samples for call in _record(op, [sample], refused)]
-        if _runs(module):
-            refused.append(f"{type(error).__name__}: {error}")
+            half = len(samples) // 2
+            return _record(op, samples[:half], reached) + _record(op, samples[half:], reached)
+        reached.refused.append(f"{type(error).__name__}: {error}")
         return []
-
-
-def _runs(module: _Samples) -> bool:
-    try:
-        with torch.no_grad():
-            module(*module.tensors)
-    except Exception:
-        return False
-    return True
 
 
 def _operands(program: Program, tensors: tuple[torch.Tensor, ...]) -> Iterator[torch.Tensor]:

@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
 
 from fxpasses.support import OUTCOMES, matrix
-from tests.sweep import judge as judges
+from tests.sweep.edges import Variant, variants
 from tests.sweep.judge import judge
-from tests.sweep.samples import reach, units
+from tests.sweep.samples import operator_of, reach, units
+from tests.sweep.systems import Answer
 
 aten = torch.ops.aten
 
 SAMPLED = 12
+SAMPLED_AT_EDGES = 5
 COUNT = 2
 
 
 @pytest.mark.parametrize("number", range(SAMPLED))
 def test_samples_of_torch(number):
     """One operator in so many, in turn with another dtype each; `-rP` prints which."""
-    names = list(dict.fromkeys(unit.split(" ")[0] for unit in units()))
-    name = names[number * len(names) // SAMPLED]
-    dtypes = [unit.split(" ")[1] for unit in units() if unit.split(" ")[0] == name]
-    unit = f"{name} {dtypes[number % len(dtypes)]}"
-    print(unit)
+    unit = sampled(number, SAMPLED)
     reached = reach(unit, COUNT)
-    assert reached.calls or reached.refused
-    outcomes = [outcome for group in judge(reached.calls) for outcome in group]
-    failures = [outcome for outcome in outcomes if outcome.kind not in OUTCOMES]
-    assert not failures, "\n".join(map(str, failures))
+    assert reached.calls or reached.refused or reached.left_out
+    assert not failures(map(Variant, reached.calls))
+
+
+@pytest.mark.parametrize("number", range(SAMPLED_AT_EDGES))
+def test_edges(number):
+    """The same with variants of the calls."""
+    found = list(variants(reach(sampled(number, SAMPLED_AT_EDGES), COUNT).calls))
+    assert found
+    assert not failures(found)
+
+
+def sampled(number: int, total: int) -> str:
+    names = list(dict.fromkeys(map(operator_of, units())))
+    name = names[number * len(names) // total]
+    found = [unit for unit in units() if operator_of(unit) == name]
+    print(found[number % len(found)])
+    return found[number % len(found)]
+
+
+def failures(found: Iterable[Variant]) -> str:
+    outcomes = judge(list(found))
+    return "\n".join(str(o) for o in outcomes if o is not None and o.kind not in OUTCOMES)
 
 
 X = torch.linspace(-2, 2, 12).reshape(3, 4)
+EXP = (aten.exp.default, (X,), {})
 
 
 @pytest.mark.parametrize(
@@ -48,18 +68,40 @@ X = torch.linspace(-2, 2, 12).reshape(3, 4)
     ],
 )
 def test_the_judge(got, kind):
-    assert judges._compared((aten.exp.default, (X,), {}), got, None).kind == kind
+    assert judge([Variant(EXP)], lambda calls: [Answer([got])])[0].kind == kind
 
 
 def test_a_call_without_a_row_is_an_island_with_its_reason():
-    ((outcome,),) = judge([(aten.linalg_qr.default, (X,), {})])
+    (outcome,) = judge([Variant((aten.linalg_qr.default, (X,), {}))])
     assert (outcome.kind, outcome.detail) == ("island", "aten.linalg_qr.default: it has no lowering")
 
 
 def test_a_result_that_was_not_asked_for_does_not_end_the_process():
     """A tuple with nothing in it is a segmentation fault of TVM's."""
-    ((outcome,),) = judge([(aten._unique2.default, (torch.tensor(0.0), False), {})])
+    (outcome,) = judge([Variant((aten._unique2.default, (torch.tensor(0.0), False), {}))])
     assert outcome.kind in OUTCOMES
+
+
+def at(edge: str, *call: Any) -> str:
+    """The outcome of a call's variant, and what was asked for."""
+    (variant,) = [v for v in variants([(call[0], call[1:], {})]) if v.edge == edge]
+    (outcome,) = judge([variant])
+    return outcome.kind
+
+
+def test_what_eager_raises_has_to_be_raised():
+    indices = torch.tensor([0, 2])
+    assert at("far integers", aten.index_select.default, X, 0, indices) == "raises"
+    assert at("far dims", aten.sum.dim_IntList, X, [1]) == "raises"
+    assert at("far position", aten.select.int, X, 0, 1) == "raises"
+    answer = judge([Variant((aten.select.int, (X, 0, 5), {}), "", True)], lambda calls: [Answer([X[0]])])
+    assert answer[0].kind == "wrong"
+
+
+def test_values_at_edges_are_compared():
+    assert at("NaN", aten.relu.default, X) == "exact"
+    assert at("empty first dim", aten.relu.default, X) == "exact"
+    assert at("negative integers", aten.index.Tensor, X, [torch.tensor([0, 2])]) == "exact"
 
 
 def test_the_matrix_of_the_package():

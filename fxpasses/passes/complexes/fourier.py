@@ -25,9 +25,6 @@ aten = torch.ops.aten
 DIRECT = 256
 """Up to this length a transform is one product."""
 
-_ZERO = 1e-15
-"""Sines and cosines below it are those of quarter turns, which have to be 0: a mean has no imaginary part."""
-
 LARGEST_PRIME = 2048
 """The longest prime factor that is done directly."""
 
@@ -156,10 +153,19 @@ def _factor(size: int) -> int:
 
 
 def _unit(turns: torch.Tensor, size: int, forward: bool) -> torch.Tensor:
-    """``exp(-2 pi i turns / size)`` (or plus) in float64, as pairs."""
-    angle = (turns % size).double() * (2 * math.pi / size)
-    unit = torch.stack([angle.cos(), -angle.sin() if forward else angle.sin()], -1)
-    return torch.where(unit.abs() < _ZERO, 0.0, unit)
+    """``exp(-2 pi i turns / size)`` (or plus) in float64, as pairs.
+
+    Whole quarters of a circle are turned without rounding, so that cosine and
+    sine are asked for angles of an eighth at most, where they are right to the last place.
+    """
+    quarter = (4 * turns + size // 2).div(size, rounding_mode="floor")
+    angle = (4 * turns - quarter * size).double() * (math.pi / (2 * size))
+    cosine, sine = angle.cos(), angle.sin()
+    quarter = quarter % 4
+    swapped = quarter % 2 == 1
+    real = torch.where(swapped, sine, cosine) * torch.where((quarter == 1) | (quarter == 2), -1.0, 1.0)
+    imaginary = torch.where(swapped, cosine, sine) * torch.where(quarter >= 2, -1.0, 1.0)
+    return torch.stack([real, -imaginary if forward else imaginary], -1) + 0.0
 
 
 def _matrix(rows: int, columns: int, forward: bool, size: int | None = None) -> torch.Tensor:
