@@ -398,6 +398,29 @@ def profile(
     out.print(measured.headline, soft_wrap=True)
 
 
+# -- cache ----------------------------------------------------------------------------
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all entries.")] = False,
+) -> None:
+    """Show where compiled code is kept, and how much; --clear removes it."""
+    from fxpasses.codegen import cache as store
+
+    if clear:
+        out.print(f"{store.clear()} entries removed from {store.directory()}", markup=False, soft_wrap=True)
+        return
+    found = store.entries()
+    rows = [
+        ("folder", str(store.directory())),
+        ("entries", str(len(found))),
+        ("size", f"{byte_text(sum(size for _, size, _ in found))} of {byte_text(store.limit())}"),
+        ("state", "on" if store.is_on() else "off (FXPASSES_CACHE)"),
+    ]
+    out.print(console.plain_table("Compile cache", ["", ""], rows))
+
+
 # -- doctor ---------------------------------------------------------------------------
 
 

@@ -78,6 +78,10 @@ class IslandWarning(UserWarning):
     """A loaded program makes some of its calls in PyTorch."""
 
 
+class CacheWarning(UserWarning):
+    """An entry of the compile cache cannot be used."""
+
+
 def source_line(node: fx.Node) -> str | None:
     """The innermost user frame of *node*, as ``"file.py:12 in forward, code: ..."``.
 

@@ -8,6 +8,7 @@ import os
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["FXPASSES_CACHE"] = "0"  # each test builds what it tests
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest

@@ -20,8 +20,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
-import tempfile
 import uuid
 import warnings
 import zipfile
@@ -31,6 +29,7 @@ from typing import Any
 import torch
 
 from fxpasses.codegen.island import Islands
+from fxpasses.codegen.library import link, open_library
 from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
 from fxpasses.codegen.target import missing_features, target_features
@@ -65,7 +64,7 @@ def save(compiled: Compiled, path: str | os.PathLike[str]) -> None:
     members = {
         "signature.json": compiled.signature.to_json().encode(),
         "plan.json": json.dumps(plan).encode(),
-        "library.so": _library(compiled),
+        "library.so": link(compiled._executable),
         "weights.safetensors": save_tensors(stored),
     }
     manifest = {
@@ -123,10 +122,14 @@ def load(path: str | os.PathLike[str]) -> Compiled:
             IslandWarning,
             stacklevel=2,
         )
+    try:
+        library = open_library(members["library.so"])
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}; {_AGAIN}") from error
     return Compiled(
         signature,
         call,
-        _open_library(members["library.so"]),
+        library,
         own_tensors(tensors, (), call.state),
         target=T.tvm.target.Target(json.loads(manifest["target"])),
         islands=islands,
@@ -202,47 +205,3 @@ def _distinct(tensors: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor]
         names[name] = first.setdefault(id(tensor), name)
         stored[names[name]] = tensor
     return stored, names
-
-
-def _library(compiled: Compiled) -> bytes:
-    library = getattr(compiled._executable, "library_bytes", None)
-    if library is not None:
-        return library
-    if T.find_compiler() is None:
-        raise ArtifactError(
-            "saving links the code into a shared library, and no C compiler was found; install gcc or "
-            "clang, or name one in the environment variable CXX"
-        )
-    with tempfile.TemporaryDirectory(prefix="fxpasses-") as folder:
-        file = os.path.join(folder, "library.so")
-        try:
-            compiled._executable.export_library(file)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise ArtifactError(f"the C compiler could not link the program: {error}") from error
-        return Path(file).read_bytes()
-
-
-class _Library:
-    """A loaded shared library, and its bytes in case the program is saved again."""
-
-    def __init__(self, data: bytes, module: Any) -> None:
-        self.library_bytes = data
-        self.module = module
-
-    def jit(self) -> Any:
-        return self.module
-
-
-def _open_library(data: bytes) -> _Library:
-    # Loading maps the file into memory, after which it may go.
-    folder = tempfile.mkdtemp(prefix="fxpasses-")
-    try:
-        file = os.path.join(folder, "library.so")
-        Path(file).write_bytes(data)
-        try:
-            module = T.tvm.runtime.load_module(file)
-        except (RuntimeError, OSError, ValueError) as error:
-            raise ArtifactError(f"the library of the program cannot be loaded: {error}; {_AGAIN}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return _Library(data, module)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
 
+from fxpasses.codegen import cache
 from fxpasses.codegen.artifact import load as load
 from fxpasses.codegen.build import build
 from fxpasses.codegen.explain import explain as explain
 from fxpasses.codegen.island import Islands
+from fxpasses.codegen.library import can_link, link, open_library
 from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
 from fxpasses.codegen.target import resolve_target, vector_bytes
 from fxpasses.errors import CaptureError
 from fxpasses.passes.fold_constants import FoldConstants
 from fxpasses.program import Program
-from fxpasses.relax.checks import Checks
+from fxpasses.relax.checks import Check, Checks
 from fxpasses.relax.emit import lower
 
 __all__ = [
@@ -26,7 +29,8 @@ __all__ = [
     "compile_canonical",
     "explain",
     "load",
-    "lower_canonical",
+    "lower_optimised",
+    "optimise",
     "to_canonical",
     "to_program",
 ]
@@ -127,49 +131,70 @@ class Lowered:
     Attributes:
         program: in the form that *target* is given.
         module: what was emitted for it.
-        plan: of a call.
+        checks: what its last result tells of, where there are any.
         target: of TVM.
         islands: what runs in PyTorch; None where nothing may.
     """
 
     program: Program
     module: Any
-    plan: CallPlan
+    checks: tuple[Check, ...]
     target: Any
     islands: Islands | None
 
     def build(self, shared: Program | None = None) -> Compiled:
         """The callable; *shared* is the program whose tensors a user may change."""
-        program = self.program
-        tensors = own_tensors(program.tensors, (shared or program).tensors.values(), self.plan.state)
-        return Compiled(
-            program.signature,
-            self.plan,
-            build(self.module, self.target),
-            tensors,
-            target=self.target,
-            islands=self.islands,
-        )
+        code = build(self.module, self.target)
+        return _assemble(self.program, self.target, code, self.checks, self.islands, shared)
 
 
-def lower_canonical(
+def lower_optimised(
     program: Program,
     target: Any,
     *,
     strict: bool = False,
     origins: dict[tuple[str, str], fx.Node] | None = None,
 ) -> Lowered:
-    """Optimise and lower a canonical program; *origins* is as for `fxpasses.lower`."""
-    program = optimise(program, target)
+    """Lower a program that `optimise` made; *origins* is as for `fxpasses.lower`."""
     islands = None if strict else Islands()
     checks = Checks(program.inputs)
     module = lower(program, islands=islands, checks=checks, origins=origins)
-    return Lowered(program, module, CallPlan.of(program, checks.rows), target, islands)
+    return Lowered(program, module, tuple(checks.rows), target, islands)
 
 
 def compile_canonical(
     program: Program, target: Any = None, *, strict: bool = False, shared: Program | None = None
 ) -> Compiled:
-    """Compile a canonical program; *shared* is the program whose tensors a user may change."""
+    """Compile a canonical program, or take its code from the cache.
+
+    *shared* is the program whose tensors a user may change.
+    """
     target = resolve_target("llvm") if target is None else target
-    return lower_canonical(program, target, strict=strict).build(shared or program)
+    shared = shared or program
+    program = optimise(program, target)
+    if not (cache.is_on() and can_link()):
+        return lower_optimised(program, target, strict=strict).build(shared)
+    key = cache.key_of(program, target, strict=strict)
+    entry = cache.read(key)
+    if entry is not None:
+        return _assemble(program, target, entry.library, entry.checks, entry.islands, shared)
+    lowered = lower_optimised(program, target, strict=strict)
+    start = time.perf_counter()
+    code = build(lowered.module, target)
+    if time.perf_counter() - start >= cache.patience():
+        code = open_library(link(code))
+        cache.write(key, cache.Entry(code, lowered.checks, lowered.islands))
+    return _assemble(program, target, code, lowered.checks, lowered.islands, shared)
+
+
+def _assemble(
+    program: Program,
+    target: Any,
+    code: Any,
+    checks: tuple[Check, ...],
+    islands: Islands | None,
+    shared: Program | None,
+) -> Compiled:
+    plan = CallPlan.of(program, checks)
+    tensors = own_tensors(program.tensors, (shared or program).tensors.values(), plan.state)
+    return Compiled(program.signature, plan, code, tensors, target=target, islands=islands)

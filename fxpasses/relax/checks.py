@@ -111,6 +111,11 @@ def condition_of(node: fx.Node) -> Any:
 INDEXED_BY_NUMBER = (aten.select.int, aten.select_scatter.default)
 
 
+def reports(node: fx.Node) -> bool:
+    """Whether an error of the compiled program may name the line of *node*, apart from those of sizes."""
+    return node.target in INDEXED_BY_NUMBER or next(checks_of(node), None) is not None
+
+
 def checks_of(node: fx.Node) -> Iterator[Demand]:
     """What the call *node* demands of the values of its operands."""
     if node.op != "call_function" or node.target not in _DEMANDS:
