@@ -28,6 +28,13 @@ __all__ = ["Signature", "Value", "dtype_name", "evaluate_symbol", "size_text"]
 
 Dim = int | str
 
+# Arguments that no pytree opens.
+_LEAVES = frozenset({torch.Tensor, torch.nn.Parameter, int, float, bool})
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    return tensor.is_cpu and tensor.layout == torch.strided
+
 
 def dtype_name(dtype: torch.dtype) -> str:
     """``torch.float32`` to ``"float32"``."""
@@ -53,6 +60,13 @@ class Value:
     @property
     def is_tensor(self) -> bool:
         return self.dtype is not None
+
+    @cached_property
+    def fixed(self) -> tuple[torch.dtype, tuple[int, ...]] | None:
+        """Dtype and shape of a tensor without symbolic dims, None for anything else."""
+        if self.dtype is None or not all(isinstance(dim, int) for dim in self.shape or ()):
+            return None
+        return getattr(torch, self.dtype), tuple(self.shape or ())  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         if self.is_tensor:
@@ -104,6 +118,14 @@ class Signature:
         Raises:
             InputError: missing, unexpected or differently nested arguments.
         """
+        plain = self._plain_inputs
+        if plain is not None and len(args) == plain[0] and len(kwargs) == len(plain[1]):
+            try:
+                leaves = [*args, *(kwargs[name] for name in plain[1])]
+            except KeyError:
+                leaves = []
+            if leaves and all(type(leaf) in _LEAVES for leaf in leaves):
+                return leaves
         args_spec, kwargs_spec = self.in_spec.children()
         names = list(kwargs_spec.context)
         if set(kwargs) != set(names):
@@ -136,6 +158,8 @@ class Signature:
         """
         symbols: dict[str, int] = {}
         for value, leaf in zip(self.inputs, leaves, strict=True):
+            if type(leaf) is torch.Tensor and (leaf.dtype, leaf.shape) == value.fixed and _is_dense(leaf):
+                continue
             if value.is_tensor:
                 self._check_tensor(value, leaf, symbols)
             elif value.symbol is not None:
@@ -224,8 +248,28 @@ class Signature:
             if isinstance(dim, str) and not dim.isidentifier()
         ]
 
+    @cached_property
+    def _plain_inputs(self) -> tuple[int, tuple[str, ...]] | None:
+        """How many positional arguments there are, and the names of the others, where none is a container."""
+        args_spec, kwargs_spec = self.in_spec.children()
+        if not all(child.is_leaf() for spec in (args_spec, kwargs_spec) for child in spec.children()):
+            return None
+        return args_spec.num_children, tuple(kwargs_spec.context)
+
+    @cached_property
+    def _plain_output(self) -> type | None:
+        """The type of the result where it is one leaf (`object`), or a tuple or list of leaves."""
+        spec = self.out_spec
+        if spec.is_leaf():
+            return object
+        flat = spec.type in (tuple, list) and all(child.is_leaf() for child in spec.children())
+        return spec.type if flat else None
+
     def unflatten(self, leaves: Sequence[Any]) -> Any:
         """The flat user outputs in the model's own structure."""
+        plain = self._plain_output
+        if plain is not None:
+            return leaves[0] if plain is object else plain(leaves)
         return pytree.tree_unflatten(list(leaves), self.out_spec)
 
     def describe(self) -> str:

@@ -28,6 +28,8 @@ __all__ = ["ALIGNMENT", "Compiled", "own_tensors", "prepare", "use_threads"]
 ALIGNMENT = 64
 """The generated code reads whole vectors, so it needs tensors that start at such an address."""
 
+_COMPLEX = ("complex32", "complex64", "complex128")
+
 _threads = threading.local()
 
 
@@ -120,7 +122,7 @@ class Compiled:
             outputs = [
                 _number(expected, symbols)
                 if source.kind == "value"
-                else restored(self._value(source, leaves, values), str(expected.dtype).startswith("complex"))
+                else restored(self._value(source, leaves, values), expected.dtype in _COMPLEX)
                 for source, expected in zip(plan.outputs, self.signature.outputs, strict=True)
             ]
             if plan.writes:

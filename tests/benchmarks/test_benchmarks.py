@@ -11,7 +11,7 @@ import fxpasses as fxp
 from fxpasses.benchmark import Benchmark, Timing, geometric_mean
 from fxpasses.benchmark.models import build
 from fxpasses.errors import FxpassesError
-from tests.benchmarks import frontend, scaling
+from tests.benchmarks import frontend, overhead, scaling
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,12 @@ def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for step in ("capture", "decompose_to_core_aten", "all passes", "verify", "lower"):
         assert step in printed
+
+
+def test_overhead(capsys: pytest.CaptureFixture[str]) -> None:
+    overhead.main(["--calls", "2", "--rounds", "1"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in overhead.CASES)
 
 
 # -- fxp.bench -------------------------------------------------------------------------
