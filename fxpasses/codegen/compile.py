@@ -113,9 +113,9 @@ def freeze(program: Program) -> Program:
 
 def optimise(program: Program, target: Any) -> Program:
     """*program* with its weights final, and the layouts that suit *target*."""
-    from fxpasses.passes import ChannelsLast, eliminate_common_subexpressions
+    from fxpasses.passes import ChannelsLast, eliminate_common_subexpressions, winograd
 
-    program = ChannelsLast(vector_bytes(target))(freeze(program))
+    program = winograd(ChannelsLast(vector_bytes(target))(freeze(program)))
     return freeze(eliminate_common_subexpressions(program))
 
 

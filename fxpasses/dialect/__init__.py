@@ -8,5 +8,12 @@ module of this package registers its operators.
 from __future__ import annotations
 
 from fxpasses.dialect.channels_last import conv2d_channels_last, max_pool2d_channels_last
+from fxpasses.dialect.winograd import bmm_packed, winograd_input, winograd_output
 
-__all__ = ["conv2d_channels_last", "max_pool2d_channels_last"]
+__all__ = [
+    "bmm_packed",
+    "conv2d_channels_last",
+    "max_pool2d_channels_last",
+    "winograd_input",
+    "winograd_output",
+]

@@ -24,6 +24,7 @@ from fxpasses.passes.order_nodes import order_nodes
 from fxpasses.passes.propagate_shapes import propagate_shapes
 from fxpasses.passes.remove_assertions import remove_assertions
 from fxpasses.passes.remove_noops import remove_noops
+from fxpasses.passes.winograd import Winograd, winograd
 from fxpasses.pipeline import Pass, Pipeline, pass_name
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ChannelsLast",
     "CheckInference",
     "FoldConstants",
+    "Winograd",
     "canonicalize",
     "channels_last",
     "check_inference",
@@ -50,6 +52,7 @@ __all__ = [
     "propagate_shapes",
     "remove_assertions",
     "remove_noops",
+    "winograd",
 ]
 
 canonicalize = Pipeline(
@@ -77,6 +80,6 @@ canonicalize = Pipeline(
 """The default pipeline: any captured program to the canonical form."""
 
 CATALOGUE: dict[str, Pass] = {
-    pass_name(pass_): pass_ for pass_ in (*canonicalize, propagate_shapes, channels_last)
+    pass_name(pass_): pass_ for pass_ in (*canonicalize, propagate_shapes, channels_last, winograd)
 }
 """Every pass by name."""

@@ -12,7 +12,9 @@ import torch
 from fxpasses.relax import tvm_api as T
 
 __all__ = [
+    "CELL",
     "accumulator",
+    "cells",
     "const",
     "convert",
     "grid",
@@ -28,6 +30,9 @@ __all__ = [
     "used",
     "when",
 ]
+
+CELL = "fxpasses.cell"
+"""The annotation of a block made by `cells`."""
 
 _HALF = ("float16", "bfloat16")
 
@@ -147,6 +152,22 @@ def loops(
         out_buffers=buffers,
         name=name,
     )
+
+
+def cells(shape: Sequence[Any], element: Callable[..., Any], sizes: Sequence[int | None], name: str) -> Any:
+    """A tensor expression whose elements are made so many together along each axis.
+
+    Its *element* may depend on the place in a cell; the schedule writes a cell
+    out, so that what its elements have in common is computed once.
+
+    Args:
+        shape: of the result.
+        element: as for ``te.compute``.
+        sizes: of a cell; None for a vector, along the last axis.
+        name: what the kernel is called in the IR.
+    """
+    attrs = {CELL: [0 if size is None else size for size in sizes]}
+    return T.te.compute(tuple(shape), element, name=name, attrs=attrs)
 
 
 @contextmanager

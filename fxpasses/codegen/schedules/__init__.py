@@ -7,7 +7,7 @@ scheduled by the first rule that fits:
 
 =================  ===================================================================
 kernel of blocks   `rows`: a softmax or a norm, all blocks of a row in one loop
-each product       `product`: a matmul or a convolution, with what follows it
+each product       the first of `TILE_RULES` that fits, with what follows it
 each other block   the first of `BLOCK_RULES` that fits
 =================  ===================================================================
 
@@ -21,6 +21,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from fxpasses.codegen.schedules.cells import cells
 from fxpasses.codegen.schedules.depthwise import depthwise
 from fxpasses.codegen.schedules.elementwise import elementwise, outer, outermost
 from fxpasses.codegen.schedules.inline import inline
@@ -31,11 +32,11 @@ from fxpasses.codegen.schedules.rows import rows
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["BLOCK_RULES", "PRODUCT_RULES", "schedule", "schedule_function"]
+__all__ = ["BLOCK_RULES", "TILE_RULES", "schedule", "schedule_function"]
 
 log = logging.getLogger(__name__)
 
-PRODUCT_RULES = (depthwise, product)
+TILE_RULES = (cells, depthwise, product)
 BLOCK_RULES = (reduction, elementwise, outer, outermost)
 
 
@@ -87,13 +88,13 @@ def _apply_rules(kernel: Kernel) -> None:
     blocks = kernel.blocks()
     if any(0 in block.extents for block in blocks):
         return
-    products = [block for block in blocks if block.factors]
+    products = [block for block in blocks if block.factors or block.cell]
     if len(blocks) > 1 and not products and kernel.attempt(rows, blocks):
         return
     done = set()
     for block in products:
         tail = tail_of(kernel, blocks, block)
-        if any(kernel.attempt(rule, block, tail) for rule in PRODUCT_RULES):
+        if any(kernel.attempt(rule, block, tail) for rule in TILE_RULES):
             done |= {block.name, tail.name if tail is not None else ""}
     for block in blocks:
         if block.name not in done:

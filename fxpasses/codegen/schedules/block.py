@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fxpasses.codegen.schedules.expressions import int_value, op_name, returning_none
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
+from fxpasses.relax.kernel import CELL
 
 if TYPE_CHECKING:
     from fxpasses.codegen.schedules.kernel import Kernel
@@ -113,6 +114,12 @@ class Block:
             return None
         sides = tuple(s.value if isinstance(s, T.tirx.Cast) else s for s in (term.a, term.b))
         return sides if all(isinstance(s, T.ir.TensorLoad) for s in sides) else None  # type: ignore[return-value]
+
+    @cached_property
+    def cell(self) -> list[int] | None:
+        """How many elements are made together along each axis (0 for a vector), where the block says so."""
+        sizes = self.stmt.annotations.get(CELL)
+        return None if sizes is None else [int(size) for size in sizes]
 
     @cached_property
     def is_costly(self) -> bool:

@@ -15,7 +15,7 @@ def inline(kernel: Kernel) -> None:
     """Inline what is worth it."""
     for block in kernel.blocks():
         readers = [kernel.block(rv) for rv in kernel.sch.get_consumers(block.rv)]
-        if readers and block.is_elementwise and _worth_inlining(block, readers):
+        if readers and block.is_elementwise and block.cell is None and _worth_inlining(block, readers):
             try:
                 kernel.sch.compute_inline(block.rv)
             except T.ScheduleError:
@@ -23,8 +23,8 @@ def inline(kernel: Kernel) -> None:
 
 
 def _worth_inlining(block: Block, readers: list[Block]) -> bool:
-    if any(reader.store is None or reader.factors for reader in readers):
-        return False  # a product reads each element many times, and wants plain loads
+    if any(reader.store is None or reader.factors or reader.cell for reader in readers):
+        return False  # it reads each element many times, and wants plain loads
     loads = [(reader, load) for reader in readers for load in reader.loads_of(block)]
     if len(loads) > 4:
         return False

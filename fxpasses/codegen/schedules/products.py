@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.elementwise import elementwise
-from fxpasses.codegen.schedules.expressions import elements, same
+from fxpasses.codegen.schedules.expressions import elements, int_value, same
 from fxpasses.codegen.schedules.kernel import Kernel, NoFit
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
@@ -159,6 +159,12 @@ def _is_trivial(load: Any) -> bool:
     return all(isinstance(index, T.tirx.Var | T.tirx.IntImm) for index in load.indices)
 
 
+def _panel(load: Any) -> int | None:
+    """How many columns of a packed right operand lie side by side; None if it is not packed."""
+    last = load.indices[-1]
+    return int_value(last.b) if isinstance(last, T.tirx.FloorMod) else None
+
+
 class _Tile(NamedTuple):
     """What is kept in registers: *rows* along the axis *m* by *vectors* of *width* elements."""
 
@@ -173,6 +179,7 @@ def _tile(cpu: CpuInfo, block: Block, axes: _Axes, can_pad: bool) -> _Tile:
     assert block.store is not None
     n = axes.columns
     lanes = cpu.lanes(block.store.buffer.dtype)
+    panel = _panel(axes.right)
     best: tuple[float, float, _Tile] | None = None
     for width in _widths(block.extents[n], lanes, can_pad):
         for vectors, m, rows in itertools.product(range(4, 0, -1), [*axes.rows, None], range(14, 0, -1)):
@@ -182,6 +189,8 @@ def _tile(cpu: CpuInfo, block: Block, axes: _Axes, can_pad: bool) -> _Tile:
             # and LLVM keeps all sums in memory.
             if sums + registers + 1 >= cpu.registers or (m is None and rows > 1):
                 continue
+            if panel is not None and vectors * width > panel > lanes:
+                continue  # what a step reads would lie in several places
             useful = _useful(block.extents[n], vectors * width, can_pad)
             useful *= 1.0 if m is None else _useful(block.extents[m], rows, can_pad)
             # A sum takes the time of 8 others to come back; a step loads a vector of each row and column.

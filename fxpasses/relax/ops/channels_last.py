@@ -23,7 +23,7 @@ def conv2d(b: Any, input: Any, weight: Any, stride: Any, padding: Any, dilation:
         if any(is_static(size, 0) for size in x.shape):
             return T.te.compute(tuple(shape), lambda *_: const(0, dtype), name="conv")
         _, *window, inputs, width = packed.shape
-        padded = _bordered(x, padding, const(0, dtype))
+        padded = bordered(x, padding, const(0, dtype))
         outputs = tirx.floordiv(shape[3], groups)
         down, across = (T.te.reduce_axis((0, size), name="k") for size in window)
         inner = None if is_static(inputs, 1) else T.te.reduce_axis((0, inputs), name="i")
@@ -60,7 +60,7 @@ def max_pool2d(
             x.shape[1:3], shape[1:3], kernel_size, stride, padding, dilation, strict=True
         ):
             border += [p, b.analyzer.simplify((result - 1) * s + (k - 1) * d + 1 - size - p)]
-        padded = _bordered(x, border, lowest(dtype))
+        padded = bordered(x, border, lowest(dtype))
         down, across = (te.reduce_axis((0, size), name="k") for size in kernel_size)
 
         def element(n: Any, i: Any, j: Any, c: Any) -> Any:
@@ -72,7 +72,7 @@ def max_pool2d(
     return b.te(kernel, input, b.shape(b.val))
 
 
-def _bordered(x: Any, border: Sequence[Any], value: Any) -> Any:
+def bordered(x: Any, border: Sequence[Any], value: Any) -> Any:
     """*x* with *value* around it: so many rows before and after it, so many columns."""
     if all(isinstance(size, int) and size == 0 for size in border):
         return x
