@@ -135,6 +135,7 @@ class Editor:
 
         *value* is a node, or a tuple with one node for each result of a node
         with several results; None, or a shorter tuple, where nobody uses one.
+        The value of a size is a number.
 
         Raises:
             FxpassesError: dtype or shape differ.
@@ -150,6 +151,13 @@ class Editor:
                     self.erase(user)
                 else:
                     self.replace(user, result)
+            self.erase(node)
+            return
+        if isinstance(value, int) and not isinstance(node.meta.get("val"), torch.Tensor):
+            for user in list(node.users):
+                user.args, user.kwargs = fx.map_arg(
+                    (user.args, user.kwargs), lambda arg: value if arg is node else arg
+                )
             self.erase(node)
             return
         if not isinstance(value, fx.Node):
@@ -433,6 +441,7 @@ def copy_graph_module(module: fx.GraphModule) -> tuple[fx.GraphModule, dict[fx.N
 
 def fake_value(fake_mode: Any, node: fx.Node) -> Any:
     """Run a call on the fake values of its arguments."""
+    from torch._dispatch.python import enable_python_dispatcher
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     def value(arg: Any) -> Any:
@@ -449,6 +458,10 @@ def fake_value(fake_mode: Any, node: fx.Node) -> Any:
             stack.enter_context(shape_env.suppress_guards())
             # Symbols of data-dependent sizes wait for nobody to bind them.
             stack.enter_context(shape_env.ignore_fresh_unbacked_symbols())
+        if any(
+            isinstance(x, torch.Tensor) and x._has_symbolic_sizes_strides for x in pytree.tree_leaves(args)
+        ):
+            stack.enter_context(enable_python_dispatcher())  # some kernels in C++ would fix the sizes
         if node.target in RECURRENT_LAYERS:
             stack.enter_context(one_step_shapes())
         return node.target(*args, **kwargs)  # type: ignore[operator]

@@ -24,7 +24,7 @@ from fxpasses.codegen.callbacks import ISLAND, enter
 from fxpasses.codegen.steps import Recorder, Step, run_steps
 from fxpasses.relax import tvm_api as T
 from fxpasses.schema import SYMBOLIC_BUILTINS, is_functional
-from fxpasses.signature import dtype_name, size_text
+from fxpasses.signature import size_text
 
 __all__ = ["Island", "Islands"]
 
@@ -103,7 +103,7 @@ class Islands:
         self.reasons.update((node, reasons[node]) for node in nodes if node in reasons)
         _register()
         vals = [_handed_back(recorder.vals[where]) for _, where in wanted]
-        types = [T.TensorType(dtype=dtype_name(val.dtype), ndim=val.dim()) for val in vals]
+        types = [_type_without_sizes(b, val) for val in vals]
         call = b.emit(
             relax.op.call_pure_packed(
                 ISLAND,
@@ -196,6 +196,11 @@ _KINDS = {torch.SymFloat: torch.float64, torch.SymBool: torch.bool}
 def _handed_back(val: Any) -> torch.Tensor:
     """What a result is on its way back: numbers are tensors without dims."""
     return val if isinstance(val, torch.Tensor) else torch.empty((), dtype=_KINDS[type(val)], device="meta")
+
+
+def _type_without_sizes(b: Any, val: torch.Tensor) -> Any:
+    whole = b.type(val)
+    return T.TensorType(dtype=whole.dtype, ndim=whole.ndim)
 
 
 def _as_tensor(value: Any) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.schedules import schedule
 from fxpasses.codegen.schedules.empty import init_first
 from fxpasses.codegen.vector_math import vector_math
@@ -89,8 +90,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 s_tir.LowerOpaqueBlock(),
                 tirx.FlattenBuffer(),
                 tirx.BF16ComputeLegalize(),
-                s_tir.LoopPartition(),
-                _same_width(),
+                partition_loops(),
                 *([vector_math()] if vectors else []),
                 tirx.VectorizeLoop(True),
                 tirx.StorageRewrite(),
@@ -114,24 +114,6 @@ def tir_pipeline(*, vectors: bool = True) -> str:
 
     T.register_tir_pipeline(name, passes)
     return name
-
-
-def _same_width() -> Any:
-    """A pass that gives both sides of each sum one type.
-
-    `LoopPartition` (TVM 0.27) adds an int32 zero to the int64 index of a loop
-    of one step, and later passes refuse such a sum.
-    """
-
-    def widen(add: Any) -> Any:
-        if add.a.ty.dtype == add.b.ty.dtype:
-            return add
-        return T.tirx.Add(*(side.astype("int64") for side in (add.a, add.b)))
-
-    def run(function: Any, _mod: Any, _context: Any) -> Any:
-        return T.tvm_ffi.structural_map(function, [(T.tirx.Add, widen)])
-
-    return T.tirx.transform.prim_func_pass(run, opt_level=0, name="fxpasses.same_width")
 
 
 def lower_kernel(function: Any, target: Any) -> Any:

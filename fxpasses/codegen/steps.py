@@ -4,6 +4,7 @@ An argument is JSON data. A dict with one key stands for what JSON has not:
 
 ==================  ==========================================================
 ``tensor``          a tensor handed over, by position
+``complex``         a tensor of complex numbers, handed over as pairs of their parts
 ``number``          the value of a tensor handed over
 ``size``            a size handed over, by position
 ``result``          a result of an earlier step: ``[step, position]``
@@ -77,6 +78,7 @@ class Recorder:
         self.tensor_nodes: list[fx.Node] = list(inputs)
         self.sizes: list[Any] = []
         self.vals: dict[Where, Any] = {}
+        self._inputs = frozenset(inputs)
         self._outer = outer
         self._reasons = reasons
         self._where: dict[fx.Node, Where] = {}
@@ -149,18 +151,23 @@ class Recorder:
         if body is not None:
             return {"body": _body(body)}
         val = arg.meta["val"]
-        if arg in self.tensor_nodes and not is_read(val):
+        if arg in self._inputs and not is_read(val):
             return {"tensor": self.tensor_nodes.index(arg)}
         if isinstance(val, torch.Tensor) or is_read(val):
             if arg not in self.tensor_nodes:
                 self.tensor_nodes.append(arg)
                 self.tensors.append(self._outer(arg))
-            kind = "tensor" if isinstance(val, torch.Tensor) else "number"
-            return {kind: self.tensor_nodes.index(arg)}
+            return {_kind(val): self.tensor_nodes.index(arg)}
         if isinstance(val, torch.SymInt):
             self.sizes.append(self._outer(arg))
             return {"size": len(self.sizes) - 1}
         return self._encode(val, node)
+
+
+def _kind(val: Any) -> str:
+    if not isinstance(val, torch.Tensor):
+        return "number"
+    return "complex" if val.is_complex() else "tensor"
 
 
 def _body(module: fx.GraphModule) -> dict[str, Any]:
@@ -255,6 +262,7 @@ def _tuple(items: list[Any]) -> _Read:
 
 _READERS: dict[str, Callable[[Any], _Read]] = {
     "tensor": lambda i: lambda frame: frame.tensors[i],
+    "complex": lambda i: lambda frame: torch.view_as_complex(frame.tensors[i]),
     "number": lambda i: lambda frame: frame.tensors[i].item(),
     "size": lambda i: lambda frame: frame.sizes[i],
     "result": lambda where: lambda frame: frame.done[where[0]][where[1]],

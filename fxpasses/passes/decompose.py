@@ -58,7 +58,7 @@ def decompose_to_core_aten(program: Program) -> Program:
 
 def has_decomposition(op: OpOverload) -> bool:
     """Whether a row of ours or of torch's, or its own composite kernel, spells *op* out."""
-    return op in decompositions() or any(op in table for table in _tables()) or op._can_decompose()
+    return op in decompositions() or any(op in table for table in _tables_for(op)) or op._can_decompose()
 
 
 def _in_order(nodes: Iterable[fx.Node]) -> list[fx.Node]:
@@ -109,9 +109,8 @@ def _tables() -> tuple[dict[OpOverload, Any], ...]:
 
 def _tables_for(op: OpOverload) -> tuple[dict[OpOverload, Any], ...]:
     """The tables to trace a call of *op* with."""
-    if op.namespace not in COMPOSED_NAMESPACES:
-        return _tables()
-    return tuple({**table, op: composed_kernel(op)} for table in _tables())
+    kernel = composed_kernel(op)
+    return _tables() if kernel is None else tuple({**table, op: kernel} for table in _tables())
 
 
 def _by_trace(

@@ -363,7 +363,8 @@ class Builder:
                 raise UnsupportedOperatorError(self.where(str(error))) from error
             # Emitted by itself now; `lower` starts again with this node among those outside.
             self.emission.refused[node] = str(error)
-            islands.emit(self, [node], self.emission.refused)
+            picked = [user for user in node.users if user.target is operator.getitem]
+            islands.emit(self, [node, *picked], self.emission.refused)
             return self.env[node]
         except FxpassesError:
             raise

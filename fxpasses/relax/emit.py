@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx
 from torch._ops import HigherOrderOperator
+from torch.utils import _pytree as pytree
 
 from fxpasses.errors import UnsupportedOperatorError, source_line
 from fxpasses.fingerprint import target_name
@@ -26,6 +27,7 @@ from fxpasses.relax.checks import Checks
 from fxpasses.relax.control import compiled_bodies, control_refusal, declare
 from fxpasses.relax.table import lowerings
 from fxpasses.schema import SYMBOLIC_BUILTINS, is_complex, is_read, is_unbound
+from fxpasses.signature import dtype_name
 
 if TYPE_CHECKING:
     from fxpasses.codegen.island import Islands
@@ -131,6 +133,9 @@ def _reason(node: fx.Node, table: Any) -> str | None:
         return "it takes a number that is read from a tensor"
     if _computes_complex(node):
         return "it computes with complex numbers"
+    foreign = _foreign_dtype(node)
+    if foreign is not None:
+        return f"no kernel computes with {dtype_name(foreign)}"
     return None if node.target in table or node.target in SYMBOLIC_BUILTINS else "it has no lowering"
 
 
@@ -141,6 +146,29 @@ def _computes_complex(node: fx.Node) -> bool:
     if node.target is aten.view_as_complex.default and all(user.op == "output" for user in node.users):
         return False
     return is_complex(node) or any(map(is_complex, node.all_input_nodes))
+
+
+_DTYPES = frozenset(
+    {
+        torch.bool,
+        torch.uint8,
+        torch.int8,
+        torch.int16,
+        torch.int32,
+        torch.int64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float64,
+    }
+)
+
+
+def _foreign_dtype(node: fx.Node) -> torch.dtype | None:
+    """A dtype of an operand or result that kernels are not written for; complex ones become pairs before."""
+    vals = pytree.tree_leaves([n.meta.get("val") for n in (node, *node.all_input_nodes)])
+    dtypes = [val.dtype for val in vals if isinstance(val, torch.Tensor) and not val.is_complex()]
+    return next((dtype for dtype in dtypes if dtype not in _DTYPES), None)
 
 
 def _is_read(node: fx.Node) -> bool:

@@ -13,6 +13,7 @@ from fxpasses.relax import tvm_api as T
 
 __all__ = [
     "CELL",
+    "LONG_SUM",
     "accumulator",
     "cells",
     "const",
@@ -37,9 +38,18 @@ CELL = "fxpasses.cell"
 _HALF = ("float16", "bfloat16")
 
 
-def accumulator(dtype: str) -> str:
-    """The dtype that sums over values of *dtype* are kept in: half types use float32."""
-    return "float32" if dtype in _HALF else dtype
+LONG_SUM = 1 << 14
+"""Terms beyond which a sum in float32 loses digits to rounding, which PyTorch keeps by adding in a tree."""
+
+
+def accumulator(dtype: str, terms: Any = 0) -> str:
+    """The dtype that sums over values of *dtype* are kept in: half types use float32.
+
+    A long sum of float32 values, or one of a length that is not known, uses float64.
+    """
+    dtype = "float32" if dtype in _HALF else dtype
+    known = terms if isinstance(terms, int) else getattr(terms, "value", None)
+    return "float64" if dtype == "float32" and (known is None or int(known) > LONG_SUM) else dtype
 
 
 def const(value: Any, dtype: str) -> Any:

@@ -383,3 +383,47 @@ def test_explain_lists_islands_with_reason_and_line():
     assert "fxptest.pick.default" in text
     assert "<td>fxptest.pick.default</td>" in report._repr_html_()
     assert explain(program_of(lambda x, y: x @ y, torch.randn(4, 8), torch.randn(8, 3))).native
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.uint16, torch.uint32])
+def test_a_dtype_without_kernels_runs_in_pytorch(dtype):
+    """TVM folds a conversion to float8 and back away, and keeps the digits that float8 has not."""
+
+    def model(x, y):
+        z = x.to(dtype)
+        return z, z.to(torch.float32) * 2, y.to(torch.float32) + 1
+
+    x = 3 + torch.rand(8)
+    compiled = compiled_of(model, x, x.to(dtype))
+    for got, want in zip(compiled(x, x.to(dtype)), model(x, x.to(dtype)), strict=True):
+        assert got.dtype == want.dtype
+        assert torch.equal(got.to(torch.float64), want.to(torch.float64))
+    rows = explain(model, (x, x.to(dtype)))
+    assert {row.reason for row in rows if row.kind == "island"} == {
+        f"no kernel computes with {str(dtype)[6:]}"
+    }
+
+
+def test_results_that_a_lowering_leaves_out_come_from_an_island():
+    def model(table, indices, offsets):
+        return torch.ops.aten._embedding_bag(table, indices, offsets, False, 1)
+
+    args = (torch.rand(10, 4), torch.tensor([1, 2, 3, 4, 5]), torch.tensor([0, 2, 4]))
+    for got, want in zip(compiled_of(model, *args)(*args), model(*args), strict=True):
+        assert torch.allclose(got, want)
+
+
+def test_complex_numbers_between_islands_and_native_code():
+    library_ = torch.library.Library("fxptest_complex", "DEF")
+    library_.define("twist(Tensor z) -> Tensor")
+    for key in ("CPU", "Meta"):
+        library_.impl("twist", lambda z: z * 1j, key)
+    twist = torch.ops.fxptest_complex.twist
+
+    def model(x, y):
+        z = twist(torch.complex(x, y))
+        return z, twist(z * (z.real.relu() + 1)), twist(z) + z
+
+    args = (torch.randn(5), torch.randn(5))
+    for got, want in zip(compiled_of(model, *args)(*args), model(*args), strict=True):
+        assert torch.allclose(got, want)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.export import Dim
 
 import fxpasses as fxp
 from fxpasses.errors import FxpassesError, PassError
@@ -184,13 +185,60 @@ def test_as_strided_reads_the_strides_of_capture():
         assert torch.equal(got, want)
 
 
-@pytest.mark.parametrize("view", [lambda x: x[:, ::2], lambda x: x[1:]], ids=["gaps", "outside"])
-def test_as_strided_of_memory_that_is_not_the_operands_is_refused(view):
-    def f(x):
-        return view(x).as_strided((2, 2), (1, 2), 0)
+VIEWS = {
+    "a slice": lambda x: x[1:, ::2],
+    "an expanded dim": lambda x: x[:, None].expand(4, 3, 6),
+    "a part of a split": lambda x: x.split(2)[1],
+    "a diagonal": lambda x: x.diagonal(),
+    "a window": lambda x: x.unfold(1, 2, 3),
+    "one of another": lambda x: x.as_strided((2, 2), (1, 2), 3),
+}
 
-    with pytest.raises(FxpassesError, match="as_strided cannot be spelled out"):
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_as_strided_of_a_view_reads_the_memory_of_its_owner(view):
+    def f(x):
+        return VIEWS[view](x).as_strided((2, 3), (1, 2), 5), VIEWS[view](x + 1).as_strided((2, 2), (9, 2))
+
+    x = torch.arange(24.0).reshape(4, 6)
+    program = fxp.canonicalize(fxp.capture(f, (x,)))
+    for got, want in zip(program.run(x)[0], f(x), strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize(
+    ("view", "start"),
+    [(lambda x: x[:, ::2].clone(), 17), (lambda x: (x + 1)[1:].view(torch.int32), 0)],
+    ids=["a copy", "another dtype"],
+)
+def test_as_strided_of_memory_that_is_not_the_operands_is_refused(view, start):
+    def f(x):
+        return view(x).as_strided((2, 3), (1, 2), start)
+
+    with pytest.raises(
+        FxpassesError, match="as_strided cannot be spelled out, since .* outside of its operand"
+    ):
         fxp.canonicalize(fxp.capture(f, (torch.zeros(4, 6),)))
+
+
+def test_a_size_that_turns_out_to_be_a_number():
+    def f(x, y):
+        return aten.broadcast_to(y, [1, aten.size(x, 1)]) * aten.numel(x)
+
+    args = (torch.ones(2, 3), torch.ones(1, 1))
+    after = apply(decompose, program_of(f, *args), *args)
+    assert "size" not in body(after)
+
+
+def test_padding_of_dynamic_sizes():
+    def f(x):
+        return torch.nn.functional.pad(x, (1, 2, 3, 0))
+
+    x = torch.randn(4, 5)
+    program = fxp.canonicalize(fxp.capture(f, (x,), dynamic_shapes=({0: Dim.AUTO, 1: Dim.AUTO},)))
+    for rows, columns in ((2, 9), (7, 3)):
+        x = torch.randn(rows, columns)
+        assert torch.equal(program.run(x)[0], f(x))
 
 
 @pytest.mark.parametrize("op", [aten.addbmm.default, aten.baddbmm.default, aten.addmm.default])

@@ -61,6 +61,7 @@ ARITHMETIC = {
     "views": lambda z: (z.reshape(-1), z.permute(2, 0, 1)[1], torch.cat([z, z.conj()], -1), z[:, ::2, 1:]),
     "matrices": lambda z: (z @ z.mT, z[0] @ z[1].T),
     "dtypes": lambda z: (z.to(torch.complex128), z.real.to(torch.complex64), torch.exp(z)),
+    "promotion": lambda z: (torch.cat([z, z.to(torch.complex128), z.real]), torch.stack([z, z.double()])),
     "selection": lambda z: torch.where(z.real > 0, z, torch.zeros_like(z)),
 }
 

@@ -94,3 +94,30 @@ def test_a_kernel_that_looks_at_values_stays():
 
     program = canonicalize(program_of(function, torch.randn(6, 8), torch.rand(6, 2), torch.zeros(6, 2)))
     assert any("quantize_per_channel_group" in str(node.target) for node in program.nodes())
+
+
+FAKE = {
+    "tensor": lambda x: torch.fake_quantize_per_tensor_affine(x, 0.1, 3, -10, 20),
+    "tensor, with a mask": lambda x: torch.ops.aten.fake_quantize_per_tensor_affine_cachemask(
+        x, 0.1, 3, -10, 20
+    ),
+    "tensors of one element": lambda x: torch.fake_quantize_per_tensor_affine(
+        x, torch.tensor(0.07), torch.tensor(2, dtype=torch.int32), -10, 20
+    ),
+    "switched off": lambda x: torch._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
+        x, torch.tensor([0.07]), torch.tensor([2], dtype=torch.int32), torch.tensor([0]), -10, 20
+    ),
+    "channel": lambda x: torch.fake_quantize_per_channel_affine(
+        x, CHANNEL_SCALES, torch.arange(8, dtype=torch.int32), 1, -10, 20
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAKE)
+def test_fake_quantization(case):
+    x = torch.randn(5, 8, generator=torch.Generator().manual_seed(0)) * 3
+    program = canonicalize(program_of(FAKE[case], x))
+    assert not any("fake_quantize" in str(node.target) for node in program.nodes())
+    got, want = program(x), FAKE[case](x)
+    for a, e in zip(*(v if isinstance(v, tuple) else (v,) for v in (got, want)), strict=True):
+        assert torch.equal(a, e)

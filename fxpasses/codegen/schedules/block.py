@@ -104,8 +104,10 @@ class Block:
 
     @cached_property
     def factors(self) -> tuple[Any, Any] | None:
-        """The two loads of ``C[...] = C[...] + A[...] * B[...]``, None for another body."""
-        if not self.is_reduction or not isinstance(self.store.value, T.tirx.Add):  # type: ignore[union-attr]
+        """The two loads of ``C[...] = C[...] + A[...] * B[...]``; None for another body, and for a single column."""
+        if not self.is_reduction or self.extents[self.rank - 1] == 1:
+            return None
+        if not isinstance(self.store.value, T.tirx.Add):  # type: ignore[union-attr]
             return None
         total, term = self.store.value.a, self.store.value.b  # type: ignore[union-attr]
         if not isinstance(total, T.ir.TensorLoad) or not total.source.same_as(self.store.buffer):  # type: ignore[union-attr]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import fx
 
 from fxpasses.passes.complexes.table import Pair, complex_row, on_parts, pair, parts
-from fxpasses.passes.decompositions.values import full
+from fxpasses.passes.decompositions.values import cast, full
 from fxpasses.rewrite import Editor
 
 aten = torch.ops.aten
@@ -109,9 +110,12 @@ def cumsum(g: Editor, self: Any, dim: int, *, dtype: Any) -> Any:
 @complex_row(aten.cat.default)
 def cat(g: Editor, tensors: Any, dim: int) -> Any:
     pairs = [value if isinstance(value, Pair) else pair(g, *parts(g, value)) for value in tensors]
-    if len({value.val.dtype for value in pairs}) > 1 or len({value.rank for value in pairs}) > 1:
+    if len({value.rank for value in pairs}) > 1:
         return None
-    return Pair(g.call(aten.cat.default, [value.node for value in pairs], dim % pairs[0].rank))
+    dtype = reduce(torch.promote_types, (value.val.dtype for value in pairs))
+    return Pair(
+        g.call(aten.cat.default, [cast(g, value.node, dtype) for value in pairs], dim % pairs[0].rank)
+    )
 
 
 @complex_row(aten.where.self)

@@ -3,8 +3,8 @@
 Exported integer graphs quantise and dequantise with the operators of
 ``torch.ops.quantized_decomposed``. Torch writes their kernels with ATen's
 operators, so that tracing a kernel gives the decomposition, with torch's own
-rounding and ranges. `KERNELS` has ours where torch's looks at values, to check
-them, which a graph cannot.
+rounding and ranges. `KERNELS` has ours: where torch's looks at values, to check
+them, which a graph cannot, and for operators of ATen whose kernel is in C++.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
+from fxpasses.schema import COMPOSED_NAMESPACES
+
 __all__ = ["KERNELS", "composed_kernel"]
 
 Kernel = Callable[..., Any]
 
 
-def composed_kernel(op: OpOverload) -> Kernel:
-    """The function of *op*'s arguments that calls ATen's operators in its place."""
+def composed_kernel(op: OpOverload) -> Kernel | None:
+    """The function of *op*'s arguments that calls ATen's operators in its place; None where there is none."""
     own = KERNELS.get(op._schema.name, {}).get(op._overloadname)
-    return own or functools.partial(op._op_dk, torch._C.DispatchKey.CompositeExplicitAutograd)
+    if own is not None or op.namespace not in COMPOSED_NAMESPACES:
+        return own
+    return functools.partial(op._op_dk, torch._C.DispatchKey.CompositeExplicitAutograd)
 
 
 def _choose_qparams(
@@ -89,6 +93,53 @@ def _number(value: torch.Tensor) -> torch.Tensor:
     return value.reshape(()).to(torch.float32)
 
 
+def _fake_quantize(
+    input: torch.Tensor, scale: Any, zero_point: Any, quant_min: int, quant_max: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """*input* rounded to the numbers that the integers in the range stand for, and which were in range."""
+    scale = torch.as_tensor(scale, dtype=torch.float32)
+    steps = (torch.round(input.to(torch.float32) * scale.reciprocal()) + zero_point).to(torch.int64)
+    kept = steps.clamp(quant_min, quant_max)
+    return ((kept - zero_point) * scale).to(input.dtype), kept == steps
+
+
+def _fake_quantize_by_channel(
+    input: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    axis: int,
+    quant_min: int,
+    quant_max: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = [-1 if dim == axis % input.dim() else 1 for dim in range(input.dim())]
+    return _fake_quantize(input, scale.reshape(shape), zero_point.reshape(shape), quant_min, quant_max)
+
+
+def _fake_quantize_if(
+    input: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor,
+    fake_quant_enabled: torch.Tensor,
+    quant_min: int,
+    quant_max: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    made, mask = _fake_quantize(
+        input, scale.reshape(()), zero_point.reshape(()).to(torch.int64), quant_min, quant_max
+    )
+    is_on = fake_quant_enabled.reshape(()) != 0
+    return torch.where(is_on, made, input), mask | ~is_on
+
+
+def _int_mm(self: torch.Tensor, mat2: torch.Tensor) -> torch.Tensor:
+    return self.to(torch.int32) @ mat2.to(torch.int32)
+
+
+def _conv_tbc(self: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, pad: int) -> torch.Tensor:
+    """Convolution of [time, batch, channels] with a weight [width, inputs, outputs]."""
+    made = torch.conv1d(self.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
+    return made.permute(2, 0, 1)
+
+
 KERNELS: dict[str, dict[str, Kernel]] = {
     "quantized_decomposed::choose_qparams": {"tensor": _choose_qparams},
     "quantized_decomposed::choose_qparams_symmetric": {"tensor": _choose_qparams_symmetric},
@@ -96,4 +147,9 @@ KERNELS: dict[str, dict[str, Kernel]] = {
     "quantized_decomposed::dequantize_per_tensor": dict.fromkeys(
         ("tensor", "tensor2"), _dequantize_per_tensor
     ),
+    "aten::fake_quantize_per_tensor_affine_cachemask": {"default": _fake_quantize},
+    "aten::fake_quantize_per_channel_affine_cachemask": {"default": _fake_quantize_by_channel},
+    "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": {"default": _fake_quantize_if},
+    "aten::_int_mm": {"default": _int_mm},
+    "aten::conv_tbc": {"default": _conv_tbc},
 }

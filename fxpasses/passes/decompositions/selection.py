@@ -1,4 +1,4 @@
-"""Padding, and choices by a mask: `constant_pad_nd` and `where`."""
+"""Padding, and choices by a mask or an index: `constant_pad_nd`, `where` and `index_put`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ def pad(g: Editor, self: fx.Node, pad: Any, mode: str, value: float | None) -> A
     if mode != "constant":
         return None
     return g.call(aten.constant_pad_nd.default, self, pad, 0 if value is None else value)
+
+
+@decomposition(aten._index_put_impl.default)
+def index_put_impl(
+    g: Editor, self: fx.Node, indices: Any, values: fx.Node, accumulate: bool, unsafe: bool
+) -> fx.Node:
+    return g.call(aten.index_put.default, self, indices, values, accumulate)
 
 
 @decomposition(aten.masked_fill.Scalar)

@@ -8,12 +8,13 @@ would change them.
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from fxpasses.errors import UnsupportedOperatorError, source_line
 from fxpasses.passes.decompositions.table import decomposition
@@ -26,35 +27,85 @@ aten = torch.ops.aten
 
 READS_STRIDES = frozenset({aten.as_strided.default, aten.as_strided_copy.default})
 
+_MAY_COPY = frozenset({aten.reshape.default, aten.contiguous.default, aten.flatten.using_ints})
+
 
 @decomposition(*READS_STRIDES)
 def as_strided(g: Editor, self: fx.Node, size: Any, stride: Any, storage_offset: Any) -> fx.Node:
-    """The elements of *self* at positions of its memory.
+    """The elements of *self*, or of the tensor that it is a view of, at positions of its memory.
 
     Raises:
         UnsupportedOperatorError: sizes are symbolic, or it reads memory that
-            belongs to no element of *self*.
+            belongs to no element of these tensors.
     """
-    val = self.meta["val"]
-    own = val.storage_offset()
-    start = 0 if storage_offset is None else storage_offset - own
-    known = [start, *size, *stride, *val.shape, *val.stride()]
-    if not all(isinstance(number, int) for number in known):
+    start = self.meta["val"].storage_offset() if storage_offset is None else storage_offset
+    if not all(isinstance(number, int) for number in (start, *size, *stride)):
         raise _refusal(g, "it has symbolic sizes")
-    order = sorted(range(val.dim()), key=lambda dim: (-val.stride(dim), -val.shape[dim]))
-    if not val.permute(order).is_contiguous():
-        raise _refusal(g, "its operand has gaps in memory")
     places = torch.full((), start, dtype=torch.int64)
     for length, step in zip(size, stride, strict=True):
         places = places.unsqueeze(-1) + torch.arange(length) * step
-    if places.numel() and not 0 <= int(places.min()) <= int(places.max()) < val.numel():
-        raise _refusal(g, "it reads memory outside of its operand")
-    line = self if order == sorted(order) else g.call(aten.permute.default, self, order)
+    reasons = []
+    for owner in _views_back(self):
+        reason = _cannot_select(owner.meta["val"], places)
+        if reason is None:
+            return _selected(g, owner, places)
+        reasons.append(reason)
+    raise _refusal(g, reasons[-1])
+
+
+def _views_back(node: fx.Node) -> Iterator[fx.Node]:
+    """*node*, and what it is a view of in the same dtype, the owner of the memory last."""
+    dtype = node.meta["val"].dtype
+    yield node
+    while node.op == "call_function" and node.args:
+        source = node.args[0]
+        if not isinstance(source, fx.Node) or not (node.target is operator.getitem or _is_view(node.target)):
+            return
+        node = source
+        val = node.meta["val"]
+        if isinstance(val, torch.Tensor):
+            if val.dtype != dtype:  # positions are counted in elements
+                return
+            yield node
+
+
+def _is_view(op: Any) -> bool:
+    """Whether the result of *op* always shares memory with its first operand; that of `reshape` may be a copy."""
+    if not isinstance(op, OpOverload) or op in _MAY_COPY:
+        return False
+    if op is aten._unsafe_view.default:  # which keeps quiet about it
+        return True
+    first = op._schema.arguments[0].alias_info
+    return first is not None and not first.is_write
+
+
+def _cannot_select(val: torch.Tensor, places: torch.Tensor) -> str | None:
+    """Why *places* in memory are not elements of *val*, which has to fill its own; None if they are."""
+    if not all(isinstance(number, int) for number in (val.storage_offset(), *val.shape, *val.stride())):
+        return "it has symbolic sizes"
+    if not val.permute(_memory_order(val)).is_contiguous():
+        return "its operand has gaps in memory"
+    first = val.storage_offset()
+    if places.numel() and not first <= int(places.min()) <= int(places.max()) < first + val.numel():
+        return "it reads memory outside of its operand"
+    return None
+
+
+def _selected(g: Editor, owner: fx.Node, places: torch.Tensor) -> fx.Node:
+    val = owner.meta["val"]
+    order = _memory_order(val)
+    line = owner if order == sorted(order) else g.call(aten.permute.default, owner, order)
     line = reshape(g, line, [val.numel()])
-    if math.prod(size) == val.numel() and torch.equal(places.flatten(), torch.arange(val.numel())):
-        return reshape(g, line, list(size))
-    places = g.constant(places.flatten(), "places")
-    return reshape(g, g.call(aten.index_select.default, line, 0, places), list(size))
+    flat = places.flatten() - val.storage_offset()
+    if flat.numel() == val.numel() and torch.equal(flat, torch.arange(val.numel())):
+        return reshape(g, line, list(places.shape))
+    return reshape(
+        g, g.call(aten.index_select.default, line, 0, g.constant(flat, "places")), list(places.shape)
+    )
+
+
+def _memory_order(val: torch.Tensor) -> list[int]:
+    return sorted(range(val.dim()), key=lambda dim: (-val.stride(dim), -val.shape[dim]))
 
 
 def _refusal(g: Editor, reason: str) -> UnsupportedOperatorError:

@@ -50,6 +50,11 @@ def flatten(g: Editor, self: fx.Node, start_dim: int, end_dim: int) -> fx.Node:
     return reshape(g, self, [*sizes[:start], math.prod(sizes[start : end + 1]), *sizes[end + 1 :]])
 
 
+@decomposition(torch.ops.prims.collapse.default)
+def collapse(g: Editor, a: fx.Node, start: int, end: int) -> fx.Node:
+    return flatten(g, a, start, end) if shape(a) else reshape(g, a, [])
+
+
 @decomposition(aten.t.default, aten.numpy_T.default)
 def t(g: Editor, self: fx.Node) -> fx.Node:
     return g.call(aten.permute.default, self, list(range(self.meta["val"].dim()))[::-1])

@@ -307,7 +307,7 @@ def _scatter(
     self, index = _as_line(b, self), _as_line(b, index)
     sources = [_as_line(b, source)] if is_tensor else []
 
-    def kernel(x: Any, index: Any, sources: Any) -> Any:
+    def kernel(x: Any, index: Any, sources: Any, number: Any) -> Any:
         def body(x: Any, index: Any, *buffers: Any) -> None:
             sources, (out, *count) = buffers[: len(buffers) - extra], buffers[len(buffers) - extra :]
 
@@ -322,7 +322,7 @@ def _scatter(
                 with grid(*index.shape) as at:
                     store(out, identity(work), target(at))
             with grid(*index.shape) as at:
-                value = load(sources[0], at) if sources else const(source, dtype)
+                value = load(sources[0], at) if sources else const(number, dtype)
                 store(out, combine(load(out, target(at)), convert(value, work)), target(at))
                 if count:
                     store(count[0], load(count[0], target(at)) + const(1, "int64"), target(at))
@@ -336,7 +336,7 @@ def _scatter(
             return found
         return T.te.compute(x.shape, lambda *at: found(*at).astype(dtype), name="round")
 
-    result = b.te(kernel, self, index, sources)
+    result = b.te(kernel, self, index, sources, None if is_tensor else source)
     return result if b.val.dim() else T.relax.op.reshape(result, [])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import accumulator
+from fxpasses.relax.kernel import LONG_SUM, accumulator
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -43,7 +43,14 @@ def addmm(b: Any, self: Any, mat1: Any, mat2: Any, *, beta: Any, alpha: Any) -> 
 
 def _product(b: Any, left: Any, right: Any) -> Any:
     """The product in the dtype that it is summed in."""
-    return b.emit(T.relax.op.matmul(left, right, out_dtype=accumulator(b.dtype_of(left))))
+    dtype = accumulator(b.dtype_of(left), b.shape_of(left)[-1] if _is_long(b, left) else 0)
+    return b.emit(T.relax.op.matmul(left, right, out_dtype=dtype))
+
+
+def _is_long(b: Any, left: Any) -> bool:
+    """Whether the products that make an element are known to be very many: a tile adds them one after the other."""
+    terms = b.shape_of(left)[-1]
+    return isinstance(terms, T.tirx.IntImm) and int(terms) > 4 * LONG_SUM
 
 
 def _scalar(value: Any, dtype: str) -> Any:

@@ -1,7 +1,7 @@
 """Batch, layer and group normalisation.
 
 Statistics and the affine step are computed in float32 for half types, in the
-type itself otherwise; the variance is that of the differences from the mean.
+type itself otherwise, statistics of many values in float64; the variance is that of the differences from the mean.
 """
 
 from __future__ import annotations
@@ -157,18 +157,18 @@ def _normalized(
         sizes: passed on to *source* and *group_of*.
     """
     dtype = b.dtype_of(value)
-    work = accumulator(dtype)
+    work, wide = accumulator(dtype), accumulator(dtype, product(reduced))
     weighted, biased = (tensor is not None for tensor in affine)
     wanted = [True, used(b, 1), used(b, 2)]
 
     def kernel(x: Any, affine: Any, kept: Any, reduced: Any, sizes: Any) -> Any:
         te = T.te
-        count = convert(product(reduced), work)
+        count = convert(product(reduced), wide)
 
         def total(term: Callable[[Any, Sequence[Any]], Any], name: str) -> Any:
             def element(*at: Any) -> Any:
                 axes = [te.reduce_axis((0, size), name=f"k{i}") for i, size in enumerate(reduced)]
-                inner = convert(x(*source(at, axes, *sizes)), work)
+                inner = convert(x(*source(at, axes, *sizes)), wide)
                 return te.sum(term(inner, at), axis=axes)
 
             return te.compute(tuple(kept), element, name=name)
@@ -180,12 +180,12 @@ def _normalized(
         mean = over_kept(lambda *at: summed(*at) / count, "mean")
         squares = total(lambda inner, at: (inner - mean(*at)) * (inner - mean(*at)), "squares")
         inverse = over_kept(
-            lambda *at: const(1, work) / te.sqrt(squares(*at) / count + const(eps, work)), "inverse"
+            lambda *at: const(1, wide) / te.sqrt(squares(*at) / count + const(eps, wide)), "inverse"
         )
 
         def normalized(*at: Any) -> Any:
             group, tensors = group_of(at, *sizes), list(affine)
-            result = (convert(x(*at), work) - mean(*group)) * inverse(*group)
+            result = (convert(x(*at), work) - convert(mean(*group), work)) * convert(inverse(*group), work)
             if weighted:
                 result = result * convert(tensors.pop(0)(*affine_at(at)), work)
             if biased:

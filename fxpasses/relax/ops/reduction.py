@@ -17,7 +17,7 @@ from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.elementwise import Element, elementwise
-from fxpasses.relax.kernel import is_static, position, product, used
+from fxpasses.relax.kernel import accumulator, is_static, position, product, used
 from fxpasses.relax.table import lowering
 from fxpasses.signature import dtype_name
 
@@ -41,11 +41,9 @@ def reducer(name: str) -> Any:
     return T.te.comm_reducer(combine, identity, name=name)
 
 
-def accumulated(dtype: str) -> str:
-    """The dtype that values of *dtype* are accumulated in."""
-    if S.is_half(dtype):
-        return "float32"
-    return "uint8" if dtype == "bool" else dtype
+def accumulated(dtype: str, terms: Any = 0) -> str:
+    """The dtype that values of *dtype* are accumulated in; see `accumulator` for a sum of so many *terms*."""
+    return "uint8" if dtype == "bool" else accumulator(dtype, terms)
 
 
 # -- the kernel of a reduction -----------------------------------------------------
@@ -113,8 +111,21 @@ def dims_of(dim: Any, rank: int) -> tuple[int, ...]:
     return tuple(sorted({position(d, rank) for d in dims}))
 
 
-def _rank(b: Any, self: Any) -> int:
-    return len(b.shape_of(self))
+def _over(b: Any, self: Any, dim: Any, keepdim: bool, kernel: Callable[..., Any], *args: Any) -> Any:
+    """The reduction ``kernel(dims, keepdim, *args)`` of *self*.
+
+    One over all dims keeps them until its end: schedules split a reduction
+    along a loop of its result.
+    """
+    rank = len(b.shape_of(self))
+    dims = dims_of(dim, rank)
+    is_whole = len(dims) == rank > 0 and not keepdim
+    made = b.te(kernel(dims, keepdim or is_whole, *args), self)
+    if not is_whole:
+        return made
+    if not isinstance(b.val, tuple | list):
+        return b.emit(T.relax.op.reshape(made, []))
+    return [b.emit(T.relax.op.reshape(b.emit(made[index]), [])) for index in range(len(b.val))]
 
 
 # -- sums, products, extremes, truth -----------------------------------------------
@@ -125,13 +136,13 @@ _EMPTY = {"sum": 0, "prod": 1, "max": False}  # the last one for `any`; other ma
 
 @cache
 def _plain(
-    name: str, dims: tuple[int, ...], keepdim: bool, convert: str, result: str
+    dims: tuple[int, ...], keepdim: bool, name: str, convert: str, result: str
 ) -> Callable[[Any], Any]:
     """A reduction of the values converted to the dtype *convert*."""
-    dtype = accumulated(convert)
 
     def kernel(x: Any) -> Any:
         axes = Axes(x.shape, dims, keepdim)
+        dtype = accumulated(convert, axes.count if name == "sum" else 0)
         if axes.is_empty:
             return filled(axes, _EMPTY[name], result)
         total = fold(x, axes, name, dtype, lambda v: S.cast(S.cast(v, convert), dtype))
@@ -141,8 +152,7 @@ def _plain(
 
 
 def _reduce(b: Any, name: str, self: Any, dim: Any, keepdim: bool, convert: str) -> Any:
-    dims = dims_of(dim, _rank(b, self))
-    return b.te(_plain(name, dims, keepdim, convert, dtype_name(b.val.dtype)), self)
+    return _over(b, self, dim, keepdim, _plain, name, convert, dtype_name(b.val.dtype))
 
 
 @lowering(aten.sum.dim_IntList)
@@ -192,10 +202,9 @@ def any_dims(b: Any, self: Any, dim: Any, keepdim: Any) -> Any:
 
 @cache
 def _mean(dims: tuple[int, ...], keepdim: bool, convert: str, result: str) -> Callable[[Any], Any]:
-    dtype = accumulated(convert)
-
     def kernel(x: Any) -> Any:
         axes = Axes(x.shape, dims, keepdim)
+        dtype = accumulated(convert, axes.count)
         if axes.is_empty:
             return filled(axes, math.nan, result)
         total = fold(x, axes, "sum", dtype, lambda v: S.cast(v, dtype))
@@ -207,8 +216,8 @@ def _mean(dims: tuple[int, ...], keepdim: bool, convert: str, result: str) -> Ca
 
 @lowering(aten.mean.dim)
 def mean_dim(b: Any, self: Any, dim: Any, keepdim: Any, *, dtype: Any) -> Any:
-    dims, result = dims_of(dim, _rank(b, self)), dtype_name(b.val.dtype)
-    return b.te(_mean(dims, keepdim, result, result), self)
+    result = dtype_name(b.val.dtype)
+    return _over(b, self, dim, keepdim, _mean, result, result)
 
 
 @cache
@@ -216,10 +225,10 @@ def _variance(
     dims: tuple[int, ...], keepdim: bool, correction: float, result: str, means: bool
 ) -> Callable[[Any], Any]:
     """The variance in two passes, and with *means* also the mean."""
-    dtype = accumulated(result)
 
     def kernel(x: Any) -> Any:
         kept, axes = Axes(x.shape, dims, True), Axes(x.shape, dims, keepdim)
+        dtype = accumulated(result, axes.count)
         if axes.is_empty:
             nothing = [filled(axes, math.nan, result) for _ in range(1 + means)]
             return nothing if means else nothing[0]
@@ -257,14 +266,13 @@ def _correction(correction: Any) -> float:
 
 @lowering(aten.var.correction)
 def var(b: Any, self: Any, dim: Any, *, correction: Any, keepdim: Any) -> Any:
-    dims, result = dims_of(dim, _rank(b, self)), dtype_name(b.val.dtype)
-    return b.te(_variance(dims, keepdim, _correction(correction), result, False), self)
+    return _over(b, self, dim, keepdim, _variance, _correction(correction), dtype_name(b.val.dtype), False)
 
 
 @lowering(aten.var_mean.correction)
 def var_mean(b: Any, self: Any, dim: Any, *, correction: Any, keepdim: Any) -> Any:
-    dims, result = dims_of(dim, _rank(b, self)), dtype_name(b.val[0].dtype)
-    pair = b.te(_variance(dims, keepdim, _correction(correction), result, True), self)
+    result = dtype_name(b.val[0].dtype)
+    pair = _over(b, self, dim, keepdim, _variance, _correction(correction), result, True)
     return [pair[0], pair[1]]
 
 
@@ -273,7 +281,7 @@ def var_mean(b: Any, self: Any, dim: Any, *, correction: Any, keepdim: Any) -> A
 
 @cache
 def _extreme(
-    name: str, dims: tuple[int, ...], keepdim: bool, dtype: str, results: tuple[bool, bool]
+    dims: tuple[int, ...], keepdim: bool, name: str, dtype: str, results: tuple[bool, bool]
 ) -> Callable[[Any], Any]:
     """The values and the indices of the extremes; *results* says which of them are wanted.
 
@@ -319,15 +327,14 @@ def _extreme(
 
 
 def _index_of(b: Any, name: str, self: Any, dim: Any, keepdim: Any) -> Any:
-    dims = dims_of(dim, _rank(b, self))
-    return b.te(_extreme(name, dims, keepdim, b.dtype_of(self), (False, True)), self)
+    return _over(b, self, dim, keepdim, _extreme, name, b.dtype_of(self), (False, True))
 
 
 def _with_index(b: Any, name: str, self: Any, dim: Any, keepdim: Any) -> Any:
+    dims = dims_of(dim, len(b.shape_of(self)))
     if not used(b, 1):
-        kernel = _plain(name, dims_of(dim, _rank(b, self)), keepdim, b.dtype_of(self), b.dtype_of(self))
-        return [b.te(kernel, self), None]
-    pair = b.te(_extreme(name, dims_of(dim, _rank(b, self)), keepdim, b.dtype_of(self), (True, True)), self)
+        return [b.te(_plain(dims, keepdim, name, b.dtype_of(self), b.dtype_of(self)), self), None]
+    pair = b.te(_extreme(dims, keepdim, name, b.dtype_of(self), (True, True)), self)
     return [pair[0], pair[1]]
 
 
@@ -375,12 +382,12 @@ def power_sum(order: float) -> tuple[Element, Element]:
 
 @cache
 def _norm(
-    order: float, dims: tuple[int, ...], keepdim: bool, convert: str, result: str
+    dims: tuple[int, ...], keepdim: bool, order: float, convert: str, result: str
 ) -> Callable[[Any], Any]:
-    dtype = accumulated(convert)
 
     def kernel(x: Any) -> Any:
         axes = Axes(x.shape, dims, keepdim)
+        dtype = accumulated(convert, axes.count)
 
         def size(v: Any) -> Any:
             return T.tirx.abs(S.cast(S.cast(v, convert), dtype))
@@ -402,4 +409,4 @@ def vector_norm(b: Any, self: Any, ord: Any, dim: Any, keepdim: Any, *, dtype: A
     if not isinstance(ord, int | float):
         raise UnsupportedOperatorError("a norm whose order is a size")
     result = dtype_name(b.val.dtype)
-    return b.te(_norm(float(ord), dims_of(dim, _rank(b, self)), keepdim, result, result), self)
+    return _over(b, self, dim, keepdim, _norm, float(ord), result, result)
