@@ -32,6 +32,7 @@ __all__ = [
     "is_complex",
     "is_data_dependent",
     "is_functional",
+    "is_pointwise",
     "is_pure",
     "is_random",
     "is_read",
@@ -181,6 +182,13 @@ def is_complex(node: Any) -> bool:
     val = node.meta.get("val") if isinstance(node, fx.Node) else None
     vals = val if isinstance(val, tuple | list) else (val,)
     return any(isinstance(val, torch.Tensor) and val.is_complex() for val in vals)
+
+
+def is_pointwise(target: Any) -> bool:
+    """Whether each element of the result comes from one element of each operand."""
+    if target is torch.ops.aten.hardswish.default:  # PyTorch forgot its tag
+        return True
+    return isinstance(target, OpOverload) and torch.Tag.pointwise in target.tags
 
 
 def is_pure(node: fx.Node) -> bool:

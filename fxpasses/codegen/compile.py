@@ -16,7 +16,7 @@ from fxpasses.codegen.island import Islands
 from fxpasses.codegen.library import can_link, link, open_library
 from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
-from fxpasses.codegen.target import resolve_target, vector_bytes
+from fxpasses.codegen.target import CpuInfo, resolve_target
 from fxpasses.errors import CaptureError
 from fxpasses.passes.fold_constants import FoldConstants
 from fxpasses.program import Program
@@ -113,10 +113,20 @@ def freeze(program: Program) -> Program:
 
 def optimise(program: Program, target: Any) -> Program:
     """*program* with its weights final, and the layouts that suit *target*."""
-    from fxpasses.passes import ChannelsLast, eliminate_common_subexpressions, winograd
+    from fxpasses.passes import (
+        ChannelsLast,
+        FuseAttention,
+        PackLinear,
+        eliminate_common_subexpressions,
+        merge_rows,
+        winograd,
+    )
 
-    program = winograd(ChannelsLast(vector_bytes(target))(freeze(program)))
-    return freeze(eliminate_common_subexpressions(program))
+    cpu = CpuInfo.of(target)
+    program = winograd(ChannelsLast(cpu.vector_bytes)(freeze(program)))
+    program = FuseAttention(cpu.vector_bytes, cpu.registers)(program)
+    program = eliminate_common_subexpressions(merge_rows(program))
+    return freeze(PackLinear(cpu.vector_bytes, cpu.registers)(freeze(program)))
 
 
 def _is_changed(program: Program, node: fx.Node) -> bool:

@@ -14,13 +14,16 @@ from fxpasses.passes.eliminate_dead_code import eliminate_dead_code
 from fxpasses.passes.expand_complex import expand_complex
 from fxpasses.passes.explicit_promotion import explicit_promotion
 from fxpasses.passes.fold_constants import FoldConstants, fold_constants
+from fxpasses.passes.fuse_attention import FuseAttention, fuse_attention
 from fxpasses.passes.fuse_conv_bn import fuse_conv_bn
+from fxpasses.passes.merge_rows import merge_rows
 from fxpasses.passes.normalize_dims import normalize_dims
 from fxpasses.passes.normalize_kwargs import normalize_kwargs
 from fxpasses.passes.normalize_matmul import normalize_matmul
 from fxpasses.passes.normalize_params import normalize_params
 from fxpasses.passes.normalize_sizes import normalize_sizes
 from fxpasses.passes.order_nodes import order_nodes
+from fxpasses.passes.pack_linear import PackLinear, pack_linear
 from fxpasses.passes.propagate_shapes import propagate_shapes
 from fxpasses.passes.remove_assertions import remove_assertions
 from fxpasses.passes.remove_noops import remove_noops
@@ -32,6 +35,8 @@ __all__ = [
     "ChannelsLast",
     "CheckInference",
     "FoldConstants",
+    "FuseAttention",
+    "PackLinear",
     "Winograd",
     "canonicalize",
     "channels_last",
@@ -42,13 +47,16 @@ __all__ = [
     "expand_complex",
     "explicit_promotion",
     "fold_constants",
+    "fuse_attention",
     "fuse_conv_bn",
+    "merge_rows",
     "normalize_dims",
     "normalize_kwargs",
     "normalize_matmul",
     "normalize_params",
     "normalize_sizes",
     "order_nodes",
+    "pack_linear",
     "propagate_shapes",
     "remove_assertions",
     "remove_noops",
@@ -80,6 +88,15 @@ canonicalize = Pipeline(
 """The default pipeline: any captured program to the canonical form."""
 
 CATALOGUE: dict[str, Pass] = {
-    pass_name(pass_): pass_ for pass_ in (*canonicalize, propagate_shapes, channels_last, winograd)
+    pass_name(pass_): pass_
+    for pass_ in (
+        *canonicalize,
+        propagate_shapes,
+        channels_last,
+        winograd,
+        fuse_attention,
+        merge_rows,
+        pack_linear,
+    )
 }
 """Every pass by name."""

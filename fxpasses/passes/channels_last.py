@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
 from fxpasses.dialect.channels_last import pack_weight, packed_width
 from fxpasses.passes.decompositions.values import shape
 from fxpasses.passes.normalize_dims import normalize_dims
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
+from fxpasses.schema import is_pointwise
 
 __all__ = ["ChannelsLast", "channels_last"]
 
@@ -63,7 +63,7 @@ class ChannelsLast:
         rule = _MOVES.get(node.target)
         if rule is not None:
             return rule(g, node)
-        return _pointwise(g, node) if _is_pointwise(node.target) else None
+        return _pointwise(g, node) if is_pointwise(node.target) else None
 
 
 channels_last = ChannelsLast()
@@ -131,12 +131,6 @@ def _without_padding(image: fx.Node) -> tuple[fx.Node, list[int]]:
 
 
 # -- moving a permutation behind the call that reads it -------------------------------------
-
-
-def _is_pointwise(target: Any) -> bool:
-    if target is aten.hardswish.default:  # PyTorch forgot its tag
-        return True
-    return isinstance(target, OpOverload) and torch.Tag.pointwise in target.tags
 
 
 def _pointwise(g: Editor, node: fx.Node) -> Any:

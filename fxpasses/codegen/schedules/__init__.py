@@ -26,6 +26,7 @@ from fxpasses.codegen.schedules.depthwise import depthwise
 from fxpasses.codegen.schedules.elementwise import elementwise, outer, outermost
 from fxpasses.codegen.schedules.inline import inline
 from fxpasses.codegen.schedules.kernel import Kernel
+from fxpasses.codegen.schedules.packed import tiles
 from fxpasses.codegen.schedules.products import product, tail_of
 from fxpasses.codegen.schedules.reductions import pad_sums, reduction
 from fxpasses.codegen.schedules.rows import rows
@@ -36,7 +37,7 @@ __all__ = ["BLOCK_RULES", "TILE_RULES", "schedule", "schedule_function"]
 
 log = logging.getLogger(__name__)
 
-TILE_RULES = (cells, depthwise, product)
+TILE_RULES = (tiles, cells, depthwise, product)
 BLOCK_RULES = (reduction, elementwise, outer, outermost)
 
 

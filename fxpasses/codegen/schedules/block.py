@@ -93,6 +93,11 @@ class Block:
         """How many axes are not summed."""
         return self.kinds.count("S")
 
+    @property
+    def is_tiled(self) -> bool:
+        """Whether it computes tiles [panel, tile, row, column] of a product (`fxpasses.relax.ops.linear`)."""
+        return "fxpasses.tiles" in (self.stmt.annotations or {})
+
     @cached_property
     def is_padded(self) -> bool:
         """Whether `pad_summed_axes` put a condition into it."""

@@ -20,7 +20,7 @@ __all__ = ["product", "tail_of"]
 
 
 def tail_of(kernel: Kernel, blocks: list[Block], product: Block) -> Block | None:
-    """The elementwise block that alone reads a product, and can be computed with it."""
+    """The elementwise block that alone reads a product, and can be moved into its loops."""
     readers = kernel.sch.get_consumers(product.rv)
     if len(readers) != 1:
         return None
@@ -28,7 +28,7 @@ def tail_of(kernel: Kernel, blocks: list[Block], product: Block) -> Block | None
     names = [block.name for block in blocks]
     before = names[: names.index(product.name) + 1]
     ready = all(kernel.sch.get(rv).name_hint in before for rv in kernel.sch.get_producers(tail.rv))
-    return tail if ready and _reads_all(tail, product) else None
+    return tail if ready and (product.is_tiled or _reads_all(tail, product)) else None
 
 
 def _reads_all(tail: Block, product: Block) -> bool:

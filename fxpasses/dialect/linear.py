@@ -1,0 +1,42 @@
+"""Products with a constant matrix, which is packed for a kernel beforehand."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["linear_packed", "pack_matrix", "unpack_matrix"]
+
+
+def pack_matrix(matrix: Tensor, width: int) -> Tensor:
+    """[K, N] as [ceil(N / width), K, width], zeros behind the last column: a step of a kernel reads one row."""
+    inner, columns = matrix.shape
+    padded = F.pad(matrix, [0, -columns % width])
+    return padded.reshape(inner, -1, width).permute(1, 0, 2).contiguous(memory_format=torch.contiguous_format)
+
+
+def unpack_matrix(packed: Tensor, columns: int) -> Tensor:
+    """Inverse of `pack_matrix`."""
+    panels, inner, width = packed.shape
+    return packed.permute(1, 0, 2).reshape(inner, panels * width)[:, :columns]
+
+
+@torch.library.custom_op("fxpasses::linear_packed", mutates_args=())
+def linear_packed(input: Tensor, weight: Tensor, columns: int, rows: int) -> Tensor:
+    """The product of *input* [M, K] and a packed matrix.
+
+    Args:
+        weight: see `pack_matrix`.
+        columns: of the matrix before it was packed.
+        rows: how many rows of *input* a kernel multiplies at a time; no result depends on it.
+
+    Returns:
+        [M, columns] in the dtype of *input*.
+    """
+    return torch.mm(input, unpack_matrix(weight, columns))
+
+
+@linear_packed.register_fake
+def _(input: Tensor, weight: Tensor, columns: int, rows: int) -> Tensor:
+    return input.new_empty((input.shape[0], columns))
