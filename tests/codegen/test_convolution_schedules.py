@@ -79,6 +79,39 @@ def test_depthwise_of_dynamic_images(window):
     check(depthwise(32, window, padding=window // 2), x, *more, dynamic_shapes=(dims,))
 
 
+@pytest.mark.parametrize(
+    ("conv", "size"),
+    [
+        (nn.Conv2d(16, 32, 3, padding=1), (17, 17)),
+        (nn.Conv2d(16, 32, 3, padding=1, stride=2), (37, 38)),
+        (nn.Conv2d(16, 48, (1, 5), padding=(0, 2)), (3, 29)),
+        (nn.Conv2d(16, 32, 1), (2, 31)),
+        (nn.Conv2d(16, 24, 3, dilation=2), (9, 23)),
+        (nn.Conv2d(1024, 32, 1), (14, 14)),  # rows that share a set of the cache
+        (nn.Conv2d(32, 64, 3, padding=1, groups=2), (4, 19)),
+        (nn.Conv2d(3, 16, 7, stride=2, padding=3), (35, 37)),
+    ],
+    ids=str,
+)
+def test_rows_that_no_tile_divides(conv, size):
+    check(nn.Sequential(conv, nn.ReLU()), torch.randn(2, conv.in_channels, *size))
+
+
+def test_a_row_that_no_tile_divides_is_tiled_all_the_same():
+    text = script(nn.Conv2d(16, 32, 3, padding=1), torch.randn(1, 16, 17, 17))
+    (kernel,) = (part for part in text.split("@T.prim_func")[1:] if "def fused_conv2d" in part)
+    assert "pragma_loop_partition_hint" in kernel
+    assert kernel.count("T.unroll(") >= 4
+
+
+def test_convolutions_of_dynamic_images():
+    dims = {0: Dim("n", max=8), 2: Dim("h", min=8, max=512), 3: Dim("w", min=8, max=512)}
+    sizes = [(1, 8, 8), (3, 9, 40), (2, 30, 13), (1, 64, 64)]
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 1))
+    more = [torch.randn(n, 3, h, w) for n, h, w in sizes]
+    check(model, torch.randn(2, 3, 16, 16), *more, dynamic_shapes=(dims,))
+
+
 def test_the_border_of_a_depthwise_convolution_stays_in_its_band():
     text = script(depthwise(32, 3, padding=1), torch.randn(1, 32, 112, 112))
     (kernel,) = (part for part in text.split("@T.prim_func")[1:] if "def fused_conv2d" in part)

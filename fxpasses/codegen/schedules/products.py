@@ -11,12 +11,18 @@ from typing import Any, NamedTuple
 
 from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.elementwise import elementwise
-from fxpasses.codegen.schedules.expressions import elements, int_value, same
+from fxpasses.codegen.schedules.expressions import elements, int_value, same, static_product
 from fxpasses.codegen.schedules.kernel import Kernel, NoFit
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["product", "tail_of"]
+
+# A right operand of this size stays in the cache next to the core.
+_CACHE_BYTES = 1 << 20
+
+# Rows this far apart share a set of the first cache, which has room for so many.
+_SET_BYTES, _SET_WAYS = 4096, 8
 
 
 def tail_of(kernel: Kernel, blocks: list[Block], product: Block) -> Block | None:
@@ -65,6 +71,9 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         extent = block.extents[axis] if axis is not None else size
         if axis is not None and (extent is None or extent % size):
             padding[axis] = size
+    ragged = False  # whether the last tile has fewer rows
+    if m is not None and not trivial and padding[m] > 1:
+        ragged, padding[m] = True, 1
     copies: list[Any] = []
     backs: list[Any] = []
     if any(size > 1 for size in padding):
@@ -82,15 +91,21 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     summed = loops[block.rank :]
     n_outer, n_vectors, n_lanes = sch.split(loops[n], [None, vectors, width])
     inner = [n_vectors, n_lanes]
-    other_rows = [loops[axis] for axis in sorted(axes.rows) if axis != m]
-    tiles = [*other_rows, n_outer]
-    if m is not None:
+    tiles = [loops[axis] for axis in [*axes.shared, *sorted(axes.rows)] if axis != m]
+    within: list[Any] = []
+    if m is None:
+        tiles.append(n_outer)
+    else:
         m_outer, m_inner = sch.split(loops[m], [None, rows])
-        tiles.append(m_outer)
         inner.insert(0, m_inner)
-    outer = [loops[axis] for axis in axes.shared]
-    sch.reorder(*outer, *tiles, *summed, *inner)
-    tile = kernel.fuse([*outer, *tiles], block, *([] if tail is None else [tail]))
+        if ragged:
+            tiles.append(n_outer)
+            within.append(m_outer)
+            sch.annotate(m_outer, "pragma_loop_partition_hint", 1)
+        else:
+            tiles += [m_outer, n_outer] if _stays_in_cache(axes.right) else [n_outer, m_outer]
+    sch.reorder(*tiles, *within, *summed, *inner)
+    tile = kernel.fuse(tiles, block, *([] if tail is None else [tail]))
     kernel.parallel(tile, elements(block.extents))
     for copy in copies:
         padded = kernel.block(copy)
@@ -99,7 +114,7 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
             kernel.vectorize(sch.get_loops(copy)[-1], block.lanes(kernel.cpu))
         else:
             elementwise(kernel, padded)  # all of it once: every tile of rows reads it
-    kernel.move(out, tile, after=True)
+    kernel.move(out, within[-1] if within else tile, after=True)
     sch.set_scope(rv, 0, "local")
     kernel.in_registers(inner)
     start = sch.decompose_reduction(rv, summed[0])
@@ -165,6 +180,26 @@ def _panel(load: Any) -> int | None:
     return int_value(last.b) if isinstance(last, T.tirx.FloorMod) else None
 
 
+def _stays_in_cache(load: Any) -> bool:
+    """Whether all that *load* reads stays in the cache, so that it may be read again for each tile of rows."""
+    size = static_product([int_value(size) for size in load.source.shape])
+    return size is not None and size * load.source.dtype.bits // 8 <= _CACHE_BYTES
+
+
+def _step(block: Block, load: Any, axis: int) -> int | None:
+    """How many bytes lie between what *load* reads for two neighbours along *axis*; None where it is unknown."""
+
+    def moved(var: Any) -> Any:
+        return var + 1 if var.same_as(block.vars[axis]) else var
+
+    count: Any = 0
+    for index, size in zip(load.indices, load.source.shape, strict=True):
+        step = T.tvm_ffi.structural_map(index, [(T.tirx.Var, moved)]) - index
+        count = count * size + step
+    elements = int_value(T.Analyzer().simplify(count))
+    return None if elements is None else elements * load.source.dtype.bits // 8
+
+
 class _Tile(NamedTuple):
     """What is kept in registers: *rows* along the axis *m* by *vectors* of *width* elements."""
 
@@ -180,6 +215,7 @@ def _tile(cpu: CpuInfo, block: Block, axes: _Axes, can_pad: bool) -> _Tile:
     n = axes.columns
     lanes = cpu.lanes(block.store.buffer.dtype)
     panel = _panel(axes.right)
+    crowded = {axis for axis in axes.rows if (_step(block, axes.left, axis) or 1) % _SET_BYTES == 0}
     best: tuple[float, float, _Tile] | None = None
     for width in _widths(block.extents[n], lanes, can_pad):
         for vectors, m, rows in itertools.product(range(4, 0, -1), [*axes.rows, None], range(14, 0, -1)):
@@ -189,10 +225,12 @@ def _tile(cpu: CpuInfo, block: Block, axes: _Axes, can_pad: bool) -> _Tile:
             # and LLVM keeps all sums in memory.
             if sums + registers + 1 >= cpu.registers or (m is None and rows > 1):
                 continue
+            if m is not None and rows > _SET_WAYS and m in crowded:
+                continue
             if panel is not None and vectors * width > panel > lanes:
                 continue  # what a step reads would lie in several places
             useful = _useful(block.extents[n], vectors * width, can_pad)
-            useful *= 1.0 if m is None else _useful(block.extents[m], rows, can_pad)
+            useful *= 1.0 if m is None else _useful(block.extents[m], rows, True)
             # A sum takes the time of 8 others to come back; a step loads a vector of each row and column.
             rate = useful * rows * vectors * width / max(sums, rows + vectors, 8)
             if rate and (best is None or (rate, sums / (rows + vectors)) > best[:2]):
