@@ -336,32 +336,50 @@ def bench(
     ] = "eager,eager-channels-last,inductor,onnxruntime,openvino",
     threads: Annotated[int, typer.Option(min=1, help="Threads of each system.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which the systems take turns.")] = 15,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the ratios, as SVG, PNG or PDF by the name.")
+    ] = None,
 ) -> None:
     """Time models beside other ways to run them, each in a process of its own."""
+    from fxpasses.benchmark import Benchmark, summary
     from fxpasses.benchmark import bench as measure
-    from fxpasses.benchmark import geometric_mean
     from fxpasses.benchmark.models import MODELS
 
-    best: dict[str, float] = {}
-    for model in models or MODELS:
+    if plot is not None:
+        from fxpasses.benchmark.plot import check
+
+        check(plot)  # before an hour is spent
+    for model in models or ():
         if model not in MODELS and ":" not in model:
             raise typer.BadParameter(
                 f"{model!r} is neither package.module:function nor one of {', '.join(MODELS)}",
                 param_hint="MODEL",
             )
-        with _waiting(model):
-            source = f"fxpasses.benchmark.models:{model}" if model in MODELS else model
-            result = measure(source, against=against.split(","), threads=threads, rounds=rounds, name=model)
-        columns = ["system", "ms #", "fxpasses to it #", "prepare s #", "difference to eager"]
-        out.print(console.plain_table(f"{model}, {threads} thread(s)", columns, result.rows()))
-        if result.best_peer is not None:
-            best[model] = result.ratio(result.best_peer)
-    if best:
-        worst = max(best, key=best.__getitem__)
-        out.print(
-            f"time to that of the best peer: geometric mean {geometric_mean([*best.values()]):.2f}, "
-            f"worst {best[worst]:.2f} ({worst}), {len(best)} model(s)"
-        )
+    results: list[Benchmark] = []
+    failures: list[str] = []
+    for model in models or MODELS:
+        source = f"fxpasses.benchmark.models:{model}" if model in MODELS else model
+        try:
+            with _waiting(model):
+                result = measure(
+                    source, against=against.split(","), threads=threads, rounds=rounds, name=model
+                )
+        except FxpassesError as error:
+            failures.append(f"{model}: {error}")
+            err.print(Text(failures[-1], style="bold red"), soft_wrap=True)
+            continue
+        results.append(result)
+        out.print(console.plain_table(f"{model}, {threads} thread(s)", Benchmark.HEADER, result.rows()))
+    columns = ["time of fxpasses to that of", "geometric mean #", "worst #", "", "models #"]
+    if results:
+        out.print(console.plain_table("All models", columns, summary(results)))
+    if plot is not None and results:
+        from fxpasses.benchmark.plot import draw
+
+        draw(results, plot)
+        out.print(f"written: {plot}", markup=False)
+    if failures:
+        raise typer.Exit(1)
 
 
 # -- profile --------------------------------------------------------------------------

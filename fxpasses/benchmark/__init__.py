@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,8 +15,13 @@ import torch
 from fxpasses.benchmark.systems import SYSTEMS
 from fxpasses.benchmark.worker import Worker
 from fxpasses.errors import FxpassesError
+from fxpasses.view.tables import table_text
 
-__all__ = ["SYSTEMS", "Benchmark", "Timing", "bench", "geometric_mean"]
+__all__ = ["SYSTEMS", "Benchmark", "Timing", "bench", "geometric_mean", "summary"]
+
+
+# A system that took so many milliseconds in its rounds takes part in no more of them.
+_ENOUGH = 5000.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Timing:
     """How one system did.
 
     Attributes:
-        prepare: seconds from the model to the first result.
+        prepare: seconds from the model to the first result, with empty caches.
+        memory: bytes of the process in a call, at most, beyond what it had before the model was made.
         calls: milliseconds of a call, one for each round.
         difference: the largest difference to eager, relative to eager's largest output.
         error: why there is nothing else.
@@ -33,6 +39,7 @@ class Timing:
     prepare: float = math.nan
     calls: tuple[float, ...] = ()
     difference: float = math.nan
+    memory: float = math.nan
     error: str | None = None
 
     @property
@@ -55,6 +62,8 @@ class Benchmark:
     threads: int
     timings: Mapping[str, Timing]
 
+    HEADER = ("system", "ms #", "fxpasses to it #", "compile s #", "peak MiB #", "difference to eager")
+
     def ratio(self, system: str) -> float:
         """How many times *system*'s time fxpasses takes: less than 1 is faster; NaN if one of them failed.
 
@@ -63,7 +72,7 @@ class Benchmark:
         ours, theirs = self.timings["fxpasses"].calls, self.timings[system].calls
         if not ours or not theirs:
             return math.nan
-        return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        return statistics.median(a / b for a, b in zip(ours, theirs, strict=False))  # a slow one ends early
 
     @property
     def best_peer(self) -> str | None:
@@ -72,24 +81,22 @@ class Benchmark:
         return min(peers, key=peers.__getitem__, default=None)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """System, milliseconds, our time to its, seconds to prepare, difference or error; as text."""
+        """One row of text for each system, with a column for each of `HEADER`."""
         return [
             (
                 name,
                 f"{timing.median:.2f}",
                 f"{self.ratio(name):.2f}",
                 f"{timing.prepare:.1f}",
+                f"{timing.memory / 2**20:.0f}",
                 timing.error or f"{timing.difference:.1e}",
             )
             for name, timing in self.timings.items()
         ]
 
     def __str__(self) -> str:
-        header = ("system", "ms", "ratio", "prepare s", "difference to eager")
-        table = [header, *self.rows()]
-        widths = [max(len(row[i]) for row in table) for i in range(4)]
-        lines = ["  ".join([*map(str.ljust, row, widths), row[4]]).rstrip() for row in table]
-        return "\n".join([f"{self.name}, {self.threads} thread(s)", *lines])
+        header = tuple(column.removesuffix(" #") for column in self.HEADER)
+        return f"{self.name}, {self.threads} thread(s)\n{table_text([header, *self.rows()], range(1, 5))}"
 
 
 def bench(
@@ -137,19 +144,39 @@ def bench(
                 timings[system] = Timing(error=worker.error)
                 continue
             difference = _difference(worker.outputs, reference.outputs)
-            timings[system] = Timing(worker.prepare, difference=difference)
+            timings[system] = Timing(worker.prepare, (), difference, worker.memory)
         calls: dict[str, list[float]] = {system: [] for system in names if timings[system].error is None}
         for number in range(rounds):
             progress(f"round {number + 1} of {rounds}")
             for system, values in calls.items():
+                if sum(values) > _ENOUGH:
+                    continue
                 time.sleep(0.02)  # the threads of the one before fall asleep
                 values.append(workers[system].round())
     if timings["fxpasses"].error is not None:
         raise FxpassesError(f"fxpasses could not run the model: {timings['fxpasses'].error}")
     for system, values in calls.items():
         timing = timings[system]
-        timings[system] = Timing(timing.prepare, tuple(values), timing.difference)
+        timings[system] = replace(timing, calls=tuple(values))
     return Benchmark(name or _name(model), threads, timings)
+
+
+def summary(results: Sequence[Benchmark]) -> list[tuple[str, ...]]:
+    """For each system, and the best of them on each model: mean ratio, the worst and its model, how many models."""
+    ratios: dict[str, dict[str, float]] = {"the best on each model": {}}
+    for result in results:
+        if result.best_peer is not None:
+            ratios["the best on each model"][result.name] = result.ratio(result.best_peer)
+        for system in result.timings:
+            if system != "fxpasses" and not math.isnan(result.ratio(system)):
+                ratios.setdefault(system, {})[result.name] = result.ratio(system)
+    rows: list[tuple[str, ...]] = []
+    for system, by_model in ratios.items():
+        if by_model:
+            worst = max(by_model, key=by_model.__getitem__)
+            mean = geometric_mean([*by_model.values()])
+            rows.append((system, f"{mean:.3g}", f"{by_model[worst]:.3g}", worst, str(len(by_model))))
+    return rows
 
 
 def geometric_mean(values: Sequence[float]) -> float:

@@ -70,6 +70,33 @@ def _minilm() -> Built:
     return model, tuple(value[:1] for value in args)
 
 
+class _Gpt2Step(nn.Module):
+    """One token after *length* others: the keys and values of all layers go in, those of the token come out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import transformers
+
+        self.model = transformers.GPT2Model(transformers.GPT2Config())
+
+    def forward(self, token: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> tuple[Any, ...]:
+        from transformers import DynamicCache
+
+        cache = DynamicCache(list(zip(keys.unbind(0), values.unbind(0), strict=True)))
+        hidden = self.model(token, past_key_values=cache, use_cache=True).last_hidden_state
+        return (
+            hidden,
+            torch.stack([layer.keys[:, :, -1:] for layer in cache.layers]),
+            torch.stack([layer.values[:, :, -1:] for layer in cache.layers]),
+        )
+
+
+def _gpt2_step() -> Built:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    past = (torch.randn(12, 1, 12, 128, 64) for _ in range(2))
+    return _Gpt2Step(), (torch.randint(1, 50257, (1, 1)), *past)
+
+
 class _Lstm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -103,6 +130,7 @@ MODELS: dict[str, Callable[[], Built]] = {
     "gpt2": _Transformers(
         "GPT2Model", "GPT2Config", {"use_cache": False}, _tokens(50257), "last_hidden_state"
     ),
+    "gpt2_decode": _gpt2_step,
     "t5_small_encoder": _Transformers(
         "T5EncoderModel", "T5Config", {"use_cache": False}, _tokens(32128), "last_hidden_state"
     ),

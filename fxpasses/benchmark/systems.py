@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-__all__ = ["SYSTEMS"]
+__all__ = ["IMPORTS", "SYSTEMS"]
 
 Prepare = Callable[[Any, tuple[Any, ...], dict[str, Any], int], Callable[[], Any]]
 """Of model, args, kwargs and threads, the function that runs one call."""
@@ -114,3 +114,14 @@ SYSTEMS: dict[str, Prepare] = {
     "tvm": _tvm,
 }
 """By name; inductor is with freezing, OpenVINO in float32, TVM with its own importer and default pipeline."""
+
+_ONNX = ("torch.onnx", "onnx", "onnxscript")
+
+IMPORTS: dict[str, tuple[str, ...]] = {
+    "fxpasses": ("fxpasses.codegen.compile", "fxpasses.passes", "tvm", "tvm.relax", "torch.export"),
+    "inductor": ("torch._dynamo", "torch._inductor.compile_fx"),
+    "onnxruntime": (*_ONNX, "onnxruntime"),
+    "openvino": (*_ONNX, "openvino"),
+    "tvm": ("tvm", "tvm.relax.frontend.torch", "torch.export"),
+}
+"""What each system imports, which is no part of the time that it takes to compile."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import gc
+import importlib
 import multiprocessing
 import os
 import pickle
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,17 +24,25 @@ _THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS")
 # A round takes at least so long, in calls of the model.
 _ROUND_SECONDS = 0.05
 
+# A model that takes so long needs no warming up.
+_SLOW_SECONDS = 1.0
+
 
 class Worker:
     """Starts the process, waits until the model is ready, and asks for rounds.
 
     Attributes:
         error: why the model does not run there, None if it does.
-        prepare: seconds from the model to the first result.
+        prepare: seconds from the model to the first result, without the import of the system.
+        memory: bytes of the process in a call, at most, beyond what it had before the model was made.
         outputs: the tensors of the first result.
+
+    Nothing that an earlier process left in a cache is found there, unless *environment* says so.
     """
 
-    def __init__(self, system: str, source: Any, threads: int) -> None:
+    def __init__(
+        self, system: str, source: Any, threads: int, environment: Mapping[str, str] | None = None
+    ) -> None:
         try:
             data = pickle.dumps(source)
         except Exception as error:
@@ -43,17 +53,19 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, system, data, threads), daemon=True)
-        with _environment(dict.fromkeys(_THREAD_SETTINGS, str(threads))):
+        self._folder = tempfile.TemporaryDirectory(prefix="fxpasses-bench-", ignore_cleanup_errors=True)
+        cold = {"FXPASSES_CACHE": "0", "TORCHINDUCTOR_CACHE_DIR": self._folder.name}
+        with _environment({**dict.fromkeys(_THREAD_SETTINGS, str(threads)), **cold, **(environment or {})}):
             self._process.start()
         theirs.close()
         self.error: str | None = None
-        self.prepare = float("nan")
+        self.prepare = self.memory = float("nan")
         self.outputs: list[torch.Tensor] = []
         answer = self._receive()
         if isinstance(answer, str):
             self.error = answer
         else:
-            self.prepare, outputs = answer
+            self.prepare, self.memory, outputs = answer
             self.outputs = [torch.from_numpy(output) for output in outputs]
 
     def round(self) -> float:
@@ -79,14 +91,13 @@ class Worker:
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.kill()
+        self._folder.cleanup()
 
 
 def resolve(source: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """Model, args and kwargs; *source* has them, or names the function that makes them."""
     if not isinstance(source, str):
         return source
-    import importlib
-
     module, _, function = source.partition(":")
     model, args, *rest = getattr(importlib.import_module(module), function)()
     return model, tuple(args), dict(rest[0]) if rest else {}
@@ -94,34 +105,89 @@ def resolve(source: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
 
 def _serve(pipe: Any, system: str, data: bytes, threads: int) -> None:
     """The life of the process."""
+    _silence()
     from torch.utils import _pytree as pytree
 
-    from fxpasses.benchmark.systems import SYSTEMS
+    from fxpasses.benchmark.systems import IMPORTS, SYSTEMS
 
     torch.set_num_threads(threads)
     with torch.inference_mode(system != "fxpasses"), torch.no_grad():
         try:
+            for module in IMPORTS.get(system, ()):
+                importlib.import_module(module)
+            before = _resident()
             model, args, kwargs = resolve(pickle.loads(data))
-            silent = io.StringIO()
+            del data
             start = time.perf_counter()
-            with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
-                call = SYSTEMS[system](model, args, kwargs, threads)
-                result = call()
+            call = SYSTEMS[system](model, args, kwargs, threads)
+            result = call()
             seconds = time.perf_counter() - start
+            del model
+            outputs = [_array(leaf) for leaf in pytree.tree_leaves(_plain(result)) if _is_array(leaf)]
+            del result
+            memory = _peak(call) - before
         except Exception as error:
             pipe.send(
                 f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:200]
             )
             return
-        pipe.send((seconds, [_array(leaf) for leaf in pytree.tree_leaves(_plain(result)) if _is_array(leaf)]))
-        for _ in range(3):
-            call()
+        pipe.send((seconds, memory, outputs))
+        del outputs
+        if _seconds_of(call) < _SLOW_SECONDS:
+            for _ in range(2):
+                call()
         while True:
             try:
                 pipe.recv()
             except EOFError:
                 return
             pipe.send(_round(call))
+
+
+def _silence() -> None:
+    """Let the exporters and compilers of other systems print to nowhere, from C++ too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+
+
+def _seconds_of(call: Any) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _peak(call: Any) -> float:
+    """Bytes of this process during a call, at most; NaN where the system does not tell."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not of this call
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the high-water mark starts anew
+    except OSError:
+        return float("nan")
+    call()
+    return _status("VmHWM")
+
+
+def _resident() -> float:
+    return _status("VmRSS")
+
+
+def _status(name: str) -> float:
+    """Bytes that Linux tells of this process; NaN elsewhere."""
+    try:
+        with open("/proc/self/status") as file:
+            for line in file:
+                if line.startswith(f"{name}:"):
+                    return float(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return float("nan")
 
 
 def _round(call: Any) -> float:

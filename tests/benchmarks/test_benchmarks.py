@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 import fxpasses as fxp
-from fxpasses.benchmark import Benchmark, Timing, geometric_mean
+from fxpasses.benchmark import Benchmark, Timing, geometric_mean, summary
 from fxpasses.benchmark.models import build
+from fxpasses.benchmark.plot import draw
 from fxpasses.errors import FxpassesError
 from tests.benchmarks import frontend, overhead, scaling
 
@@ -66,6 +68,7 @@ def test_bench() -> None:
     result = fxp.bench(model, (torch.randn(4, 8),), against=["eager"], rounds=2)
     assert [len(timing.calls) for timing in result.timings.values()] == [2, 2]
     assert result.timings["fxpasses"].difference < 1e-5
+    assert result.timings["fxpasses"].memory > 0
     assert result.ratio("eager") > 0
 
 
@@ -76,6 +79,41 @@ def test_bench_refuses_what_it_cannot_do() -> None:
     model.function = lambda: None
     with pytest.raises(FxpassesError, match="cannot be sent to another process"):
         fxp.bench(model, (torch.randn(3),), against=[])
+
+
+def _results() -> list[Benchmark]:
+    ours = Timing(1.0, (2.0, 2.0), 1e-6, 2**20)
+    return [
+        Benchmark(
+            name,
+            1,
+            {"fxpasses": ours, "eager": Timing(0.0, (eager, eager)), "tvm": Timing(0.0, (40.0,))},
+        )
+        for name, eager in (("first", 4.0), ("second", 1.0))
+    ]
+
+
+def test_summary_of_all_models() -> None:
+    assert summary(_results()) == [
+        ("the best on each model", "1", "2", "second", "2"),
+        ("eager", "1", "2", "second", "2"),
+        ("tvm", "0.05", "0.05", "first", "2"),
+    ]
+    assert summary([]) == []
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_the_chart_is_drawn(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / f"chart.{suffix}"
+    draw(_results(), path)
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
+
+
+def test_a_chart_of_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FxpassesError, match=r"is written as .svg, .png, .pdf"):
+        draw(_results(), tmp_path / "chart.txt")
 
 
 def test_built_in_models_are_made_from_a_seed() -> None:
