@@ -41,6 +41,9 @@ class Captured:
 
 Door = Callable[[Source], Captured]
 
+_POINTS = 10_000
+"""How many combinations of sizes a guard over several of them is tried on, about."""
+
 
 def capture_dynamic(door: Door, source: Source) -> Program:
     """Run *door*; its program is right for every size within its ranges.
@@ -355,13 +358,13 @@ def settle(captured: Captured, source: Source, lowest: int) -> Program:
                 ranges[symbol] = ValueRanges(wrong[-1] + 1, bounds.upper)
                 continue
         else:
+            count = max(2, int(_POINTS ** (1 / len(check.symbols))))
             choices = []
             for symbol in check.symbols:
                 bounds = ranges[symbol]
                 start = int(bounds.lower)
-                choices.append(
-                    [n for n in (start, start + 1, start + 2, start + 5, 16, 31) if n <= bounds.upper]
-                )
+                tried = [n for n in (start, start + 1, 31, start + 2, 16, start + 5) if n <= bounds.upper]
+                choices.append(tried[:count])
             points = itertools.product(*choices)
             if all(check.holds(dict(zip(check.symbols, point, strict=True))) for point in points):
                 continue
