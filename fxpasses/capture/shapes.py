@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
 from torch.utils import _pytree as pytree
 
@@ -97,8 +98,8 @@ def _serving_less(program: Program, source: Source) -> Program:
             subsets = itertools.chain.from_iterable(
                 itertools.combinations(accepted, n) for n in range(min(len(accepted), 3) + 1)
             )
-            cases = [{**dict(others), symbol: size} for others in subsets]
-            if all(agree(wider, source, _at(wider, source, sizes)) for sizes in cases):
+            cases = [_at(wider, source, {**dict(others), symbol: size}) for others in subsets]
+            if all(case is not None and agree(wider, source, case) for case in cases):
                 program = wider
                 accepted.append((symbol, size))
     return program
@@ -108,28 +109,21 @@ def _wanted_lowest(program: Program, source: Source) -> dict[Any, int]:
     """The least size that the caller wants, for each symbol that is the size of an input."""
     asked = {(id(tensor), dim): getattr(what, "min", None) or 0 for tensor, dim, what in _each_dim(source)}
     leaves = pytree.tree_leaves((source.args, source.kwargs))
-    return {
-        symbol: max(asked.get((id(leaves[index]), dim), 0) for index, dim in places)
-        for symbol, places in _examples_by_symbol(program).items()
-    }
+    wanted: dict[Any, int] = {}
+    for index, dim, size in _dynamic_sizes(program):
+        if size.is_Symbol:
+            wanted[size] = max(wanted.get(size, 0), asked.get((id(leaves[index]), dim), 0))
+    return wanted
 
 
-def _examples_by_symbol(program: Program) -> dict[Any, list[tuple[int, int]]]:
-    """The input dims that are each symbol; a symbol that is also part of an expression is left out."""
-    found: dict[Any, list[tuple[int, int]]] = {}
-    mixed: set[Any] = set()
+def _dynamic_sizes(program: Program) -> Iterator[tuple[int, int, Any]]:
+    """Each dynamic dim of an input, as the position of the input, the dim, and the expression of its size."""
     for index, node in enumerate(program.inputs):
         val = node.meta.get("val")
-        if not isinstance(val, torch.Tensor):
-            continue
-        for dim, size in enumerate(val.shape):
-            if isinstance(size, torch.SymInt):
-                expression = size.node.expr
-                if expression.is_Symbol:
-                    found.setdefault(expression, []).append((index, dim))
-                else:
-                    mixed |= expression.free_symbols
-    return {symbol: places for symbol, places in found.items() if symbol not in mixed}
+        if isinstance(val, torch.Tensor):
+            for dim, size in enumerate(val.shape):
+                if isinstance(size, torch.SymInt):
+                    yield index, dim, size.node.expr
 
 
 def _symbols_by_name(program: Program, source: Source) -> dict[str, set[Any]]:
@@ -145,13 +139,18 @@ def _symbols_by_name(program: Program, source: Source) -> dict[str, set[Any]]:
     return found
 
 
-def _at(program: Program, source: Source, sizes: dict[Any, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The example arguments with the dims of some symbols cut to 1 or 0."""
+def _at(
+    program: Program, source: Source, sizes: dict[Any, int]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The example arguments with some symbols cut to 1 or 0; None where a size has no such value."""
     leaves, spec = pytree.tree_flatten((source.args, source.kwargs))
-    places = _examples_by_symbol(program)
-    for symbol, size in sizes.items():
-        for index, dim in places[symbol]:
-            leaves[index] = leaves[index].narrow(dim, 0, size)
+    for index, dim, size in _dynamic_sizes(program):
+        if not size.free_symbols & set(sizes):
+            continue
+        length = size.xreplace({symbol: sympy.Integer(n) for symbol, n in sizes.items()})
+        if not length.is_Integer or not 0 <= int(length) <= leaves[index].shape[dim]:
+            return None
+        leaves[index] = leaves[index].narrow(dim, 0, int(length))
     args, kwargs = pytree.tree_unflatten(leaves, spec)
     return args, kwargs
 
@@ -167,7 +166,9 @@ def _sizes_of_one() -> Iterator[None]:
 
 def _last_line(error: Exception) -> str:
     guards = re.findall(r"satisfy the generated guard (.*)\.", str(error))
-    return f"it needs {' and '.join(guards)}" if guards else str(error).strip().splitlines()[0]
+    if guards:
+        return f"it needs {' and '.join(guards)}"
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
 
 
 # -- dynamic_shapes ------------------------------------------------------------------
@@ -393,14 +394,7 @@ def _plain(guard: str) -> str:
 
 
 def _input_symbols(program: Program) -> list[Any]:
-    found: dict[Any, None] = {}
-    for node in program.inputs:
-        val = node.meta.get("val")
-        if isinstance(val, torch.Tensor):
-            for size in val.shape:
-                if isinstance(size, torch.SymInt):
-                    found.update(dict.fromkeys(size.node.expr.free_symbols))
-    return list(found)
+    return list(dict.fromkeys(symbol for *_, size in _dynamic_sizes(program) for symbol in size.free_symbols))
 
 
 def _subscriptable(spec: pytree.TreeSpec) -> pytree.TreeSpec:
@@ -486,7 +480,5 @@ class _Guard:
 def _number(size: Any, values: dict[Any, int]) -> Any:
     if not isinstance(size, torch.SymInt):
         return size
-    import sympy
-
     expression = size.node.expr.xreplace({symbol: sympy.Integer(value) for symbol, value in values.items()})
     return int(expression) if expression.is_number else size.node.hint

@@ -215,3 +215,26 @@ def test_a_size_left_to_view_is_the_size_that_it_must_be() -> None:
     assert not fxp.verify(program, "canonical", strict=True)
     x = torch.randn(2, 7, 4)
     torch.testing.assert_close(program.run(x)[0], Scores()(x))
+
+
+def test_a_size_of_one_less() -> None:
+    def joined(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.cat((x, y))
+
+    batch = Dim("batch", min=1, max=64)
+    program = fxp.capture(
+        joined, (torch.randn(8, 4), torch.randn(7, 4)), dynamic_shapes=({0: batch}, {0: batch - 1})
+    )
+    for size in (1, 2, 64):
+        args = torch.randn(size, 4), torch.randn(size - 1, 4)
+        assert torch.equal(program(*args), joined(*args))
+
+
+def test_a_guard_over_many_sizes_is_tried_quickly() -> None:
+    shapes = tuple(dict.fromkeys(range(5), Dim.AUTO) for _ in range(2))
+    with pytest.raises(CaptureError, match="holds only for sizes with"):
+        fxp.capture(
+            torch.nn.functional.conv3d,
+            (torch.rand(2, 2, 3, 4, 5), torch.rand(3, 2, 2, 2, 2)),
+            dynamic_shapes=shapes,
+        )
