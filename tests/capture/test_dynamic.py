@@ -231,10 +231,10 @@ def test_a_size_of_one_less() -> None:
 
 
 def test_a_guard_over_many_sizes_is_tried_quickly() -> None:
-    shapes = tuple(dict.fromkeys(range(5), Dim.AUTO) for _ in range(2))
+    def convolution(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv3d(x, weight)
+
+    args = torch.rand(2, 2, 3, 4, 5), torch.rand(3, 2, 2, 2, 2)
+    shapes = tuple(dict.fromkeys(range(5), Dim.AUTO) for _ in args)
     with pytest.raises(CaptureError, match="holds only for sizes with"):
-        fxp.capture(
-            torch.nn.functional.conv3d,
-            (torch.rand(2, 2, 3, 4, 5), torch.rand(3, 2, 2, 2, 2)),
-            dynamic_shapes=shapes,
-        )
+        fxp.capture(convolution, args, dynamic_shapes=shapes)
