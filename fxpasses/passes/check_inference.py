@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import fx
@@ -12,7 +13,7 @@ from fxpasses.errors import FxpassesError, source_line
 from fxpasses.program import Program
 from fxpasses.schema import bind, draws_random
 
-__all__ = ["CheckInference", "check_inference"]
+__all__ = ["CheckInference", "check_inference", "is_training"]
 
 aten = torch.ops.aten
 
@@ -31,6 +32,20 @@ _FLAGS = {
     aten.rrelu_with_noise.default: "training",
     aten.rrelu_with_noise_functional.default: "training",
 }
+# Batch norms without such a flag, which always learn.
+_TRAINING = frozenset({aten._batch_norm_with_update.default, aten._batch_norm_with_update_functional.default})
+
+
+def is_training(op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the call ``op(*args, **kwargs)`` does what only training does: drop values, or learn."""
+    flag = _FLAGS.get(op)
+    if flag is None:
+        return op in _TRAINING
+    names = [argument.name for argument in op._schema.arguments]
+    positional, keywords = bind(op, args, kwargs)
+    place = names.index(flag)
+    value = positional[place] if place < len(positional) else keywords[flag]
+    return bool(value) and not ("dropout" in op._schema.name and positional[1] == 0)
 
 
 @dataclass(frozen=True)
@@ -69,13 +84,10 @@ class CheckInference:
         if node.op != "call_function" or not isinstance(op, OpOverload):
             return []
         where = f"{op} (node {node.name!r}, {source_line(node) or 'no source line'})"
-        flag = _FLAGS.get(op)
-        if flag is not None:
-            names = [argument.name for argument in op._schema.arguments]
-            args, kwargs = bind(op, node.args, node.kwargs)
-            value = args[names.index(flag)] if names.index(flag) < len(args) else kwargs[flag]
-            dropped = "dropout" not in op._schema.name or args[1] != 0
-            return [f"{where} is in training mode"] if value and dropped else []
+        if is_training(op, node.args, node.kwargs):
+            return [f"{where} is in training mode"]
+        if op in _FLAGS:
+            return []
         if not random and draws_random(op, node.args, node.kwargs):
             return [f"{where} draws random numbers"]
         return []

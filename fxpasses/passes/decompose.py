@@ -18,7 +18,6 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 
-from fxpasses.errors import UnsupportedOperatorError, source_line
 from fxpasses.functionalize import replace_fresh_mutations
 from fxpasses.passes.complexes.table import complex_rows
 from fxpasses.passes.decompositions.composed import composed_kernel
@@ -26,7 +25,7 @@ from fxpasses.passes.decompositions.strided import READS_STRIDES
 from fxpasses.passes.decompositions.table import decompositions
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
-from fxpasses.schema import COMPOSED_NAMESPACES, bind, is_canonical_target, is_complex
+from fxpasses.schema import COMPOSED_NAMESPACES, bind, draws_random, is_canonical_target, is_complex
 
 __all__ = ["decompose_to_core_aten", "has_decomposition"]
 
@@ -121,6 +120,8 @@ def _by_trace(
     kwargs: dict[str, Any],
     known: dict[Any, fx.GraphModule | None],
 ) -> Any:
+    if draws_random(op, args, kwargs):
+        return None  # torch's decomposition would draw other numbers for the same seed
     operands: list[fx.Node] = []
 
     def number(arg: Any) -> Any:
@@ -134,14 +135,12 @@ def _by_trace(
     vals = [operand.meta["val"] for operand in operands]
     key = (op, repr(args), repr(kwargs), tuple(_type_key(val) for val in vals))
     if key not in known:
-        known[key] = _trace(g, node, op, args, kwargs, vals)
+        known[key] = _trace(op, args, kwargs, vals)
     traced = known[key]
     return None if traced is None else _inline(g, traced, operands)
 
 
-def _trace(
-    g: Editor, node: fx.Node, op: OpOverload, args: Any, kwargs: Any, vals: list[Any]
-) -> fx.GraphModule | None:
+def _trace(op: OpOverload, args: Any, kwargs: Any, vals: list[Any]) -> fx.GraphModule | None:
     def call(*values: Any) -> Any:
         def value(arg: Any) -> Any:
             return values[arg.index] if isinstance(arg, _Operand) else arg
@@ -152,13 +151,8 @@ def _trace(
     for table in _tables_for(op):
         try:
             traced = _trace_with(table, call, vals)
-        except Exception as error:
-            if op.namespace in COMPOSED_NAMESPACES:
-                return None  # it looks at values; lowering reports it
-            raise UnsupportedOperatorError(
-                f"{op} (node {node.name!r}, {source_line(node) or 'no source line'}) could not be "
-                f"decomposed: {type(error).__name__}: {error}"
-            ) from error
+        except Exception:  # it looks at values, or at memory: lowering reports it
+            return None
         calls = traced.graph.find_nodes(op="call_function", target=op)
         if not calls and not any(_is_prim(n.target) or _mutates(n) for n in traced.graph.nodes):
             return traced

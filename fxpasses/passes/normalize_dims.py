@@ -81,7 +81,10 @@ def _wrapped(dim: Any, places: int) -> Any:
     if isinstance(dim, bool):
         return dim
     if isinstance(dim, int):
-        return dim % max(places, 1)
+        places = max(places, 1)
+        if not -places <= dim < places:  # a fake tensor does not tell in every operator
+            raise IndexError(f"dim {dim} of a tensor that has {places}")
+        return dim % places
     if isinstance(dim, tuple | list):
         return [_wrapped(item, places) for item in dim]
     return dim

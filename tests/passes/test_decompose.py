@@ -248,3 +248,22 @@ def test_factors_of_integer_products_are_cut_off(op):
     args = (torch.ones(*rows, 3, 5, dtype=torch.int64), torch.ones(*batch, 3, 4, dtype=torch.int64))
     args = (*args, torch.ones(*batch, 4, 5, dtype=torch.int64))
     apply(decompose, program_of(lambda x, y, z: op(x, y, z, beta=1.9, alpha=2.7), *args), *args)
+
+
+def test_as_strided_scatter_writes_positions_in_memory():
+    x, rows = torch.arange(12.0).reshape(3, 4), torch.tensor([[10.0, 20], [30, 40]])
+
+    def f(x, rows):
+        return x.t().as_strided_scatter(rows, (2, 2), (5, 2), 1)
+
+    assert torch.equal(fxp.compile(f, (x, rows), strict=True)(x, rows), f(x, rows))
+
+
+def test_what_cannot_be_spelled_out_runs_in_pytorch():
+    """Torch's decomposition of `take` reads the index of a single element."""
+
+    def f(x, index):
+        return x.take(index)
+
+    args = torch.tensor(3.0), torch.tensor(0)
+    assert torch.equal(fxp.compile(f, args)(*args), f(*args))

@@ -19,11 +19,14 @@ from tests.sweep.samples import operator_of
 
 __all__ = ["Finished", "load", "work"]
 
-GROUP = 32
+GROUP = 24
 """Calls that are compiled together."""
 
-PATIENCE = 300.0
-"""Seconds without a message after which a worker counts as hung."""
+PATIENCE = 120.0
+"""Seconds of a processor without a message after which a worker counts as hung."""
+
+STANDSTILL = 900.0
+"""The same in seconds of the clock, in which it may have waited for a processor."""
 
 UNITS_OF_A_WORKER = 300
 CAPTURE = "capture of"
@@ -164,9 +167,19 @@ class _Worker:
         self.connection.send(task)
 
     def receive(self) -> Any:
-        if not self.connection.poll(PATIENCE):
-            raise EOFError
+        end, spent = time.monotonic() + STANDSTILL, self._seconds()
+        while not self.connection.poll(1.0):
+            if time.monotonic() > end or self._seconds() > spent + PATIENCE:
+                raise EOFError
         return self.connection.recv()
+
+    def _seconds(self) -> float:
+        """The time that the process has spent on a processor."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended, or the system is no Linux
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self) -> str:
         """End the process; what became of it before, in words."""

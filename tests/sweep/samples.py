@@ -15,6 +15,7 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from fxpasses import capture
+from fxpasses.passes.check_inference import is_training
 from fxpasses.program import Program
 from fxpasses.signature import dtype_name
 from fxpasses.testing.single import Call
@@ -38,7 +39,8 @@ class Reached:
         refused: why samples cannot be captured, one line each.
         left_out: why samples say nothing: PyTorch cannot make them, raises an
             error for them, or gives no tensor (``torch.equal`` gives a Python
-            bool, which decides how code goes on and is no part of a graph).
+            bool, which decides how code goes on and is no part of a graph);
+            or the call asks for training (dropout, batch norm that learns).
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -82,7 +84,10 @@ def reach(unit: str, count: int) -> Reached:
     ]
     calls: dict[Any, Call] = {}
     for call in _record(info.op, samples, reached):
-        calls.setdefault(_key(call), call)
+        if is_training(*call):
+            reached.left_out.append("asks for training")
+        else:
+            calls.setdefault(_key(call), call)
     reached.calls = list(calls.values())
     return reached
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -41,6 +42,27 @@ def batch_norm(
         eps,
     )
     return first(g, normed)
+
+
+@decomposition(aten._native_batch_norm_legit_functional.default)
+def batch_norm_of_statistics(
+    g: Editor,
+    input: fx.Node,
+    weight: Any,
+    bias: Any,
+    running_mean: fx.Node,
+    running_var: fx.Node,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
+    if training:
+        return None
+    normed = g.call(
+        aten._native_batch_norm_legit_no_training.default,
+        *(input, weight, bias, running_mean, running_var, momentum, eps),
+    )
+    return (*(g.call(operator.getitem, normed, result) for result in range(3)), running_mean, running_var)
 
 
 @decomposition(aten.layer_norm.default)

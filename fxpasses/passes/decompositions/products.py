@@ -32,4 +32,6 @@ def trilinear(
             tensor = g.call(aten.unsqueeze.default, tensor, dim)
         factors.append(tensor)
     product = g.call(aten.mul.Tensor, g.call(aten.mul.Tensor, factors[0], factors[2]), factors[1])
-    return g.call(aten.sum.dim_IntList, product, sumdim) if sumdim else product
+    return (
+        g.call(aten.sum.dim_IntList, product, sumdim, dtype=product.meta["val"].dtype) if sumdim else product
+    )

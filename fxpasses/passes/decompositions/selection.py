@@ -1,4 +1,4 @@
-"""Padding, and choices by a mask or an index: `constant_pad_nd`, `where` and `index_put`."""
+"""Padding, and choices by a mask or an index: `constant_pad_nd`, `where`, `index_put`, slices by an index."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from fxpasses.passes.decompositions.table import decomposition
-from fxpasses.passes.decompositions.values import full
+from fxpasses.passes.decompositions.values import full, reshape, shape
 from fxpasses.rewrite import Editor
 
 aten = torch.ops.aten
@@ -45,6 +45,38 @@ def where_scalar_other(g: Editor, condition: fx.Node, self: fx.Node, other: Any)
 def where_scalar_self(g: Editor, condition: fx.Node, self: Any, other: fx.Node) -> fx.Node:
     dtype = torch.result_type(other.meta["val"], _number(self))
     return g.call(aten.where.self, condition, full(g, [], self, dtype), other)
+
+
+@decomposition(aten.index_add.default)
+def index_add(g: Editor, self: fx.Node, dim: int, index: fx.Node, source: fx.Node, *, alpha: Any) -> fx.Node:
+    """A `scatter_add`, which raises for negative indices as this does."""
+    if alpha != 1:
+        source = g.call(aten.mul.Scalar, source, alpha)
+    return _by_slices(g, aten.scatter_add.default, self, dim, index, source)
+
+
+@decomposition(aten.index_copy.default)
+def index_copy(g: Editor, self: fx.Node, dim: int, index: fx.Node, source: fx.Node) -> fx.Node:
+    return _by_slices(g, aten.scatter.src, self, dim, index, source)
+
+
+def _by_slices(g: Editor, op: Any, self: fx.Node, dim: int, index: fx.Node, source: fx.Node) -> fx.Node:
+    """*op* with an index for each element of *source*, in the place of one for each slice."""
+    if index.meta["val"].dim() == 0:
+        index = reshape(g, index, [1])
+    if source.meta["val"].dim() == 0:
+        source = reshape(g, source, [1])
+    if self.meta["val"].dim() == 0:
+        line = _by_slices(g, op, reshape(g, self, [1]), 0, index, source)
+        return reshape(g, line, [])
+    sizes = shape(source)
+    axis = dim % len(sizes)
+    places = g.call(aten._to_copy.default, index, dtype=torch.int64)
+    for other in range(len(sizes)):
+        if other != axis:
+            places = g.call(aten.unsqueeze.default, places, other)
+    places = g.call(aten.expand.default, places, [-1 if d == axis else size for d, size in enumerate(sizes)])
+    return g.call(op, self, axis, places, source)
 
 
 def _number(value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""`as_strided`: the one operator whose meaning lies in memory, as a selection of elements.
+"""`as_strided` and its kin: the operators whose meaning lies in memory, as a selection of elements.
 
-It reads the strides that its operand had at capture, so `decompose_to_core_aten`
-spells it out before any call that the operand comes from: a dropped `contiguous`
+They read the strides that their operand had at capture, so `decompose_to_core_aten`
+spells them out before any call that the operand comes from: a dropped `contiguous`
 would change them.
 """
 
@@ -25,12 +25,14 @@ __all__ = ["READS_STRIDES"]
 
 aten = torch.ops.aten
 
-READS_STRIDES = frozenset({aten.as_strided.default, aten.as_strided_copy.default})
+READS_STRIDES = frozenset(
+    {aten.as_strided.default, aten.as_strided_copy.default, aten.as_strided_scatter.default}
+)
 
 _MAY_COPY = frozenset({aten.reshape.default, aten.contiguous.default, aten.flatten.using_ints})
 
 
-@decomposition(*READS_STRIDES)
+@decomposition(aten.as_strided.default, aten.as_strided_copy.default)
 def as_strided(g: Editor, self: fx.Node, size: Any, stride: Any, storage_offset: Any) -> fx.Node:
     """The elements of *self*, or of the tensor that it is a view of, at positions of its memory.
 
@@ -38,12 +40,7 @@ def as_strided(g: Editor, self: fx.Node, size: Any, stride: Any, storage_offset:
         UnsupportedOperatorError: sizes are symbolic, or it reads memory that
             belongs to no element of these tensors.
     """
-    start = self.meta["val"].storage_offset() if storage_offset is None else storage_offset
-    if not all(isinstance(number, int) for number in (start, *size, *stride)):
-        raise _refusal(g, "it has symbolic sizes")
-    places = torch.full((), start, dtype=torch.int64)
-    for length, step in zip(size, stride, strict=True):
-        places = places.unsqueeze(-1) + torch.arange(length) * step
+    places = _places(g, self, size, stride, storage_offset)
     reasons = []
     for owner in _views_back(self):
         reason = _cannot_select(owner.meta["val"], places)
@@ -51,6 +48,41 @@ def as_strided(g: Editor, self: fx.Node, size: Any, stride: Any, storage_offset:
             return _selected(g, owner, places)
         reasons.append(reason)
     raise _refusal(g, reasons[-1])
+
+
+@decomposition(aten.as_strided_scatter.default)
+def as_strided_scatter(
+    g: Editor, self: fx.Node, src: fx.Node, size: Any, stride: Any, storage_offset: Any
+) -> fx.Node:
+    """*self* with other elements at positions of its memory.
+
+    Raises:
+        UnsupportedOperatorError: as `as_strided`, or it writes a position twice.
+    """
+    val = self.meta["val"]
+    places = _places(g, self, size, stride, storage_offset).flatten()
+    reason = _cannot_select(val, places)
+    if reason is None and places.unique().numel() < places.numel():
+        reason = "it writes one position twice"
+    if reason is not None:
+        raise _refusal(g, reason)
+    order = _memory_order(val)
+    line = reshape(g, g.call(aten.permute.default, self, order), [val.numel()])
+    indices = [g.constant(places - val.storage_offset(), "places")]
+    put = g.call(aten.index_put.default, line, indices, reshape(g, src, [places.numel()]), False)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return g.call(aten.permute.default, reshape(g, put, [val.shape[dim] for dim in order]), back)
+
+
+def _places(g: Editor, self: fx.Node, size: Any, stride: Any, storage_offset: Any) -> torch.Tensor:
+    """Positions in memory, in the shape of the elements that are there."""
+    start = self.meta["val"].storage_offset() if storage_offset is None else storage_offset
+    if not all(isinstance(number, int) for number in (start, *size, *stride)):
+        raise _refusal(g, "it has symbolic sizes")
+    places = torch.full((), start, dtype=torch.int64)
+    for length, step in zip(size, stride, strict=True):
+        places = places.unsqueeze(-1) + torch.arange(length) * step
+    return places
 
 
 def _views_back(node: fx.Node) -> Iterator[fx.Node]:
@@ -111,13 +143,16 @@ def _memory_order(val: torch.Tensor) -> list[int]:
 def _refusal(g: Editor, reason: str) -> UnsupportedOperatorError:
     node = g._anchor
     where = source_line(node) if node is not None else None
-    return UnsupportedOperatorError(f"as_strided cannot be spelled out, since {reason} ({where or node})")
+    op = "as_strided" if node is None else node.target._schema.name.split("::")[1]  # type: ignore[union-attr]
+    return UnsupportedOperatorError(f"{op} cannot be spelled out, since {reason} ({where or node})")
 
 
 @decomposition(aten.diagonal_scatter.default)
 def diagonal_scatter(g: Editor, self: fx.Node, src: fx.Node, offset: int, dim1: int, dim2: int) -> Any:
     val = self.meta["val"]
     rank = val.dim()
+    if not all(-rank <= dim < rank for dim in (dim1, dim2)):
+        raise IndexError(f"diagonal_scatter along dims {dim1} and {dim2} of a tensor of rank {rank}")
     ends = [dim1 % rank, dim2 % rank]
     rows, columns = (val.shape[end] for end in ends)
     if not isinstance(rows, int) or not isinstance(columns, int):

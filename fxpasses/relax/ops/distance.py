@@ -64,7 +64,9 @@ def _pairs(order: float) -> Callable[[Any, Any, Any], Any]:
         if math.isinf(order):
             term, root, how = (lambda v: v), (lambda v: v), "max"
         else:
-            (term, root), how = power_sum(order), "sum"
+            (power, root), how = power_sum(order), "sum"
+            # Unlike a norm, a distance of order 0 does not count NaN as one more difference.
+            term = power if order else lambda v: S.select(S.isnan(v), v, power(v))
         total = T.te.compute(
             tuple(shape), lambda *at: reducer(how)(term(size(*at)), axis=[k]), name="distances"
         )

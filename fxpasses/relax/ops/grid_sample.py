@@ -84,10 +84,18 @@ def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any,
             for numbers in itertools.product(range(count), repeat=dims):
                 read = [taps(n, *at, d, number) for d, number in enumerate(numbers)]
                 inside = tirx.all(*(tap >= 0 for tap in read))
-                term = tirx.if_then_else(inside, S.cast(x(n, channel, *read), work), S.const(0.0, work))
-                if mode != _NEAREST:
-                    factors = [weights(n, *at, d, number) for d, number in enumerate(numbers)]
-                    term = S.multiply(term, reduce(S.multiply, factors))
+                value, nothing = S.cast(x(n, channel, *read), work), S.const(0.0, work)
+                if mode == _NEAREST:
+                    term = tirx.if_then_else(inside, value, nothing)
+                else:
+                    factor = reduce(
+                        S.multiply, [weights(n, *at, d, number) for d, number in enumerate(numbers)]
+                    )
+                    # At a place that is NaN an image is NaN, and a volume 0, as in PyTorch.
+                    if dims == 2:
+                        term = S.multiply(tirx.if_then_else(inside, value, nothing), factor)
+                    else:
+                        term = tirx.if_then_else(inside, S.multiply(value, factor), nothing)
                 total = term if not any(numbers) else S.add(total, term)
             return S.cast(total, dtype)
 
