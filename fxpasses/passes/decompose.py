@@ -25,7 +25,7 @@ from fxpasses.passes.decompositions.strided import READS_STRIDES
 from fxpasses.passes.decompositions.table import decompositions
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
-from fxpasses.schema import COMPOSED_NAMESPACES, bind, draws_random, is_canonical_target, is_complex
+from fxpasses.schema import bind, draws_random, is_canonical_target, is_complex
 
 __all__ = ["decompose_to_core_aten", "has_decomposition"]
 
