@@ -30,7 +30,8 @@ class FuseAttention:
     """Write `scaled_dot_product_attention` as `fxpasses::attention`.
 
     The permutations of [N, L, H, E] around it go. So do masks that admit all,
-    and repetitions of a mask; any other mask is laid out keys first.
+    and repetitions of masks and of heads of keys and values; any other mask is
+    laid out keys first.
 
     Left as they are: half types, operands that are not of four dims or whose
     batches differ, and heads of unknown or great size.
@@ -57,7 +58,8 @@ class FuseAttention:
         return remove_noops(g.finish()) if changed else program
 
     def _rewritten(self, g: Editor, node: fx.Node) -> fx.Node:
-        *operands, mask, _, is_causal = node.args
+        query, *others, mask, _, is_causal = node.args
+        operands = [query, *_shared_heads(g, others)]
         dtype = node.meta["val"].dtype
         scale = node.kwargs["scale"]
         if scale is None:
@@ -108,6 +110,28 @@ def _is_swap(value: Any) -> bool:
 def _inside(value: Any) -> fx.Node | None:
     """The [N, L, H, E] that *value* [N, H, L, E] is a permutation of."""
     return value.args[0] if _is_swap(value) else None
+
+
+def _shared_heads(g: Editor, operands: list[Any]) -> list[Any]:
+    """Key and value before their heads were repeated, where both were: queries may share them."""
+    sources = [_before_repetition(operand) for operand in operands]
+    if any(source is None for source in sources) or shape(sources[0])[1] != shape(sources[1])[1]:
+        return operands
+    return [reshape(g, source, [*shape(source)[:2], *shape(source)[3:]]) for source in sources]
+
+
+def _before_repetition(value: fx.Node) -> fx.Node | None:
+    """The [N, G, 1, S, E] from which `expand` and `reshape` made *value* [N, H, S, E]."""
+    expand = value.args[0] if value.target is aten.reshape.default else None
+    if not isinstance(expand, fx.Node) or expand.target is not aten.expand.default:
+        return None
+    source: fx.Node = expand.args[0]  # type: ignore[assignment]
+    sizes, repeated, result = shape(source), shape(expand), shape(value)
+    if len(sizes) != 5 or not same_size(sizes[2], 1) or len(repeated) != 5:
+        return None
+    alike = all(same_size(sizes[dim], repeated[dim]) for dim in (0, 1, 3, 4))
+    heads_merged = all(map(same_size, (repeated[0], *repeated[3:]), (result[0], *result[2:])))
+    return source if alike and heads_merged else None
 
 
 def _keys_first(g: Editor, mask: Any) -> fx.Node | None:

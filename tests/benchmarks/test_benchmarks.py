@@ -13,7 +13,7 @@ from fxpasses.benchmark import Benchmark, Timing, geometric_mean, summary
 from fxpasses.benchmark.models import build
 from fxpasses.benchmark.plot import draw
 from fxpasses.errors import FxpassesError
-from tests.benchmarks import frontend, overhead, scaling
+from tests.benchmarks import frontend, overhead, products, scaling
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,19 @@ def test_frontend_refuses_an_unknown_model(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         frontend.main(["resnet19"])
     assert "no such model: resnet19" in capsys.readouterr().err
+
+
+def test_products(capsys: pytest.CaptureFixture[str]) -> None:
+    cases = [*products.linear_cases([3], [(4, 5)]), *products.attention_cases([(1, 2, 3, 3, 4)])]
+    products.main(["--rounds", "1", "--all"], cases)
+    printed = capsys.readouterr().out
+    for name in (
+        "linear 3 x 4 x 5",
+        "attention 1 x 2 x 3 x 3 x 4, masked",
+        "causal",
+        "4 shapes, geometric mean",
+    ):
+        assert name in printed
 
 
 def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,6 +88,22 @@ def test_groups_and_causal():
     assert "None, True, 0.5" in body(after)
 
 
+def repeated(x, times):
+    batch, heads, length, width = x.shape
+    return (
+        x[:, :, None].expand(batch, heads, times, length, width).reshape(batch, heads * times, length, width)
+    )
+
+
+def test_repeated_heads_are_shared():
+    query, key, value = draw(2, 6, 5, 4)
+    operands = (query, key[:, :2], value[:, :2])
+    text = body(check(lambda q, k, v: attend(q, repeated(k, 3), repeated(v, 3)), *operands))
+    assert "fxpasses.attention.default(input0, input1, input2" in text
+    text = body(check(lambda q, k, v: attend(q, repeated(k, 3), repeated(v, 3).relu()), *operands))
+    assert text.count("aten.expand.default") == 2
+
+
 def test_any_length():
     after = check(swapped(attend), *draw(2, 5, 3, 4), dynamic_shapes=({1: Dim("length", max=64)},) * 3)
     assert "f32[2, s0, 3, 4] = fxpasses.attention.default" in body(after)

@@ -8,6 +8,9 @@ from fxpasses.codegen.schedules.kernel import Kernel, NoFit
 
 __all__ = ["tiles"]
 
+# So many products take the time of one element of an elementwise kernel, about.
+_PRODUCTS_AN_ELEMENT = 16
+
 
 def tiles(kernel: Kernel, block: Block, tail: Block | None) -> None:
     """Each tile stays in registers while the summed axis runs; *tail* takes it to its place, [M, N]."""
@@ -18,14 +21,13 @@ def tiles(kernel: Kernel, block: Block, tail: Block | None) -> None:
     lanes = block.lanes(kernel.cpu)
     if rows is None or width is None:
         raise NoFit
-    work = elements(block.extents)
     lanes = lanes if width % lanes == 0 else width
     i, j = tail.loops
     tile, row = sch.split(i, [None, rows])
     panel, vector, lane = sch.split(j, [None, width // lanes, lanes])
     sch.reorder(panel, tile, row, vector, lane)
     each = sch.fuse(panel, tile)
-    kernel.parallel(each, work)
+    kernel.parallel(each, elements(block.extents) / _PRODUCTS_AN_ELEMENT)
     kernel.move(block.rv, each)
     sch.set_scope(block.rv, 0, "local")
     *_, row_of, column_of, summed = sch.get_loops(block.rv)
