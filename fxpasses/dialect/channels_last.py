@@ -18,24 +18,28 @@ __all__ = [
 
 
 def packed_width(channels: int, lanes: int) -> int:
-    """How many output channels lie side by side in a packed weight: a vector's worth, or all of them."""
-    return lanes if channels % lanes == 0 else channels
+    """How many output channels lie side by side in a packed weight: a vector's worth, or all of them if fewer."""
+    return min(channels, lanes)
 
 
 def pack_weight(weight: Tensor, width: int) -> Tensor:
-    """[O, I, KH, KW] as [O / width, KH, KW, I, width]: what one step of a kernel reads lies side by side."""
-    outputs, inputs, *window = weight.shape
+    """[O, I, KH, KW] as [ceil(O / width), KH, KW, I, width]: what one step of a kernel reads lies side by side.
+
+    Behind the last channel there are zeros.
+    """
+    padded = F.pad(weight, [0, 0, 0, 0, 0, 0, 0, -weight.shape[0] % width])
+    outputs, inputs, *window = padded.shape
     return (
-        weight.reshape(outputs // width, width, inputs, *window)
+        padded.reshape(outputs // width, width, inputs, *window)
         .permute(0, 3, 4, 2, 1)
         .contiguous(memory_format=torch.contiguous_format)
     )
 
 
-def unpack_weight(packed: Tensor) -> Tensor:
-    """Inverse of `pack_weight`."""
+def unpack_weight(packed: Tensor, channels: int) -> Tensor:
+    """Inverse of `pack_weight`, for a weight of so many output *channels*."""
     blocks, *window, inputs, width = packed.shape
-    return packed.permute(0, 4, 3, 1, 2).reshape(blocks * width, inputs, *window)
+    return packed.permute(0, 4, 3, 1, 2).reshape(blocks * width, inputs, *window)[:channels]
 
 
 @torch.library.custom_op("fxpasses::conv2d_channels_last", mutates_args=())
@@ -46,6 +50,7 @@ def conv2d_channels_last(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    channels: int,
 ) -> Tensor:
     """Convolution of *input* [N, H, W, C] with a packed weight.
 
@@ -55,13 +60,14 @@ def conv2d_channels_last(
         padding: zeros before and after the height, before and after the width.
         dilation: of height and width.
         groups: as for `torch.nn.functional.conv2d`.
+        channels: of the result, without those that fill up the packed weight.
 
     Returns:
-        [N, H', W', O] in the dtype of *input*.
+        [N, H', W', channels] in the dtype of *input*.
     """
     top, bottom, left, right = padding
     image = F.pad(input.permute(0, 3, 1, 2), [left, right, top, bottom])
-    result = F.conv2d(image, unpack_weight(weight), None, list(stride), 0, list(dilation), groups)
+    result = F.conv2d(image, unpack_weight(weight, channels), None, list(stride), 0, list(dilation), groups)
     return result.permute(0, 2, 3, 1).contiguous(memory_format=torch.contiguous_format)
 
 
@@ -73,16 +79,17 @@ def _(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    channels: int,
 ) -> Tensor:
     batch, height, width, _ = input.shape
-    blocks, *window, _, lanes = weight.shape
+    _, *window, _, _ = weight.shape
     sizes = [
         (size + before + after - d * (k - 1) - 1) // s + 1
         for size, before, after, k, s, d in zip(
             (height, width), padding[::2], padding[1::2], window, stride, dilation, strict=True
         )
     ]
-    return input.new_empty((batch, *sizes, blocks * lanes))
+    return input.new_empty((batch, *sizes, channels))
 
 
 @torch.library.custom_op("fxpasses::max_pool2d_channels_last", mutates_args=())

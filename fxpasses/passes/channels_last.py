@@ -109,7 +109,14 @@ def _convolution(g: Editor, node: fx.Node, vector_bytes: int) -> Any:
     image, border = _without_padding(_to_last(g, image))  # type: ignore[arg-type]
     both = [a + b for a, b in zip(both, border, strict=True)]
     result = g.call(
-        dialect.conv2d_channels_last.default, image, packed, _each(stride), both, _each(dilation), groups
+        dialect.conv2d_channels_last.default,
+        image,
+        packed,
+        _each(stride),
+        both,
+        _each(dilation),
+        groups,
+        outputs,
     )
     if bias is not None:
         result = g.call(aten.add.Tensor, result, bias)

@@ -28,7 +28,7 @@ class Winograd:
     spreads to pixels that share a tile with those that read it.
 
     Left as they are: convolutions with strides or dilation, of dynamic sizes, of
-    half types, and those for which it does not pay.
+    half types, of channels that fill no whole vectors, and those for which it does not pay.
 
     Args:
         channels: the least number of channels of a group, in and out, for which it pays.
@@ -54,17 +54,20 @@ class Winograd:
         return g.finish()
 
     def _fits(self, node: fx.Node) -> bool:
-        image, weight, stride, _, dilation, groups = node.args
-        blocks, *window, inputs, width = shape(weight)
+        image, weight, stride, _, dilation, groups, channels = node.args
+        _, *window, inputs, lanes = shape(weight)
         batch, height, rows, _ = shape(node)
         if window != [3, 3] or [*stride, *dilation] != [1] * 4:  # type: ignore[misc]
             return False
         if not all(isinstance(size, int) for size in (*shape(image), *shape(node))):
             return False
+        outputs = channels // groups  # type: ignore[operator]
+        if outputs % lanes:
+            return False
         tiles = batch * tiles_of(height) * tiles_of(rows)
         # Tiles that stick out of a small image take what the others save.
         useful = height * rows * batch >= 3 * tiles
-        return useful and tiles >= self.tiles and min(inputs, blocks * width // groups) >= self.channels  # type: ignore[operator]
+        return useful and tiles >= self.tiles and min(inputs, outputs) >= self.channels  # type: ignore[operator]
 
 
 winograd = Winograd()
@@ -72,15 +75,15 @@ winograd = Winograd()
 
 
 def _written(g: Editor, node: fx.Node) -> Any:
-    image, packed, _, padding, _, groups = node.args
+    image, packed, _, padding, _, groups, channels = node.args
     weight = g.tensor(packed)  # type: ignore[arg-type]
     if weight is None or weight.dtype not in (torch.float32, torch.float64):
         return None
     lanes = packed.meta["val"].shape[-1]  # type: ignore[union-attr]
-    outputs = shape(node)[3] // groups  # type: ignore[operator]
+    outputs = channels // groups  # type: ignore[operator]
     width = 2 * lanes if outputs % (2 * lanes) == 0 else lanes
     transformed = g.constant(
-        winograd_weight(unpack_weight(weight.detach()), groups, width),  # type: ignore[arg-type]
+        winograd_weight(unpack_weight(weight.detach(), channels), groups, width),  # type: ignore[arg-type]
         f"{packed.meta['role'].target}_winograd",  # type: ignore[union-attr]
         "param",
     )

@@ -12,8 +12,10 @@ import torch
 from fxpasses.relax import tvm_api as T
 
 __all__ = [
+    "ALONE",
     "CELL",
     "LONG_SUM",
+    "WITH_TAIL",
     "accumulator",
     "cells",
     "const",
@@ -31,6 +33,12 @@ __all__ = [
     "used",
     "when",
 ]
+
+WITH_TAIL = {"op_pattern": 4}
+"""The attributes of a kernel that takes the elementwise calls behind it into its loops."""
+
+ALONE = {"op_pattern": 8}
+"""The attributes of a kernel that is fused with no other."""
 
 CELL = "fxpasses.cell"
 """The annotation of a block made by `cells`."""

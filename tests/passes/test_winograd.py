@@ -38,7 +38,7 @@ def check(module, *shape, dtype=torch.float32, pass_=winograd):
         (nn.Conv2d(32, 64, 3, padding=1), (1, 32, 12, 12)),
         (nn.Conv2d(32, 48, 3, padding=(0, 2)), (2, 32, 11, 9)),
         (nn.Conv2d(64, 128, 3, padding=1, groups=2, bias=False), (1, 64, 9, 8)),
-        (nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(33, 40, 3)), (1, 33, 9, 10)),
+        (nn.Sequential(nn.ZeroPad2d((0, 1, 2, 0)), nn.Conv2d(33, 48, 3)), (1, 33, 9, 10)),
     ],
     ids=["plain", "odd", "grouped", "padded"],
 )
@@ -62,10 +62,11 @@ def test_doubles():
         (nn.Conv2d(16, 32, 3), (1, 16, 20, 20)),  # few channels in
         (nn.Conv2d(64, 64, 3, groups=4), (1, 64, 20, 20)),  # few in a group
         (nn.Conv2d(32, 16, 3), (1, 32, 20, 20)),  # few out
+        (nn.Conv2d(32, 40, 3), (1, 32, 20, 20)),  # no whole vectors out
         (nn.Conv2d(32, 32, 3), (1, 32, 8, 8)),  # few tiles
         (nn.Conv2d(32, 32, 3), (32, 32, 3, 3)),  # tiles of one pixel
     ],
-    ids=["stride", "dilation", "window", "in", "group", "out", "image", "pixel"],
+    ids=["stride", "dilation", "window", "in", "group", "out", "vectors", "image", "pixel"],
 )
 def test_what_does_not_pay_stays(module, shape):
     assert parts(check(module, *shape)) == []

@@ -7,7 +7,7 @@ import torch
 from torch.export import Dim
 
 import fxpasses as fxp
-from fxpasses.dialect.channels_last import pack_weight, packed_width
+from fxpasses.dialect.channels_last import pack_weight, packed_width, unpack_weight
 
 dialect = torch.ops.fxpasses
 
@@ -38,6 +38,10 @@ CONVOLUTIONS = [
     (1, 8, 8, 20, 20, (5, 5), (2, 2), (2, 2, 2, 2), (1, 1), 20),
     (2, 6, 6, 32, 64, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 2),
     (1, 1, 1, 64, 10, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    (1, 9, 17, 16, 131, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),  # neither rows nor channels are whole tiles
+    (2, 5, 28, 24, 24, (1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    (1, 9, 10, 41, 41, (3, 3), (1, 1), (1, 0, 0, 1), (1, 1), 41),
+    (1, 9, 40, 88, 88, (5, 5), (1, 2), (2, 2, 2, 2), (1, 1), 88),
 ]
 
 
@@ -48,15 +52,29 @@ def test_convolution(case):
     weight = torch.randn(outputs, inputs // groups, *window)
     packed = pack_weight(weight, packed_width(outputs, 16))
     op = dialect.conv2d_channels_last.default
-    module = Call(op, list(stride), list(padding), list(dilation), groups, weight=packed)
+    module = Call(op, list(stride), list(padding), list(dilation), groups, outputs, weight=packed)
     x = torch.randn(batch, height, width, inputs)
     torch.testing.assert_close(compiled(module, x)(x), module(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_are_packed_with_zeros_behind_them():
+    weight = torch.randn(37, 5, 3, 2)
+    packed = pack_weight(weight, 16)
+    assert packed.shape == (3, 3, 2, 5, 16)
+    assert not packed[2, ..., 5:].any()
+    torch.testing.assert_close(unpack_weight(packed, 37), weight, rtol=0, atol=0)
 
 
 def test_convolution_of_any_batch():
     weight = torch.randn(32, 16, 3, 3)
     module = Call(
-        dialect.conv2d_channels_last.default, [1, 1], [1, 1, 1, 1], [1, 1], 1, weight=pack_weight(weight, 16)
+        dialect.conv2d_channels_last.default,
+        [1, 1],
+        [1, 1, 1, 1],
+        [1, 1],
+        1,
+        32,
+        weight=pack_weight(weight, 16),
     )
     function = compiled(module, torch.randn(2, 14, 14, 16), ({0: Dim("batch", max=8)},))
     for batch in (1, 3, 8):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.expressions import elements, int_value, static_product
 from fxpasses.codegen.schedules.kernel import Kernel, NoFit
+from fxpasses.codegen.schedules.products import has_spare
 
 __all__ = ["depthwise"]
 
@@ -41,8 +42,13 @@ def depthwise(kernel: Kernel, block: Block, tail: Block | None) -> None:
     band, within[0] = sch.split(within[0], [None, _band(block, windows, tile)])
     sch.reorder(*images, band, channels, *within, *summed, pixel, *lanes)
     fused = [block, *([] if tail is None else [tail])]
-    task = kernel.fuse([*images, band, channels], *fused)
-    kernel.parallel(task, elements(block.extents))
+    if has_spare(tail, block) and kernel.extent(channels) != 1:
+        kernel.parallel(kernel.fuse([*images, band], *fused), elements(block.extents))
+        sch.annotate(channels, "pragma_loop_partition_hint", 1)
+        task = channels
+    else:
+        task = kernel.fuse([*images, band, channels], *fused)
+        kernel.parallel(task, elements(block.extents))
     if copy is not None:
         kernel.move(copy.rv, task)
         kernel.vectorize(sch.get_loops(copy.rv)[-1], tile.lanes)
@@ -55,7 +61,10 @@ def depthwise(kernel: Kernel, block: Block, tail: Block | None) -> None:
     start = sch.decompose_reduction(rv, summed[0])
     kernel.in_registers(sch.get_loops(start)[-len(inner) :])
     *lead, last = sch.get_loops(out)
-    kernel.in_registers([*lead[-1:], *sch.split(last, [tile.vectors, tile.lanes])])
+    if has_spare(tail, block):
+        kernel.vectorize(last, tile.lanes, guarded=True)
+    else:
+        kernel.in_registers([*lead[-1:], *sch.split(last, [tile.vectors, tile.lanes])])
 
 
 class _Windows(NamedTuple):

@@ -16,7 +16,7 @@ from fxpasses.codegen.schedules.kernel import Kernel, NoFit
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["product", "tail_of"]
+__all__ = ["has_spare", "product", "tail_of"]
 
 # A right operand of this size stays in the cache next to the core.
 _CACHE_BYTES = 1 << 20
@@ -41,7 +41,8 @@ def _reads_all(tail: Block, product: Block) -> bool:
     """Whether each step of *tail* reads one element of *product*, and no two the same.
 
     If not, moving it into the loops of the product would lose the steps that
-    read nothing, such as the border of a padding.
+    read nothing, such as the border of a padding. The last columns may be left
+    unread.
     """
     if not tail.is_elementwise:
         return False
@@ -49,10 +50,18 @@ def _reads_all(tail: Block, product: Block) -> bool:
         axes = [[i for i, var in enumerate(tail.vars) if var.same_as(index)] for index in load.indices]
         if sorted(axis for found in axes for axis in found) != list(range(len(tail.vars))):
             return False
-        sizes = [tail.stmt.iter_vars[axis].dom.extent for (axis,) in axes]
-        if not all(map(same, sizes, load.source.shape)):
+        *sizes, columns = [tail.stmt.iter_vars[axis].dom.extent for (axis,) in axes]
+        if not all(map(same, sizes, load.source.shape[:-1])):
+            return False
+        used, made = int_value(columns), int_value(load.source.shape[-1])
+        if not same(columns, load.source.shape[-1]) and (used is None or made is None or used > made):
             return False
     return True
+
+
+def has_spare(tail: Block | None, product: Block) -> bool:
+    """Whether *tail* leaves the last columns of *product* unread."""
+    return tail is not None and tail.extents[-1] != product.extents[product.rank - 1]
 
 
 def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
@@ -92,18 +101,16 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     n_outer, n_vectors, n_lanes = sch.split(loops[n], [None, vectors, width])
     inner = [n_vectors, n_lanes]
     tiles = [loops[axis] for axis in [*axes.shared, *sorted(axes.rows)] if axis != m]
-    within: list[Any] = []
-    if m is None:
-        tiles.append(n_outer)
-    else:
+    spare = has_spare(tail, block) and kernel.extent(n_outer) != 1  # then the last tile has fewer columns
+    outer = [(n_outer, spare)]
+    if m is not None:
         m_outer, m_inner = sch.split(loops[m], [None, rows])
         inner.insert(0, m_inner)
-        if ragged:
-            tiles.append(n_outer)
-            within.append(m_outer)
-            sch.annotate(m_outer, "pragma_loop_partition_hint", 1)
-        else:
-            tiles += [m_outer, n_outer] if _stays_in_cache(axes.right) else [n_outer, m_outer]
+        outer.insert(0 if _stays_in_cache(axes.right) else 1, (m_outer, ragged))
+    tiles += [loop for loop, shorter in outer if not shorter]
+    within = [loop for loop, shorter in outer if shorter]
+    for loop in within:
+        sch.annotate(loop, "pragma_loop_partition_hint", 1)
     sch.reorder(*tiles, *within, *summed, *inner)
     tile = kernel.fuse(tiles, block, *([] if tail is None else [tail]))
     kernel.parallel(tile, elements(block.extents))
@@ -120,7 +127,9 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     start = sch.decompose_reduction(rv, summed[0])
     kernel.in_registers(sch.get_loops(start)[-len(inner) :])
     *lead, last = sch.get_loops(out)
-    if kernel.extent(last) == columns and padding[n] == 1:  # else it stores behind a condition
+    if has_spare(tail, block):
+        kernel.vectorize(last, width, guarded=True)
+    elif kernel.extent(last) == columns and padding[n] == 1:  # else it stores behind a condition
         kernel.in_registers([*lead[-1:], *sch.split(last, [vectors, width])])
 
 

@@ -9,24 +9,29 @@ import torch
 
 import fxpasses.dialect  # noqa: F401  (registers the operators)
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import const, is_static, lowest
+from fxpasses.relax.kernel import WITH_TAIL, const, is_static, lowest
 from fxpasses.relax.table import lowering
 
 dialect = torch.ops.fxpasses
 
 
 @lowering(dialect.conv2d_channels_last.default)
-def conv2d(b: Any, input: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> Any:
+def conv2d(
+    b: Any, input: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: Any, channels: Any
+) -> Any:
     def kernel(x: Any, packed: Any, shape: Any) -> Any:
         tirx = T.tirx
         dtype = str(x.dtype)
         if any(is_static(size, 0) for size in x.shape):
             return T.te.compute(tuple(shape), lambda *_: const(0, dtype), name="conv")
-        _, *window, inputs, width = packed.shape
-        padded = bordered(x, padding, const(0, dtype))
-        outputs = tirx.floordiv(shape[3], groups)
+        blocks, *window, inputs, width = packed.shape
         down, across = (T.te.reduce_axis((0, size), name="k") for size in window)
         inner = None if is_static(inputs, 1) else T.te.reduce_axis((0, inputs), name="i")
+        filled = int(blocks) * int(width)
+        outputs = channels // groups
+        # A channel of the image for each channel that fills up the weight, where each has one of its own.
+        spare = filled - channels if groups == channels else 0
+        padded = bordered(x, padding, const(0, dtype), channels=spare)
 
         def element(n: Any, i: Any, j: Any, o: Any) -> Any:
             at = tirx.IntImm("int64", 0) if inner is None else inner
@@ -37,9 +42,14 @@ def conv2d(b: Any, input: Any, weight: Any, stride: Any, padding: Any, dilation:
             factor = packed(tirx.floordiv(o, width), down, across, at, tirx.floormod(o, width))
             return T.te.sum(value * factor, axis=[down, across] if inner is None else [down, across, inner])
 
-        return T.te.compute(tuple(shape), element, name="conv")
+        result = T.te.compute((*shape[:3], filled), element, name="conv")
+        return (
+            result
+            if filled == channels
+            else T.te.compute(tuple(shape), lambda *at: result(*at), name="channels")
+        )
 
-    return b.te(kernel, input, weight, b.shape(b.val))
+    return b.te(kernel, input, weight, b.shape(b.val), primfunc_attrs=WITH_TAIL)
 
 
 @lowering(dialect.max_pool2d_channels_last.default)
@@ -72,17 +82,19 @@ def max_pool2d(
     return b.te(kernel, input, b.shape(b.val))
 
 
-def bordered(x: Any, border: Sequence[Any], value: Any) -> Any:
-    """*x* with *value* around it: so many rows before and after it, so many columns."""
-    if all(isinstance(size, int) and size == 0 for size in border):
+def bordered(x: Any, border: Sequence[Any], value: Any, *, channels: int = 0) -> Any:
+    """*x* with *value* around it: rows before and after it, columns, and so many *channels* behind."""
+    if all(isinstance(size, int) and size == 0 for size in (*border, channels)):
         return x
     tirx = T.tirx
     (top, bottom), (left, right) = border[:2], border[2:]
-    batch, height, width, channels = x.shape
+    batch, height, width, known = x.shape
 
     def element(n: Any, i: Any, j: Any, c: Any) -> Any:
         inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
+        if channels:
+            inside = tirx.all(inside, c < known)
         return tirx.if_then_else(inside, x(n, i - top, j - left, c), value)
 
-    sizes = (batch, top + height + bottom, left + width + right, channels)
+    sizes = (batch, top + height + bottom, left + width + right, known + channels)
     return T.te.compute(sizes, element, name="padded")

@@ -8,13 +8,10 @@ import torch
 
 import fxpasses.dialect  # noqa: F401  (registers the operators)
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import is_static
+from fxpasses.relax.kernel import WITH_TAIL, is_static
 from fxpasses.relax.table import lowering
 
 dialect = torch.ops.fxpasses
-
-# TVM's number for a kernel that takes elementwise calls behind it into its loops.
-_TAKES_ELEMENTWISE = 4
 
 
 @lowering(dialect.linear_packed.default)
@@ -22,8 +19,7 @@ def linear(b: Any, input: Any, weight: Any, columns: Any, rows: Any) -> Any:
     def kernel(x: Any, packed: Any, shape: Any) -> Any:
         return _tiled(x, packed, shape, rows)
 
-    attrs = {"op_pattern": _TAKES_ELEMENTWISE}
-    return b.te(kernel, input, weight, b.shape(b.val), primfunc_attrs=attrs)
+    return b.te(kernel, input, weight, b.shape(b.val), primfunc_attrs=WITH_TAIL)
 
 
 def _tiled(x: Any, packed: Any, shape: Any, rows: int) -> Any:

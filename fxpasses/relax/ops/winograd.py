@@ -9,14 +9,11 @@ import torch
 import fxpasses.dialect  # noqa: F401  (registers the operators)
 from fxpasses.dialect.winograd import tiles_of
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import cells, const
+from fxpasses.relax.kernel import ALONE, WITH_TAIL, cells, const
 from fxpasses.relax.ops.channels_last import bordered
 from fxpasses.relax.table import lowering
 
 dialect = torch.ops.fxpasses
-
-# What TVM may fuse with a kernel: nothing; elementwise calls that follow.
-_ALONE, _WITH_TAIL = ({"primfunc_attrs": {"op_pattern": pattern}} for pattern in (8, 4))
 
 
 @lowering(dialect.winograd_input.default)
@@ -38,7 +35,7 @@ def winograd_input(b: Any, input: Any, padding: Any, groups: Any) -> Any:
         shape = (4, 4, groups, batch, *tiles, channels // groups)
         return cells(shape, element, (4, 4, 1, 1, 1, 1, None), "tiles")
 
-    return b.emit(T.relax.op.reshape(b.te(kernel, input, **_ALONE), b.shape(b.val)))
+    return b.emit(T.relax.op.reshape(b.te(kernel, input, primfunc_attrs=ALONE), b.shape(b.val)))
 
 
 def _tile(at: Any, value: Any) -> Any:
@@ -83,7 +80,7 @@ def winograd_output(b: Any, products: Any, batch: Any, height: Any, width: Any, 
 
         return cells((batch, height, width, groups * outputs), element, (1, 2, 2, None), "pixels")
 
-    return b.te(kernel, tiles, **_WITH_TAIL)
+    return b.te(kernel, tiles, primfunc_attrs=WITH_TAIL)
 
 
 def _pixel(at: Any, value: Any) -> Any:
