@@ -119,6 +119,7 @@ def optimise(program: Program, target: Any) -> Program:
         PackLinear,
         eliminate_common_subexpressions,
         merge_rows,
+        turn_recurrent_weights,
         winograd,
     )
 
@@ -126,7 +127,8 @@ def optimise(program: Program, target: Any) -> Program:
     program = winograd(ChannelsLast(cpu.vector_bytes)(freeze(program)))
     program = FuseAttention(cpu.vector_bytes, cpu.registers)(program)
     program = eliminate_common_subexpressions(merge_rows(program))
-    return freeze(PackLinear(cpu.vector_bytes, cpu.registers)(freeze(program)))
+    program = freeze(PackLinear(cpu.vector_bytes, cpu.registers)(freeze(program)))
+    return turn_recurrent_weights(program)
 
 
 def _is_changed(program: Program, node: fx.Node) -> bool:

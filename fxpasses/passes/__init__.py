@@ -27,6 +27,7 @@ from fxpasses.passes.pack_linear import PackLinear, pack_linear
 from fxpasses.passes.propagate_shapes import propagate_shapes
 from fxpasses.passes.remove_assertions import remove_assertions
 from fxpasses.passes.remove_noops import remove_noops
+from fxpasses.passes.turn_recurrent_weights import turn_recurrent_weights
 from fxpasses.passes.winograd import Winograd, winograd
 from fxpasses.pipeline import Pass, Pipeline, pass_name
 
@@ -60,6 +61,7 @@ __all__ = [
     "propagate_shapes",
     "remove_assertions",
     "remove_noops",
+    "turn_recurrent_weights",
     "winograd",
 ]
 
@@ -97,6 +99,7 @@ CATALOGUE: dict[str, Pass] = {
         fuse_attention,
         merge_rows,
         pack_linear,
+        turn_recurrent_weights,
     )
 }
 """Every pass by name."""

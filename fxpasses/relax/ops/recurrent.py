@@ -222,6 +222,14 @@ def _stacked(b: Any, rows: list[Any], val: Any) -> Any:
     return rows[0] if len(rows) == 1 else b.emit(T.relax.op.concat(rows, 0))
 
 
+def _behind_transpose(b: Any, weight: Any) -> Any:
+    """The matrix that *weight* is the transpose of, None if it is none."""
+    bound = b.block.lookup_binding(weight)
+    if isinstance(bound, T.relax.Call) and getattr(bound.op, "name", "") == "relax.permute_dims":
+        return bound.args[0]
+    return None
+
+
 def _run(
     b: Any, cell: _Cell, sequence: Any, states: list[Any], own: _Weights, *, backwards: bool, work: str
 ) -> list[Any]:
@@ -229,6 +237,9 @@ def _run(
     op = T.relax.op
 
     def turned(weight: Any) -> Any:
+        source = _behind_transpose(b, weight)
+        if source is not None:
+            return b.cast(source, work)
         return b.emit(op.permute_dims(b.cast(weight, work), [1, 0]))
 
     gates = b.emit(op.matmul(b.cast(sequence, work), turned(own.of_input)))
