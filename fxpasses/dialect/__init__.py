@@ -8,14 +8,14 @@ module of this package registers its operators.
 from __future__ import annotations
 
 from fxpasses.dialect.attention import attention
-from fxpasses.dialect.channels_last import conv2d_channels_last, max_pool2d_channels_last
+from fxpasses.dialect.channels_last import conv_channels_last, max_pool2d_channels_last
 from fxpasses.dialect.linear import linear_packed
 from fxpasses.dialect.winograd import bmm_packed, winograd_input, winograd_output
 
 __all__ = [
     "attention",
     "bmm_packed",
-    "conv2d_channels_last",
+    "conv_channels_last",
     "linear_packed",
     "max_pool2d_channels_last",
     "winograd_input",

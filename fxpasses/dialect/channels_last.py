@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = [
-    "conv2d_channels_last",
+    "conv_channels_last",
     "max_pool2d_channels_last",
     "pack_weight",
     "packed_width",
@@ -23,27 +23,24 @@ def packed_width(channels: int, lanes: int) -> int:
 
 
 def pack_weight(weight: Tensor, width: int) -> Tensor:
-    """[O, I, KH, KW] as [ceil(O / width), KH, KW, I, width]: what one step of a kernel reads lies side by side.
+    """[O, I, *window] as [ceil(O / width), *window, I, width]: what one step of a kernel reads lies side by side.
 
     Behind the last channel there are zeros.
     """
-    padded = F.pad(weight, [0, 0, 0, 0, 0, 0, 0, -weight.shape[0] % width])
+    padded = F.pad(weight, [*[0, 0] * (weight.dim() - 1), 0, -weight.shape[0] % width])
     outputs, inputs, *window = padded.shape
-    return (
-        padded.reshape(outputs // width, width, inputs, *window)
-        .permute(0, 3, 4, 2, 1)
-        .contiguous(memory_format=torch.contiguous_format)
-    )
+    blocks = padded.reshape(outputs // width, width, inputs, *window)
+    return blocks.movedim((2, 1), (-2, -1)).contiguous(memory_format=torch.contiguous_format)
 
 
 def unpack_weight(packed: Tensor, channels: int) -> Tensor:
     """Inverse of `pack_weight`, for a weight of so many output *channels*."""
     blocks, *window, inputs, width = packed.shape
-    return packed.permute(0, 4, 3, 1, 2).reshape(blocks * width, inputs, *window)[:channels]
+    return packed.movedim((-1, -2), (1, 2)).reshape(blocks * width, inputs, *window)[:channels]
 
 
-@torch.library.custom_op("fxpasses::conv2d_channels_last", mutates_args=())
-def conv2d_channels_last(
+@torch.library.custom_op("fxpasses::conv_channels_last", mutates_args=())
+def conv_channels_last(
     input: Tensor,
     weight: Tensor,
     stride: Sequence[int],
@@ -52,26 +49,28 @@ def conv2d_channels_last(
     groups: int,
     channels: int,
 ) -> Tensor:
-    """Convolution of *input* [N, H, W, C] with a packed weight.
+    """Convolution of *input* [N, *size, C], of one or two dims of size, with a packed weight.
 
     Args:
         weight: see `pack_weight`.
-        stride: of height and width.
-        padding: zeros before and after the height, before and after the width.
-        dilation: of height and width.
+        stride: for each dim of size, as are dilation and padding.
+        padding: zeros before and after each.
+        dilation: of the window.
         groups: as for `torch.nn.functional.conv2d`.
         channels: of the result, without those that fill up the packed weight.
 
     Returns:
-        [N, H', W', channels] in the dtype of *input*.
+        [N, *size, channels] in the dtype of *input*.
     """
-    top, bottom, left, right = padding
-    image = F.pad(input.permute(0, 3, 1, 2), [left, right, top, bottom])
-    result = F.conv2d(image, unpack_weight(weight, channels), None, list(stride), 0, list(dilation), groups)
-    return result.permute(0, 2, 3, 1).contiguous(memory_format=torch.contiguous_format)
+    around = [size for i in range(len(padding) - 2, -1, -2) for size in padding[i : i + 2]]
+    image = F.pad(input.movedim(-1, 1), around)
+    none = [0] * len(stride)
+    filters = unpack_weight(weight, channels)
+    result = torch.convolution(image, filters, None, list(stride), none, list(dilation), False, none, groups)
+    return result.movedim(1, -1).contiguous(memory_format=torch.contiguous_format)
 
 
-@conv2d_channels_last.register_fake
+@conv_channels_last.register_fake
 def _(
     input: Tensor,
     weight: Tensor,
@@ -81,12 +80,12 @@ def _(
     groups: int,
     channels: int,
 ) -> Tensor:
-    batch, height, width, _ = input.shape
+    batch, *places, _ = input.shape
     _, *window, _, _ = weight.shape
     sizes = [
         (size + before + after - d * (k - 1) - 1) // s + 1
         for size, before, after, k, s, d in zip(
-            (height, width), padding[::2], padding[1::2], window, stride, dilation, strict=True
+            places, padding[::2], padding[1::2], window, stride, dilation, strict=True
         )
     ]
     return input.new_empty((batch, *sizes, channels))

@@ -1,4 +1,4 @@
-"""`ChannelsLast`: convolutions and what lies between them on images laid out [N, H, W, C]."""
+"""`ChannelsLast`: convolutions and what lies between them on images laid out [N, H, W, C], or [N, L, C]."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ __all__ = ["ChannelsLast", "channels_last"]
 aten = torch.ops.aten
 dialect = torch.ops.fxpasses
 
-_TO_LAST, _FROM_LAST = [0, 2, 3, 1], [0, 3, 1, 2]
+# The permutations by rank: of images, and of signals, which have one dim.
+_TO_LAST = {3: [0, 2, 1], 4: [0, 2, 3, 1]}
+_FROM_LAST = {3: [0, 2, 1], 4: [0, 3, 1, 2]}
 
 
 @dataclass(frozen=True)
 class ChannelsLast:
-    """Write convolutions as `conv2d_channels_last` of packed weights, and move permutations out of the way.
+    """Write convolutions as `conv_channels_last` of packed weights, and move permutations out of the way.
 
     A convolution becomes one between two permutations. The one behind it is
     moved past each pointwise call, mean, pooling, concatenation and padding
@@ -71,18 +73,19 @@ channels_last = ChannelsLast()
 
 
 def _inside(value: Any) -> fx.Node | None:
-    """The image [N, H, W, C] that *value* is a view [N, C, H, W] of."""
-    if isinstance(value, fx.Node) and value.target is aten.permute.default and value.args[1] == _FROM_LAST:
-        return value.args[0]  # type: ignore[return-value]
+    """The image with its channels last that *value* is a view of."""
+    if isinstance(value, fx.Node) and value.target is aten.permute.default:
+        image, dims = value.args
+        return image if dims == _FROM_LAST.get(len(dims)) else None  # type: ignore[return-value, arg-type]
     return None
 
 
 def _to_last(g: Editor, value: fx.Node) -> fx.Node:
-    return _inside(value) or g.call(aten.permute.default, value, _TO_LAST)
+    return _inside(value) or g.call(aten.permute.default, value, _TO_LAST[len(shape(value))])
 
 
 def _from_last(g: Editor, value: fx.Node) -> fx.Node:
-    return g.call(aten.permute.default, value, _FROM_LAST)
+    return g.call(aten.permute.default, value, _FROM_LAST[len(shape(value))])
 
 
 # -- convolutions ------------------------------------------------------------------------
@@ -91,8 +94,9 @@ def _from_last(g: Editor, value: fx.Node) -> fx.Node:
 def _convolution(g: Editor, node: fx.Node, vector_bytes: int) -> Any:
     image, weight_node, bias, stride, padding, dilation, transposed, _, groups = node.args
     weight = g.tensor(weight_node)
-    if weight is None or weight.dim() != 4 or transposed:
+    if weight is None or weight.dim() not in _TO_LAST or weight.dim() != len(shape(image)) or transposed:
         return None
+    dims = weight.dim() - 2
     if weight.dtype not in (torch.float32, torch.float64) or 0 in weight.shape:
         return None
     lanes = vector_bytes // weight.dtype.itemsize
@@ -105,16 +109,16 @@ def _convolution(g: Editor, node: fx.Node, vector_bytes: int) -> Any:
         f"{weight_node.meta['role'].target}_packed",  # type: ignore[union-attr]
         "param",
     )
-    both = [size for size in _each(padding) for _ in range(2)]
+    both = [size for size in _each(padding, dims) for _ in range(2)]
     image, border = _without_padding(_to_last(g, image))  # type: ignore[arg-type]
     both = [a + b for a, b in zip(both, border, strict=True)]
     result = g.call(
-        dialect.conv2d_channels_last.default,
+        dialect.conv_channels_last.default,
         image,
         packed,
-        _each(stride),
+        _each(stride, dims),
         both,
-        _each(dilation),
+        _each(dilation, dims),
         groups,
         outputs,
     )
@@ -123,18 +127,20 @@ def _convolution(g: Editor, node: fx.Node, vector_bytes: int) -> Any:
     return _from_last(g, result)
 
 
-def _each(sizes: Any) -> list[int]:
-    return [*sizes] * 2 if len(sizes) == 1 else [*sizes]
+def _each(sizes: Any, dims: int) -> list[int]:
+    return [*sizes] * dims if len(sizes) == 1 else [*sizes]
 
 
 def _without_padding(image: fx.Node) -> tuple[fx.Node, list[int]]:
-    """What *image* is before zeros are put around it, and how many: top, bottom, left, right."""
+    """What *image* is before zeros are put around it, and how many: before and after each dim of a pixel's place."""
+    rank = len(shape(image))
     if image.target is aten.constant_pad_nd.default and image.args[2] == 0:
-        sizes: Any = [*image.args[1], 0, 0, 0, 0, 0, 0, 0, 0][:8]  # type: ignore[misc]
-        channels, left_right, top_bottom, batch = sizes[:2], sizes[2:4], sizes[4:6], sizes[6:]
-        if not any(channels) and not any(batch) and min(left_right + top_bottom) >= 0:
-            return image.args[0], top_bottom + left_right  # type: ignore[return-value]
-    return image, [0, 0, 0, 0]
+        sizes: Any = [*image.args[1], *[0] * 2 * rank][: 2 * rank]  # type: ignore[misc]
+        channels, *places, batch = [sizes[i : i + 2] for i in range(0, 2 * rank, 2)]
+        border = [size for place in reversed(places) for size in place]
+        if not any(channels) and not any(batch) and min(border) >= 0:
+            return image.args[0], border  # type: ignore[return-value]
+    return image, [0] * 2 * (rank - 2)
 
 
 # -- moving a permutation behind the call that reads it -------------------------------------
@@ -143,7 +149,7 @@ def _without_padding(image: fx.Node) -> tuple[fx.Node, list[int]]:
 def _pointwise(g: Editor, node: fx.Node) -> Any:
     """All operands of full rank in the other layout; those along one axis at most are permuted themselves."""
     val = node.meta["val"]
-    if not isinstance(val, torch.Tensor) or val.dim() != 4:
+    if not isinstance(val, torch.Tensor) or val.dim() not in _TO_LAST:
         return None
     operands = [arg for arg in node.all_input_nodes if isinstance(arg.meta["val"], torch.Tensor)]
     if not any(_inside(operand) is not None for operand in operands):
@@ -154,8 +160,8 @@ def _pointwise(g: Editor, node: fx.Node) -> Any:
         inside = _inside(operand)
         if inside is not None:
             moved[operand] = inside
-        elif len(sizes) == 4 and sum(size != 1 for size in sizes) <= 1:
-            moved[operand] = g.call(aten.permute.default, operand, _TO_LAST)
+        elif len(sizes) == val.dim() and sum(size != 1 for size in sizes) <= 1:
+            moved[operand] = g.call(aten.permute.default, operand, _TO_LAST[val.dim()])
         elif len(sizes) and any(size != 1 for size in sizes):
             return None
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda arg: moved.get(arg, arg))
@@ -167,8 +173,9 @@ def _mean(g: Editor, node: fx.Node) -> Any:
     dims = node.args[1]
     if inside is None or not dims:
         return None
-    kept, moved = node.args[2], [_FROM_LAST[dim] for dim in dims]  # type: ignore[union-attr]
-    if not kept and moved != [1, 2]:
+    rank = len(shape(inside))
+    kept, moved = node.args[2], [_FROM_LAST[rank][dim] for dim in dims]  # type: ignore[union-attr]
+    if not kept and moved != [*range(1, rank - 1)]:
         return None
     result = g.call(node.target, inside, moved, kept, **node.kwargs)
     return _from_last(g, result) if kept else result
@@ -177,24 +184,41 @@ def _mean(g: Editor, node: fx.Node) -> Any:
 def _max_pool(g: Editor, node: fx.Node) -> Any:
     inside = _inside(node.args[0])
     indices_used = any(user.target is operator.getitem and user.args[1] != 0 for user in node.users)
-    if inside is None or indices_used or not inside.meta["val"].dtype.is_floating_point:
+    if inside is None or len(shape(inside)) != 4 or indices_used:
+        return None
+    if not inside.meta["val"].dtype.is_floating_point:
         return None
     window, stride, padding, dilation, ceil_mode = node.args[1:]
-    sizes = [_each(value) for value in (window, stride or window, padding, dilation)]
+    sizes = [_each(value, 2) for value in (window, stride or window, padding, dilation)]
     return (_from_last(g, g.call(dialect.max_pool2d_channels_last.default, inside, *sizes, ceil_mode)),)
+
+
+def _avg_pool(g: Editor, node: fx.Node) -> Any:
+    """The mean of all pixels, as networks spell it whose last layer is fully convolutional."""
+    inside = _inside(node.args[0])
+    if inside is None or len(shape(inside)) != 4:
+        return None
+    window, _, padding, _, _, divisor = node.args[1:]
+    size = shape(inside)[1:3]
+    if shape(node)[2:] != [1, 1] or any(padding) or divisor is not None:  # type: ignore[arg-type]
+        return None
+    if not all(isinstance(n, int) and n <= k for n, k in zip(size, _each(window, 2), strict=True)):
+        return None
+    return _from_last(g, g.call(aten.mean.dim, inside, [1, 2], True))
 
 
 def _cat(g: Editor, node: fx.Node) -> Any:
     insides = [_inside(value) for value in node.args[0]]  # type: ignore[union-attr]
     if any(inside is None for inside in insides):
         return None
-    return _from_last(g, g.call(node.target, insides, _FROM_LAST[node.args[1]]))  # type: ignore[index]
+    dim = _FROM_LAST[len(shape(insides[0]))][node.args[1]]  # type: ignore[arg-type, index]
+    return _from_last(g, g.call(node.target, insides, dim))
 
 
 def _pad(g: Editor, node: fx.Node) -> Any:
     inside = _inside(node.args[0])
     sizes = node.args[1]
-    if inside is None or len(sizes) > 4:  # type: ignore[arg-type]
+    if inside is None or len(sizes) > 2 * len(shape(inside)) - 4:  # type: ignore[arg-type]
         return None
     return _from_last(g, g.call(node.target, inside, [0, 0, *sizes], node.args[2]))  # type: ignore[misc]
 
@@ -214,12 +238,13 @@ def _permute(g: Editor, node: fx.Node) -> Any:
 def _reshape(g: Editor, node: fx.Node) -> Any:
     """A reshape of an image of one pixel does not see its layout."""
     inside = _inside(node.args[0])
-    if inside is None or any(size != 1 for size in shape(inside)[1:3]):
+    if inside is None or any(size != 1 for size in shape(inside)[1:-1]):
         return None
     return g.call(node.target, inside, node.args[1])
 
 
 _MOVES: dict[Any, Callable[[Editor, fx.Node], Any]] = {
+    aten.avg_pool2d.default: _avg_pool,
     aten.cat.default: _cat,
     aten.constant_pad_nd.default: _pad,
     aten.max_pool2d_with_indices.default: _max_pool,

@@ -21,7 +21,7 @@ dialect = torch.ops.fxpasses
 
 @dataclass(frozen=True)
 class Winograd:
-    """Write `conv2d_channels_last` with windows of 3x3 pixels as `winograd_input`, products, `winograd_output`.
+    """Write `conv_channels_last` with windows of 3x3 pixels as `winograd_input`, products, `winograd_output`.
 
     It takes 16 multiplications for 4 pixels in the place of 36, and moves more
     memory. The rounding error grows by half; a NaN or an infinity in the image
@@ -40,7 +40,7 @@ class Winograd:
     __name__ = "winograd"
 
     def __call__(self, program: Program) -> Program:
-        op = dialect.conv2d_channels_last.default
+        op = dialect.conv_channels_last.default
         nodes = [node for node in program.graph.find_nodes(op="call_function", target=op) if self._fits(node)]
         if not nodes:
             return program
@@ -56,11 +56,11 @@ class Winograd:
     def _fits(self, node: fx.Node) -> bool:
         image, weight, stride, _, dilation, groups, channels = node.args
         _, *window, inputs, lanes = shape(weight)
-        batch, height, rows, _ = shape(node)
         if window != [3, 3] or [*stride, *dilation] != [1] * 4:  # type: ignore[misc]
             return False
         if not all(isinstance(size, int) for size in (*shape(image), *shape(node))):
             return False
+        batch, height, rows, _ = shape(node)
         outputs = channels // groups  # type: ignore[operator]
         if outputs % lanes:
             return False

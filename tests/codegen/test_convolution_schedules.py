@@ -99,9 +99,23 @@ def test_rows_that_no_tile_divides(conv, size):
 
 def test_a_row_that_no_tile_divides_is_tiled_all_the_same():
     text = script(nn.Conv2d(16, 32, 3, padding=1), torch.randn(1, 16, 17, 17))
-    (kernel,) = (part for part in text.split("@T.prim_func")[1:] if "def fused_conv2d" in part)
+    (kernel,) = (part for part in text.split("@T.prim_func")[1:] if "def fused_conv" in part)
     assert "pragma_loop_partition_hint" in kernel
     assert kernel.count("T.unroll(") >= 4
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv1d(20, 32, 3, padding=1),
+        nn.Conv1d(16, 40, 10, stride=5),
+        nn.Conv1d(32, 32, 15, padding=7, groups=32),
+        nn.Conv1d(32, 64, 3, dilation=3, padding=3, groups=2),
+    ],
+    ids=str,
+)
+def test_signals(conv):
+    check(nn.Sequential(conv, nn.ReLU()), torch.randn(2, conv.in_channels, 101))
 
 
 def test_convolutions_of_dynamic_images():
@@ -114,6 +128,6 @@ def test_convolutions_of_dynamic_images():
 
 def test_the_border_of_a_depthwise_convolution_stays_in_its_band():
     text = script(depthwise(32, 3, padding=1), torch.randn(1, 32, 112, 112))
-    (kernel,) = (part for part in text.split("@T.prim_func")[1:] if "def fused_conv2d" in part)
+    (kernel,) = (part for part in text.split("@T.prim_func")[1:] if "def fused_conv" in part)
     assert kernel.count("T.parallel") == 1
     assert kernel.index("T.parallel") < kernel.index('T.sblock("padded")')

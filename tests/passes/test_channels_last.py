@@ -22,7 +22,7 @@ OPTIONS = {
     "output_padding": [0, 0],
     "groups": 1,
 }
-CONV = torch.ops.fxpasses.conv2d_channels_last.default
+CONV = torch.ops.fxpasses.conv_channels_last.default
 POOL = torch.ops.fxpasses.max_pool2d_channels_last.default
 
 
@@ -65,8 +65,8 @@ def test_calls_by_keyword_and_dims_from_the_back_are_understood():
 def test_text():
     after = check(nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 1)), 1, 3, 8, 8)
     assert [str(target) for target in targets(after)] == [
-        "aten.permute.default", "fxpasses.conv2d_channels_last.default", "aten.add.Tensor", "aten.relu.default",
-        "fxpasses.conv2d_channels_last.default", "aten.add.Tensor", "aten.permute.default",
+        "aten.permute.default", "fxpasses.conv_channels_last.default", "aten.add.Tensor", "aten.relu.default",
+        "fxpasses.conv_channels_last.default", "aten.add.Tensor", "aten.permute.default",
     ]  # fmt: skip
     assert "0_weight_packed: f32[1, 3, 3, 3, 16]" in str(after)
 
@@ -116,6 +116,36 @@ def test_permutations_stay_at_the_edges(module, shape, left):
     assert aten.convolution.default not in targets(after)
 
 
+class Signal(nn.Module):
+    """The front of a model of speech."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv1d(20, 32, 3, padding=1)
+        self.second = nn.Conv1d(32, 32, 5, stride=2, padding=2, groups=32)
+        self.third = nn.Conv1d(32, 48, 3, dilation=2)
+        self.norm = nn.LayerNorm(48)
+
+    def forward(self, x):
+        x = F.pad(F.gelu(self.second(F.gelu(self.first(x)))), [3, 0])
+        return self.norm(F.gelu(self.third(x)).permute(0, 2, 1))
+
+
+def test_signals():
+    after = check(Signal(), 2, 20, 31)
+    assert permutations(after) == 1  # of the input
+    assert aten.constant_pad_nd.default not in targets(after)
+
+
+def test_pooling_of_all_pixels_is_a_mean():
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AvgPool2d(100, ceil_mode=True), nn.Flatten())
+    after = check(model, 2, 3, 9, 8)
+    assert aten.avg_pool2d.default not in targets(after)
+    assert permutations(after) == 1
+    part = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AvgPool2d((7, 4)))
+    assert aten.avg_pool2d.default in targets(check(part, 2, 3, 9, 9))
+
+
 def test_padding_goes_into_the_convolution():
     after = check(nn.Sequential(nn.ZeroPad2d((0, 1, 2, 3)), nn.Conv2d(3, 16, 3, padding=1)), 1, 3, 8, 8)
     middle = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ZeroPad2d((0, 1, 2, 3)), nn.Conv2d(16, 16, 3))
@@ -145,8 +175,8 @@ def test_the_width_of_a_vector_decides_the_packing():
     (nn.Conv2d(8, 16, 3), (1, 8, 4, 4), torch.bfloat16),
     (nn.Conv2d(8, 4, 3), (1, 8, 4, 4), torch.float32),
     (nn.Conv2d(16, 16, 3, groups=2), (1, 16, 4, 4), torch.float32),
-    (nn.Conv1d(8, 16, 3), (1, 8, 4), torch.float32),
-], ids=["transposed", "half", "few channels", "small groups", "one dim"])  # fmt: skip
+    (nn.Conv3d(8, 16, 3), (1, 8, 4, 4, 4), torch.float32),
+], ids=["transposed", "half", "few channels", "small groups", "three dims"])  # fmt: skip
 def test_left_alone(module, shape, dtype):
     after = check(module, *shape, dtype=dtype)
     assert CONV not in targets(after)

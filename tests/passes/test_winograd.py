@@ -12,7 +12,7 @@ from fxpasses.passes import Winograd, canonicalize, channels_last, winograd
 from fxpasses.testing import assert_equivalent
 from tests.passes.helpers import apply, program_of
 
-CONV = torch.ops.fxpasses.conv2d_channels_last.default
+CONV = torch.ops.fxpasses.conv_channels_last.default
 PARTS = ["winograd_input.default", "bmm_packed.default", "winograd_output.default"]
 
 

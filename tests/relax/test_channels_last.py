@@ -51,7 +51,7 @@ def test_convolution(case):
     torch.manual_seed(0)
     weight = torch.randn(outputs, inputs // groups, *window)
     packed = pack_weight(weight, packed_width(outputs, 16))
-    op = dialect.conv2d_channels_last.default
+    op = dialect.conv_channels_last.default
     module = Call(op, list(stride), list(padding), list(dilation), groups, outputs, weight=packed)
     x = torch.randn(batch, height, width, inputs)
     torch.testing.assert_close(compiled(module, x)(x), module(x).detach(), rtol=1e-4, atol=1e-4)
@@ -68,7 +68,7 @@ def test_weights_are_packed_with_zeros_behind_them():
 def test_convolution_of_any_batch():
     weight = torch.randn(32, 16, 3, 3)
     module = Call(
-        dialect.conv2d_channels_last.default,
+        dialect.conv_channels_last.default,
         [1, 1],
         [1, 1, 1, 1],
         [1, 1],

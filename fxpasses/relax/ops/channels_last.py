@@ -15,8 +15,8 @@ from fxpasses.relax.table import lowering
 dialect = torch.ops.fxpasses
 
 
-@lowering(dialect.conv2d_channels_last.default)
-def conv2d(
+@lowering(dialect.conv_channels_last.default)
+def conv(
     b: Any, input: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: Any, channels: Any
 ) -> Any:
     def kernel(x: Any, packed: Any, shape: Any) -> Any:
@@ -25,7 +25,7 @@ def conv2d(
         if any(is_static(size, 0) for size in x.shape):
             return T.te.compute(tuple(shape), lambda *_: const(0, dtype), name="conv")
         blocks, *window, inputs, width = packed.shape
-        down, across = (T.te.reduce_axis((0, size), name="k") for size in window)
+        taps = [T.te.reduce_axis((0, size), name="k") for size in window]
         inner = None if is_static(inputs, 1) else T.te.reduce_axis((0, inputs), name="i")
         filled = int(blocks) * int(width)
         outputs = channels // groups
@@ -33,16 +33,16 @@ def conv2d(
         spare = filled - channels if groups == channels else 0
         padded = bordered(x, padding, const(0, dtype), channels=spare)
 
-        def element(n: Any, i: Any, j: Any, o: Any) -> Any:
-            at = tirx.IntImm("int64", 0) if inner is None else inner
-            channel = tirx.floordiv(o, outputs) * inputs + at if groups > 1 else at
-            value = padded(
-                n, i * stride[0] + down * dilation[0], j * stride[1] + across * dilation[1], channel
-            )
-            factor = packed(tirx.floordiv(o, width), down, across, at, tirx.floormod(o, width))
-            return T.te.sum(value * factor, axis=[down, across] if inner is None else [down, across, inner])
+        def element(n: Any, *at: Any) -> Any:
+            *places, o = at
+            channel = tirx.IntImm("int64", 0) if inner is None else inner
+            source = [i * s + k * d for i, s, k, d in zip(places, stride, taps, dilation, strict=True)]
+            first = tirx.floordiv(o, outputs) * inputs if groups > 1 else 0
+            value = padded(n, *source, first + channel)
+            factor = packed(tirx.floordiv(o, width), *taps, channel, tirx.floormod(o, width))
+            return T.te.sum(value * factor, axis=taps if inner is None else [*taps, inner])
 
-        result = T.te.compute((*shape[:3], filled), element, name="conv")
+        result = T.te.compute((*shape[:-1], filled), element, name="conv")
         return (
             result
             if filled == channels
@@ -83,18 +83,22 @@ def max_pool2d(
 
 
 def bordered(x: Any, border: Sequence[Any], value: Any, *, channels: int = 0) -> Any:
-    """*x* with *value* around it: rows before and after it, columns, and so many *channels* behind."""
+    """*x* [N, *size, C] with *value* around it: before and after each size, and so many *channels* behind."""
     if all(isinstance(size, int) and size == 0 for size in (*border, channels)):
         return x
     tirx = T.tirx
-    (top, bottom), (left, right) = border[:2], border[2:]
-    batch, height, width, known = x.shape
+    batch, *sizes, known = x.shape
+    before = border[::2]
 
-    def element(n: Any, i: Any, j: Any, c: Any) -> Any:
-        inside = tirx.all(i >= top, i < top + height, j >= left, j < left + width)
+    def element(n: Any, *at: Any) -> Any:
+        *places, c = at
+        source = [i - first for i, first in zip(places, before, strict=True)]
+        inside = [
+            condition for i, size in zip(source, sizes, strict=True) for condition in (i >= 0, i < size)
+        ]
         if channels:
-            inside = tirx.all(inside, c < known)
-        return tirx.if_then_else(inside, x(n, i - top, j - left, c), value)
+            inside.append(c < known)
+        return tirx.if_then_else(tirx.all(*inside), x(n, *source, c), value)
 
-    sizes = (batch, top + height + bottom, left + width + right, known + channels)
-    return T.te.compute(sizes, element, name="padded")
+    around = [size + first + last for size, first, last in zip(sizes, before, border[1::2], strict=True)]
+    return T.te.compute((batch, *around, known + channels), element, name="padded")
