@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from fxpasses.relax import tvm_api as T
 from fxpasses.view.tables import table_text
 from fxpasses.view.text import short_source
 
-__all__ = ["Kernel", "Profile", "profile"]
+__all__ = ["Call", "Kernel", "Profile", "Recorder", "profile"]
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def profile(
     lowered = lower_optimised(optimised, target, origins=origins)
     kernels, sites = _kernels(lowered.module, target)
     compiled = lowered.build(shared=program)
-    recorder = _Recorder()
+    recorder = Recorder()
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -186,7 +186,7 @@ def _kernels(module: Any, target: Any) -> tuple[dict[str, Any], list[Site]]:
 # -- measuring -----------------------------------------------------------------------
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """One call, its own time without that of the calls that it made."""
 
     name: str
@@ -195,28 +195,29 @@ class _Call(NamedTuple):
     milliseconds: float
 
 
-class _Recorder:
-    """What the virtual machine tells before and after each call."""
+class Recorder:
+    """What the virtual machine tells before and after each call; *clock* gives seconds."""
 
-    def __init__(self) -> None:
-        self.calls: list[_Call] = []
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.calls: list[Call] = []
+        self._clock = clock
         self._open: list[list[float]] = []
 
     def __call__(self, function: Any, name: Any, before: bool, result: Any, *args: Any) -> int:
         if before:
-            self._open.append([0.0, time.perf_counter()])
+            self._open.append([0.0, self._clock()])
             return 0
-        end = time.perf_counter()
+        end = self._clock()
         inner, start = self._open.pop()
         spent = (end - start) * 1000
         if self._open:
             self._open[-1][0] += spent
         shapes = tuple(tuple(map(int, a.shape)) for a in args if hasattr(a, "shape") and hasattr(a, "dtype"))
         number = int(args[1]) if str(name) == ISLAND else -1
-        self.calls.append(_Call(str(name), shapes, number, spent - inner))
+        self.calls.append(Call(str(name), shapes, number, spent - inner))
         return 0
 
-    def during(self, run: Any) -> list[_Call]:
+    def during(self, run: Any) -> list[Call]:
         """The calls that *run* makes."""
         self.calls = []
         run()
@@ -233,7 +234,7 @@ def _best(run: Any, rounds: int) -> float:
     return best * 1000
 
 
-def _aligned(runs: Sequence[Sequence[_Call]]) -> list[_Call]:
+def _aligned(runs: Sequence[Sequence[Call]]) -> list[Call]:
     """Each call of the last run with its best time; calls differ where the program branches."""
     last = runs[-1]
     same = [run for run in runs if [c[:3] for c in run] == [c[:3] for c in last]]
@@ -258,7 +259,7 @@ class _Namer:
         self.seen: Counter[str] = Counter()
         self.work: dict[Any, Work] = {}
 
-    def kernel(self, call: _Call, kernels: Mapping[str, Any], machine: Roofline) -> Kernel:
+    def kernel(self, call: Call, kernels: Mapping[str, Any], machine: Roofline) -> Kernel:
         if call.name == ISLAND and self.islands is not None:
             nodes = self.islands.members[call.number]
             return _named(Kernel(call.name, _shapes(call.shapes, 0), 1, call.milliseconds), nodes)

@@ -13,7 +13,7 @@ from fxpasses.benchmark import Benchmark, Timing, geometric_mean, summary
 from fxpasses.benchmark.models import build
 from fxpasses.benchmark.plot import draw
 from fxpasses.errors import FxpassesError
-from tests.benchmarks import frontend, overhead, products, scaling
+from tests.benchmarks import frontend, overhead, products, scaling, shapes
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +59,20 @@ def test_overhead(capsys: pytest.CaptureFixture[str]) -> None:
     overhead.main(["--calls", "2", "--rounds", "1"])
     printed = capsys.readouterr().out
     assert all(name in printed for name in overhead.CASES)
+
+
+def test_shapes(capsys: pytest.CaptureFixture[str]) -> None:
+    def few() -> list[shapes.Case]:
+        return [
+            ("add 3", lambda x: x + x, (torch.randn(3),)),
+            ("unknown", lambda x: x.missing(), (torch.randn(3),)),
+        ]
+
+    shapes.main(["--rounds", "1"], {"pointwise": few})
+    printed = capsys.readouterr().out
+    assert "add 3" in printed
+    assert "shapes are below half of the library's speed" in printed
+    assert "failed: unknown:" in printed
 
 
 # -- fxp.bench -------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import fxpasses as fxp
-from fxpasses.benchmark.profile import Profile
+from fxpasses.benchmark.profile import Kernel, Profile
 from fxpasses.benchmark.roofline import Roofline
 from fxpasses.benchmark.work import count_work
 from fxpasses.relax import tvm_api as T
@@ -32,18 +32,24 @@ def measured() -> Profile:
     return fxp.profile(Net().eval(), (torch.randn(96, 64),), rounds=2, threads=1)
 
 
+def _product(measured: Profile) -> Kernel:
+    (product,) = (kernel for kernel in measured.kernels if kernel.nodes and "relu" in kernel.nodes[0])
+    return product
+
+
 def test_equal_kernels_are_one_row_with_the_calls_of_each(measured: Profile) -> None:
-    (product,) = (kernel for kernel in measured.kernels if "matmul" in kernel.name)
+    product = _product(measured)
     assert product.calls == 2
-    assert product.shapes == "96x64, 64x64, 64 -> 96x64"
-    assert product.nodes == (("addmm", "relu"), ("addmm_1", "relu_1"))
+    assert product.shapes.startswith("96x64, ")
+    assert product.shapes.endswith("64, 64 -> 96x64")
+    assert [nodes[-1] for nodes in product.nodes] == ["relu", "relu_1"]
     first, second = product.sources
     assert "self.first(x)" in first
     assert "self.second(x)" in second
 
 
 def test_the_work_is_counted(measured: Profile) -> None:
-    (product,) = (kernel for kernel in measured.kernels if "matmul" in kernel.name)
+    product = _product(measured)
     # Products, sums and the bias; relu is a comparison.
     assert product.flops == 2 * (2 * 96 * 64 * 64 + 96 * 64)
     assert product.bytes == 2 * 4 * (96 * 64 + 64 * 64 + 64 + 96 * 64)
@@ -59,7 +65,7 @@ def test_shares_add_up_and_the_slowest_comes_first(measured: Profile) -> None:
     assert measured.machine.gflops > 0
     text = str(measured)
     assert "GFLOP/s" in text
-    assert "addmm relu and 1 more (test_profile.py:" in text
+    assert "relu and 1 more (test_profile.py:" in text
 
 
 def test_islands_are_rows_of_their_own() -> None:
@@ -77,8 +83,10 @@ def test_a_dynamic_program_is_counted_at_the_sizes_of_the_call() -> None:
     batch = torch.export.Dim("batch", min=2, max=512)
     args = (torch.randn(32, 64),)
     measured = fxp.profile(Net().eval(), args, dynamic_shapes={"x": {0: batch}}, rounds=1)
-    (product,) = (kernel for kernel in measured.kernels if "matmul" in kernel.name)
-    assert product.flops == 2 * (2 * 32 * 64 * 64 + 32 * 64)
+    product = _product(measured)
+    assert product.shapes.startswith("32x64, ")
+    expected = 2 * (2 * 32 * 64 * 64 + 32 * 64)
+    assert expected <= product.flops < 1.2 * expected  # the border of a dynamic size may be computed with
 
 
 def test_the_number_of_threads_is_put_back() -> None:
