@@ -13,6 +13,7 @@ from torch import fx
 from fxpasses.dialect.channels_last import pack_weight, packed_width
 from fxpasses.passes.decompositions.values import shape
 from fxpasses.passes.normalize_dims import normalize_dims
+from fxpasses.passes.subpixel import shuffle, subpixel
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 from fxpasses.schema import is_pointwise
@@ -36,8 +37,11 @@ class ChannelsLast:
     that can work on the other layout as well, until it meets the one before the
     next convolution, and both go. Zero padding goes into the convolution.
 
-    Left as they are: transposed convolutions, computed weights, half types, and
-    groups or outputs of fewer channels than a vector has room for.
+    A transposed convolution makes the pixels of a stride as channels of one pixel.
+
+    Left as they are: computed weights, half types, groups or outputs of fewer
+    channels than a vector has room for, and transposed convolutions with groups,
+    dilation or dynamic sizes.
 
     Args:
         vector_bytes: the size of a vector register of the target.
@@ -94,34 +98,52 @@ def _from_last(g: Editor, value: fx.Node) -> fx.Node:
 def _convolution(g: Editor, node: fx.Node, vector_bytes: int) -> Any:
     image, weight_node, bias, stride, padding, dilation, transposed, _, groups = node.args
     weight = g.tensor(weight_node)
-    if weight is None or weight.dim() not in _TO_LAST or weight.dim() != len(shape(image)) or transposed:
+    if weight is None or weight.dim() not in _TO_LAST or weight.dim() != len(shape(image)):
         return None
-    dims = weight.dim() - 2
     if weight.dtype not in (torch.float32, torch.float64) or 0 in weight.shape:
         return None
+    if transposed:
+        return _transposed(g, node, weight, vector_bytes)
+    dims = weight.dim() - 2
     lanes = vector_bytes // weight.dtype.itemsize
     outputs = weight.shape[0]
     depthwise = groups == outputs and weight.shape[1] == 1
     if outputs < lanes // 2 or (groups != 1 and not depthwise and outputs // groups % lanes):
         return None
-    packed = g.constant(
-        pack_weight(weight.detach(), packed_width(outputs, lanes)),
-        f"{weight_node.meta['role'].target}_packed",  # type: ignore[union-attr]
-        "param",
-    )
     both = [size for size in _each(padding, dims) for _ in range(2)]
     image, border = _without_padding(_to_last(g, image))  # type: ignore[arg-type]
     both = [a + b for a, b in zip(both, border, strict=True)]
+    options = (_each(stride, dims), both, _each(dilation, dims), groups, outputs)
     result = g.call(
-        dialect.conv_channels_last.default,
-        image,
-        packed,
-        _each(stride, dims),
-        both,
-        _each(dilation, dims),
-        groups,
-        outputs,
+        dialect.conv_channels_last.default, image, _packed(g, weight_node, weight, lanes), *options
     )
+    if bias is not None:
+        result = g.call(aten.add.Tensor, result, bias)
+    return _from_last(g, result)
+
+
+def _packed(g: Editor, node: Any, weight: torch.Tensor, lanes: int) -> fx.Node:
+    """The packed *weight*, made of the tensor that *node* reads."""
+    packed = pack_weight(weight.detach(), packed_width(weight.shape[0], lanes))
+    return g.constant(packed, f"{node.meta['role'].target}_packed", "param")
+
+
+def _transposed(g: Editor, node: fx.Node, weight: torch.Tensor, vector_bytes: int) -> Any:
+    """A convolution whose channels are the pixels of a stride, which are put in their places then."""
+    image, weight_node, bias, stride, padding, dilation, _, output_padding, groups = node.args
+    dims, size = weight.dim() - 2, shape(node)[2:]
+    static = all(isinstance(n, int) for n in (*shape(image)[2:], *size))  # type: ignore[arg-type]
+    if groups != 1 or set(_each(dilation, dims)) != {1} or not static:
+        return None
+    stride, padding, more = (_each(sizes, dims) for sizes in (stride, padding, output_padding))
+    parts = subpixel(weight.detach(), stride, padding, more)
+    lanes = vector_bytes // weight.dtype.itemsize
+    if parts is None or parts.weight.shape[0] < lanes // 2:
+        return None
+    packed, ones = _packed(g, weight_node, parts.weight, lanes), [1] * dims
+    options = (ones, parts.border, ones, 1, parts.weight.shape[0])
+    result = g.call(dialect.conv_channels_last.default, _to_last(g, image), packed, *options)  # type: ignore[arg-type]
+    result = shuffle(g, result, stride, padding, size)
     if bias is not None:
         result = g.call(aten.add.Tensor, result, bias)
     return _from_last(g, result)

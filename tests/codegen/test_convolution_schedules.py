@@ -118,6 +118,12 @@ def test_signals(conv):
     check(nn.Sequential(conv, nn.ReLU()), torch.randn(2, conv.in_channels, 101))
 
 
+@pytest.mark.parametrize("window", [2, 3, 4])
+def test_transposed(window):
+    conv = nn.ConvTranspose2d(24, 20, window, stride=2, padding=window // 3)
+    check(nn.Sequential(conv, nn.ReLU()), torch.randn(2, 24, 7, 9))
+
+
 def test_convolutions_of_dynamic_images():
     dims = {0: Dim("n", max=8), 2: Dim("h", min=8, max=512), 3: Dim("w", min=8, max=512)}
     sizes = [(1, 8, 8), (3, 9, 40), (2, 30, 13), (1, 64, 64)]

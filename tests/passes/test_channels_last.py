@@ -137,6 +137,21 @@ def test_signals():
     assert aten.constant_pad_nd.default not in targets(after)
 
 
+@pytest.mark.parametrize(("module", "shape"), [
+    (nn.ConvTranspose2d(8, 16, 2, stride=2), (2, 8, 4, 5)),
+    (nn.ConvTranspose2d(8, 16, 3, stride=2, padding=1, output_padding=1), (1, 8, 4, 5)),
+    (nn.ConvTranspose2d(8, 5, 4, stride=2, padding=1), (1, 8, 5, 4)),
+    (nn.ConvTranspose2d(8, 16, (2, 5), stride=(3, 2), padding=(1, 2), output_padding=(2, 0)), (2, 8, 4, 3)),
+    (nn.ConvTranspose2d(8, 16, 3, padding=1, bias=False), (1, 8, 6, 7)),
+    (nn.ConvTranspose2d(3, 16, 5, stride=4), (1, 3, 1, 2)),
+    (nn.ConvTranspose1d(8, 16, 7, stride=3, padding=2), (2, 8, 9)),
+], ids=str)  # fmt: skip
+def test_transposed(module, shape):
+    after = check(nn.Sequential(module, nn.ReLU()), *shape)
+    assert CONV in targets(after)
+    assert aten.convolution.default not in targets(after)
+
+
 def test_pooling_of_all_pixels_is_a_mean():
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AvgPool2d(100, ceil_mode=True), nn.Flatten())
     after = check(model, 2, 3, 9, 8)
@@ -171,12 +186,14 @@ def test_the_width_of_a_vector_decides_the_packing():
 
 
 @pytest.mark.parametrize(("module", "shape", "dtype"), [
-    (nn.ConvTranspose2d(8, 16, 2, stride=2), (1, 8, 4, 4), torch.float32),
+    (nn.ConvTranspose2d(8, 16, 2, stride=2, groups=2), (1, 8, 4, 4), torch.float32),
+    (nn.ConvTranspose2d(8, 16, 2, dilation=2), (1, 8, 4, 4), torch.float32),
+    (nn.ConvTranspose2d(8, 16, 2, padding=3), (1, 8, 9, 9), torch.float32),
     (nn.Conv2d(8, 16, 3), (1, 8, 4, 4), torch.bfloat16),
     (nn.Conv2d(8, 4, 3), (1, 8, 4, 4), torch.float32),
     (nn.Conv2d(16, 16, 3, groups=2), (1, 16, 4, 4), torch.float32),
     (nn.Conv3d(8, 16, 3), (1, 8, 4, 4, 4), torch.float32),
-], ids=["transposed", "half", "few channels", "small groups", "three dims"])  # fmt: skip
+], ids=["transposed groups", "transposed dilation", "cut", "half", "few channels", "groups", "three dims"])  # fmt: skip
 def test_left_alone(module, shape, dtype):
     after = check(module, *shape, dtype=dtype)
     assert CONV not in targets(after)
