@@ -23,6 +23,7 @@ from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
+from fxpasses.composites import BY_SHAPE, kernels_by_shape
 from fxpasses.errors import FxpassesError, source_line
 from fxpasses.program import Input, Program, body_of, graph_modules, make_graph_module
 from fxpasses.recurrence import RECURRENT_LAYERS, one_step_shapes
@@ -464,6 +465,8 @@ def fake_value(fake_mode: Any, node: fx.Node) -> Any:
             stack.enter_context(enable_python_dispatcher())  # some kernels in C++ would fix the sizes
         if node.target in RECURRENT_LAYERS:
             stack.enter_context(one_step_shapes())
+        if node.target in BY_SHAPE:
+            stack.enter_context(kernels_by_shape())
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 

@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from fxpasses.capture.replay import has_regions, replay_graph
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source
+from fxpasses.composites import kernels_by_shape
 from fxpasses.errors import CaptureError
 from fxpasses.program import Input, Program
 from fxpasses.recurrence import one_step_shapes
@@ -39,7 +40,7 @@ def export(source: Source, *, strict: bool = False) -> Captured:
     """Export a module, and make a `Program` of the result."""
     # Dynamo would read the hook as code of the model's.
     containers = nullcontext() if strict else _output_containers(source.root)
-    with inference_tracing(), one_step_shapes(), containers, quiet():
+    with inference_tracing(), one_step_shapes(), kernels_by_shape(), containers, quiet():
         exported = torch.export.export(
             source.root,
             source.args,
