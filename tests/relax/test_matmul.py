@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.relax.helpers import FLOATS, INTEGERS, call, check, check_calls, random
+from tests.relax.helpers import FLOATS, INTEGERS, call, check, check_calls, compiled, random
 
 aten = torch.ops.aten
 
@@ -65,3 +65,9 @@ def test_dynamic_sizes():
         tolerance=TOLERANCE,
         dynamic=True,
     )
+
+
+def test_long_products_of_vectors_lose_no_digits() -> None:
+    row, column = torch.full((2, 60_000), 0.1), torch.full((60_000, 1), 1.0)
+    got = compiled([call(aten.mm.default, row, column)])[0][0]
+    torch.testing.assert_close(got, torch.full((2, 1), 6000.0), rtol=3e-7, atol=0)

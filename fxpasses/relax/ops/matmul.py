@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import LONG_SUM, accumulator
+from fxpasses.relax.kernel import accumulator, product
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -41,16 +41,21 @@ def addmm(b: Any, self: Any, mat1: Any, mat2: Any, *, beta: Any, alpha: Any) -> 
     return b.cast(result, b.val.dtype)
 
 
+_LONG, _LONG_ALONE, _FEW = 1 << 16, 1 << 12, 16
+"""How many products are added up in float32, also where there are a few results alone, and how many these are."""
+
+
 def _product(b: Any, left: Any, right: Any) -> Any:
-    """The product in the dtype that it is summed in."""
-    dtype = accumulator(b.dtype_of(left), b.shape_of(left)[-1] if _is_long(b, left) else 0)
+    """The product in the dtype that it is summed in: float64 where it is very long, as a tile adds up in order."""
+    *rows, terms = b.shape_of(left)
+    few = _is_at_most(product([*rows, b.shape_of(right)[-1]]), _FEW)
+    is_static = isinstance(terms, T.tirx.IntImm)
+    dtype = accumulator(b.dtype_of(left), terms if is_static else 0, _LONG_ALONE if few else _LONG)
     return b.emit(T.relax.op.matmul(left, right, out_dtype=dtype))
 
 
-def _is_long(b: Any, left: Any) -> bool:
-    """Whether the products that make an element are known to be very many: a tile adds them one after the other."""
-    terms = b.shape_of(left)[-1]
-    return isinstance(terms, T.tirx.IntImm) and int(terms) > 4 * LONG_SUM
+def _is_at_most(size: Any, bound: int) -> bool:
+    return isinstance(size, T.tirx.IntImm) and int(size) <= bound
 
 
 def _scalar(value: Any, dtype: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import accumulator, const, convert, product, used
+from fxpasses.relax.kernel import LONG_SUM, accumulator, const, convert, product, used
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -157,7 +157,8 @@ def _normalized(
         sizes: passed on to *source* and *group_of*.
     """
     dtype = b.dtype_of(value)
-    work, wide = accumulator(dtype), accumulator(dtype, product(reduced))
+    # Its sums run in as many lanes as a vector has.
+    work, wide = accumulator(dtype), accumulator(dtype, product(reduced), 4 * LONG_SUM)
     weighted, biased = (tensor is not None for tensor in affine)
     wanted = [True, used(b, 1), used(b, 2)]
 

@@ -10,12 +10,16 @@ import torch
 
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import position
-from fxpasses.relax.ops.reduction import Axes, accumulated
+from fxpasses.relax.kernel import accumulator, position
+from fxpasses.relax.ops.reduction import Axes, accumulated, finish
 from fxpasses.relax.table import lowering
 from fxpasses.signature import dtype_name
 
 aten = torch.ops.aten
+
+_SHORT = 4096
+"""The most terms that are added in float32, in as many sums as a vector has lanes; lengths that are
+not known count as short."""
 
 
 @cache
@@ -39,6 +43,12 @@ def _kernel(dim: int, logarithm: bool, source: str, result: str) -> Callable[[An
                 axes.result, lambda *index: reducer(element(*axes.at(index, loop)), axis=loop), name=name
             )
 
+        wide = accumulator(dtype, axes.count if isinstance(axes.count, T.tirx.IntImm) else 0, _SHORT)
+
+        def total_of(term: Callable[..., Any]) -> Any:
+            total = reduced(T.te.sum, lambda *index: S.cast(term(*index), wide), "total")
+            return finish(total, lambda v: S.cast(v, dtype))
+
         # A NaN that the maximum loses comes back by the sum.
         largest = reduced(T.te.max, value, "largest")
 
@@ -46,14 +56,14 @@ def _kernel(dim: int, logarithm: bool, source: str, result: str) -> Callable[[An
             return S.subtract(value(*index), of_row(largest, index))
 
         if logarithm:
-            total = reduced(T.te.sum, lambda *index: T.tirx.exp(below(*index)), "total")
+            total = total_of(lambda *index: T.tirx.exp(below(*index)))
 
             def element(*index: Any) -> Any:
                 return S.cast(S.subtract(below(*index), T.tirx.log(of_row(total, index))), result)
 
         else:
             raised = T.te.compute(x.shape, lambda *index: T.tirx.exp(below(*index)), name="raised")
-            total = reduced(T.te.sum, lambda *index: raised(*index), "total")
+            total = total_of(lambda *index: raised(*index))
 
             def element(*index: Any) -> Any:
                 return S.cast(S.divide(raised(*index), of_row(total, index)), result)
