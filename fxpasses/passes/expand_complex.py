@@ -35,6 +35,7 @@ def expand_complex(program: Program) -> Program:
         return program
     g = program.edit()
     pairs: dict[fx.Node, Pair] = {}
+    stayed: list[fx.Node] = []
     for node in list(g.graph.nodes):
         if node.op != "call_function" or node._erased:
             continue
@@ -45,11 +46,12 @@ def expand_complex(program: Program) -> Program:
             if value is None:
                 if node.target not in _VIEWS:
                     _stay(g, node, pairs)
+                    stayed.append(node)
             elif isinstance(value, Pair):
                 pairs[node] = value
             elif value is not node:
                 g.replace(node, value)
-    _finish_outputs(g, pairs)
+    _finish_outputs(g, pairs, stayed)
     for node in reversed(pairs):
         if not node._erased and not node.users and node.op == "call_function":
             g.erase(node)
@@ -109,8 +111,11 @@ def _stay(g: Editor, node: fx.Node, pairs: dict[fx.Node, Pair]) -> None:
             node.replace_input_with(operand, _complex_of(g, pairs[operand]))
 
 
-def _finish_outputs(g: Editor, pairs: dict[fx.Node, Pair]) -> None:
+def _finish_outputs(g: Editor, pairs: dict[fx.Node, Pair], stayed: list[fx.Node]) -> None:
     output = g.graph.output_node()
+    for node in stayed:
+        if output in node.users and isinstance(node.meta["val"], torch.Tensor) and is_complex(node):
+            _pair_of(g, node, pairs)
     with g.at(output):
         for operand in output.all_input_nodes:
             if operand in pairs and operand.op == "call_function":

@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 
 from fxpasses.program import Program
-from fxpasses.schema import is_pure
+from fxpasses.schema import is_canonical_target, is_pure
 
 __all__ = ["FoldConstants", "fold_constants", "foldable"]
 
@@ -26,8 +26,8 @@ class FoldConstants:
     Constant are: constants and buffers that the program does not change, the
     results of creation operators, and what is computed from these. Parameters
     are not: they stay visible to passes and to whoever loads other weights. A
-    lone creation operator (`full`, `arange`) stays as it is, and a result whose
-    elements are all equal becomes a `full`.
+    lone creation operator of the canonical set (`full`, `arange`) stays as it is,
+    and a result whose elements are all equal becomes a `full`.
 
     Args:
         max_bytes: larger results, and larger values on the way, are not computed.
@@ -46,7 +46,7 @@ class FoldConstants:
             node
             for node in constant
             if node.op == "call_function"
-            and _has_operands(node)
+            and (node.all_input_nodes or not is_canonical_target(node.target))
             and isinstance(node.meta["val"], torch.Tensor)
             and any(user not in constant for user in node.users)
         ]
@@ -81,10 +81,6 @@ def foldable(program: Program, max_bytes: int, parameters: bool = False) -> dict
         if constant:
             found[node] = None
     return found
-
-
-def _has_operands(node: fx.Node) -> bool:
-    return bool(node.all_input_nodes)
 
 
 def _bytes(val: Any) -> float:

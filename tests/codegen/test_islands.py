@@ -427,3 +427,40 @@ def test_complex_numbers_between_islands_and_native_code():
     args = (torch.randn(5), torch.randn(5))
     for got, want in zip(compiled_of(model, *args)(*args), model(*args), strict=True):
         assert torch.allclose(got, want)
+
+
+COMPLEX = {
+    "a result": lambda z, x: z.tan() * 2,
+    "an output": lambda z, x: (z.acos(), x + 1),
+    "a constant operand": lambda z, x: z.index_put((torch.tensor([0]),), torch.tensor(1 + 1j)),
+    "results that go on": lambda z, x: (torch.linalg.eig(torch.diag(x))[0] * z).abs(),
+    "between native calls": lambda z, x: ((z * z).acos() * x).real,
+}
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_numbers_cross_as_pairs(name):
+    model, arguments = COMPLEX[name], (torch.randn(3, dtype=torch.complex64), torch.randn(3))
+    compiled = compiled_of(model, *arguments)
+    assert compiled.islands
+    torch.testing.assert_close(compiled(*arguments), model(*arguments))
+
+
+def test_a_row_that_refuses_a_call_with_several_results_hands_back_those_in_use():
+    def model(table, indices, offsets):
+        bags, where, *_ = torch.ops.aten._embedding_bag(table, indices, offsets)
+        return bags.isneginf(), where + 1
+
+    arguments = torch.randn(5, 3), torch.tensor([1, 4, 2]), torch.tensor([0, 2])
+    compiled = compiled_of(model, *arguments)
+    assert compiled.islands.ops == ["aten::_embedding_bag.default"]
+    for got, want in zip(compiled(*arguments), model(*arguments), strict=True):
+        assert torch.equal(got, want)
+
+
+def test_tensors_made_of_numbers_alone_are_no_islands():
+    def model(x):
+        return x * torch.bartlett_window(4) + torch.fft.fftfreq(4)
+
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(compile(model, (x,), strict=True)(x), model(x))

@@ -62,6 +62,18 @@ ARITHMETIC = {
     "matrices": lambda z: (z @ z.mT, z[0] @ z[1].T),
     "dtypes": lambda z: (z.to(torch.complex128), z.real.to(torch.complex64), torch.exp(z)),
     "promotion": lambda z: (torch.cat([z, z.to(torch.complex128), z.real]), torch.stack([z, z.double()])),
+    "quotients": lambda z: (z / z.flip(0), 2 / z, z.real / z, z / (1 - 2j), z.reciprocal(), z**2),
+    "sums of products": lambda z: (
+        torch.addmm(z[0, 0, :1], z[0], z[1].mT[:, :1], beta=0.5, alpha=2),
+        torch.baddbmm(z[:, :, :1], z, z.mT, beta=0),
+        torch.nn.functional.linear(z, z[0], z[0, :, 0]),
+    ),
+    "comparisons": lambda z: (z == z.conj(), z != z.real, z == 1j, z.isnan()),
+    "positions": lambda z: (
+        z.gather(1, torch.ones(3, 2, 6, dtype=torch.int64)),
+        z.scatter(0, torch.tensor([[[2, 1]]]), z[1:]),
+        z.scatter_add(0, torch.tensor([[[2, 1]]]), z[1:]),
+    ),
     "selection": lambda z: torch.where(z.real > 0, z, torch.zeros_like(z)),
 }
 
@@ -69,6 +81,14 @@ ARITHMETIC = {
 @pytest.mark.parametrize("name", ARITHMETIC)
 def test_arithmetic(name):
     assert not calls_complex(canonical(ARITHMETIC[name], Z))
+
+
+def test_quotients_of_infinities_and_by_zero():
+    parts = (0.0, -1.5, float("inf"), float("nan"), 1e30, 1e-30)
+    numbers = torch.tensor([complex(x, y) for x in parts for y in parts], dtype=torch.complex64)
+    x, y = torch.meshgrid(numbers, numbers, indexing="ij")
+    got = fxp.compile(torch.div, (x, y), strict=True)(x, y)
+    torch.testing.assert_close(got, x / y, equal_nan=True)
 
 
 def test_compiled_with_complex_inputs_parameters_and_outputs():

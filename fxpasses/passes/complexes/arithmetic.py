@@ -149,7 +149,75 @@ def divide(g: Editor, self: Any, other: Any) -> Any:
             other = g.call(aten.unsqueeze.default, other, other.meta["val"].dim())
             return Pair(g.call(aten.div.Tensor, self.node, other))
         return Pair(g.call(aten.div.Scalar, self.node, other))
-    return None
+    return _quotient(g, parts(g, self), parts(g, other))
+
+
+@complex_row(aten.reciprocal.default)
+def reciprocal(g: Editor, self: Any) -> Any:
+    return _quotient(g, (1.0, 0.0), parts(g, self))
+
+
+def _quotient(g: Editor, numerator: tuple[Any, Any], divisor: tuple[Any, Any]) -> Pair:
+    """``(a + bi) / (c + di)`` by the ratio of the smaller to the larger of c and d, which does not overflow."""
+    known = next(part for part in (*numerator, *divisor) if isinstance(part, fx.Node))
+
+    def node(value: Any) -> fx.Node:
+        return value if isinstance(value, fx.Node) else full(g, [], value, known.meta["val"].dtype)
+
+    def choice(condition: fx.Node, x: fx.Node, y: fx.Node) -> fx.Node:
+        return g.call(aten.where.self, condition, x, y)
+
+    (a, b), (c, d) = map(node, numerator), map(node, divisor)
+    add, mul, div = aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor
+    sizes = [g.call(aten.abs.default, value) for value in (c, d)]
+    first = g.call(aten.ge.Tensor, *sizes)
+    ratio = g.call(div, choice(first, d, c), choice(first, c, d))
+    below = g.call(add, choice(first, c, d), g.call(mul, choice(first, d, c), ratio))
+    scale = g.call(aten.reciprocal.default, below)
+    u, v = choice(first, a, b), choice(first, b, a)
+    across = g.call(aten.sub.Tensor, v, g.call(mul, u, ratio))
+    over = [
+        g.call(add, u, g.call(mul, v, ratio)),
+        choice(first, across, g.call(aten.neg.default, across)),
+    ]
+    by_zero = g.call(aten.eq.Scalar, g.call(aten.maximum.default, *sizes), 0)
+    return pair(
+        g,
+        *(
+            choice(by_zero, g.call(div, top, size), g.call(mul, value, scale))
+            for top, size, value in zip((a, b), sizes, over, strict=True)
+        ),
+    )
+
+
+@complex_row(aten.pow.Tensor_Scalar)
+def power(g: Editor, self: Any, exponent: Any) -> Any:
+    if exponent == 2:
+        return multiply(g, self, self)
+    return self if exponent == 1 else None
+
+
+@complex_row(aten.eq.Tensor, aten.eq.Scalar)
+def equal(g: Editor, self: Any, other: Any) -> Any:
+    return _agree(g, aten.eq, aten.logical_and.default, self, other)
+
+
+@complex_row(aten.ne.Tensor, aten.ne.Scalar)
+def differ(g: Editor, self: Any, other: Any) -> Any:
+    return _agree(g, aten.ne, aten.logical_or.default, self, other)
+
+
+def _agree(g: Editor, packet: Any, join: OpOverload, x: Any, y: Any) -> fx.Node:
+    """A comparison of both parts, and the one truth of these."""
+    pairs = zip(parts(g, x), parts(g, y), strict=True)
+    return g.call(
+        join, *(g.call(packet.Tensor if isinstance(d, fx.Node) else packet.Scalar, c, d) for c, d in pairs)
+    )
+
+
+@complex_row(aten.isnan.default)
+def is_nan(g: Editor, self: Any) -> Any:
+    return g.call(aten.logical_or.default, *(g.call(aten.isnan.default, part) for part in parts(g, self)))
 
 
 @complex_row(aten.exp.default)
@@ -166,6 +234,24 @@ def mm(g: Editor, self: Any, mat2: Any) -> Any:
 @complex_row(aten.bmm.default)
 def bmm(g: Editor, self: Any, mat2: Any) -> Any:
     return _product(g, aten.bmm.default, self, mat2)
+
+
+@complex_row(aten.addmm.default)
+def addmm(g: Editor, self: Any, mat1: Any, mat2: Any, *, beta: Any, alpha: Any) -> Any:
+    return _plus(g, self, _product(g, aten.mm.default, mat1, mat2), beta, alpha)
+
+
+@complex_row(aten.baddbmm.default)
+def baddbmm(g: Editor, self: Any, batch1: Any, batch2: Any, *, beta: Any, alpha: Any) -> Any:
+    return _plus(g, self, _product(g, aten.bmm.default, batch1, batch2), beta, alpha)
+
+
+def _plus(g: Editor, offset: Any, value: Pair, beta: Any, alpha: Any) -> Any:
+    """``beta * offset + alpha * value``; a beta of 0 leaves even a NaN out."""
+    value = value if alpha == 1 else multiply(g, value, alpha)
+    if beta == 0:
+        return value
+    return _sum(g, "add", value, offset if beta == 1 else multiply(g, offset, beta), 1)
 
 
 def _product(g: Editor, op: OpOverload, x: Any, y: Any) -> Any:

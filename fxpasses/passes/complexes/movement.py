@@ -86,6 +86,33 @@ def index(g: Editor, self: Any, indices: Any) -> Any:
     return on_parts(g, aten.index.Tensor, self, indices)
 
 
+def _at_pairs(g: Editor, index: fx.Node) -> fx.Node:
+    """Positions of complex elements as those of both their parts."""
+    index = g.call(aten.unsqueeze.default, index, index.meta["val"].dim())
+    return g.call(aten.expand.default, index, [*index.meta["val"].shape[:-1], 2])
+
+
+@complex_row(aten.gather.default)
+def gather(g: Editor, self: Any, dim: int, index: fx.Node, *, sparse_grad: bool) -> Any:
+    if not self.rank:
+        return None
+    return on_parts(g, aten.gather.default, self, dim % self.rank, _at_pairs(g, index))
+
+
+@complex_row(aten.scatter.src)
+def scatter(g: Editor, self: Any, dim: int, index: fx.Node, src: Any) -> Any:
+    if not self.rank or not isinstance(src, Pair):
+        return None
+    return on_parts(g, aten.scatter.src, self, dim % self.rank, _at_pairs(g, index), src.node)
+
+
+@complex_row(aten.scatter_add.default)
+def scatter_add(g: Editor, self: Any, dim: int, index: fx.Node, src: Any) -> Any:
+    if not self.rank:
+        return None
+    return on_parts(g, aten.scatter_add.default, self, dim % self.rank, _at_pairs(g, index), src.node)
+
+
 @complex_row(aten.sum.dim_IntList)
 def sum_dims(g: Editor, self: Any, dim: Any, keepdim: bool, *, dtype: Any) -> Any:
     if dtype is not None:
