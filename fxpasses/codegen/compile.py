@@ -44,6 +44,7 @@ def compile(
     target: Any = "llvm",
     dynamic_shapes: Any = None,
     strict: bool = False,
+    allow_random: bool = False,
 ) -> Compiled:
     """Compile a model for the CPU.
 
@@ -55,6 +56,9 @@ def compile(
         dynamic_shapes: the sizes that vary, as for `torch.export.export`.
         strict: refuse operators without a lowering; otherwise they run in
             PyTorch inside the compiled program (`fxpasses.explain` lists them).
+        allow_random: let the model draw random numbers, dropout in training included.
+            They come from PyTorch's own generator, in the order of the model: after
+            `torch.manual_seed` they are those that the model draws.
 
     Returns:
         A callable on torch tensors; see `Compiled`. Its weights are a snapshot
@@ -66,12 +70,21 @@ def compile(
             PyTorch either or *strict* forbids it.
     """
     resolved = resolve_target(target)
-    program = to_program(model_or_program, args, kwargs, dynamic_shapes)
+    program = to_program(model_or_program, args, kwargs, dynamic_shapes, allow_random)
     return compile_canonical(to_canonical(program), resolved, strict=strict, shared=program)
 
 
-def to_program(model_or_program: Any, args: Any, kwargs: Any, dynamic_shapes: Any) -> Program:
+def to_program(
+    model_or_program: Any, args: Any, kwargs: Any, dynamic_shapes: Any, allow_random: bool = False
+) -> Program:
     """The captured program; one that is captured already must fit the arguments, where there are any."""
+    from fxpasses.passes import CheckInference
+
+    program = _captured(model_or_program, args, kwargs, dynamic_shapes)
+    return CheckInference(allow_random=True)(program) if allow_random else program
+
+
+def _captured(model_or_program: Any, args: Any, kwargs: Any, dynamic_shapes: Any) -> Program:
     if not isinstance(model_or_program, Program):
         from fxpasses.capture import capture
 

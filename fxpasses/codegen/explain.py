@@ -105,6 +105,8 @@ def explain(
     args: tuple[Any, ...] | None = None,
     kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
+    *,
+    allow_random: bool = False,
 ) -> Explanation:
     """What `fxpasses.compile` would do with each operator of a model.
 
@@ -112,7 +114,8 @@ def explain(
     """
     from fxpasses.codegen.compile import to_canonical, to_program
 
-    return explain_canonical(to_canonical(to_program(model_or_program, args, kwargs, dynamic_shapes)))
+    program = to_program(model_or_program, args, kwargs, dynamic_shapes, allow_random)
+    return explain_canonical(to_canonical(program))
 
 
 def explain_canonical(program: Program) -> Explanation:

@@ -17,20 +17,23 @@ __all__ = ["CheckInference", "check_inference", "is_training"]
 
 aten = torch.ops.aten
 
-# Operators with a flag that asks for the behaviour of training.
-_FLAGS = {
+# Operators with a flag that asks for the behaviour of training: random noise, or
+# batch norms that learn.
+_NOISE = {
     aten.dropout.default: "train",
     aten.feature_dropout.default: "train",
     aten.alpha_dropout.default: "train",
     aten.feature_alpha_dropout.default: "train",
     aten.native_dropout.default: "train",
+    aten.rrelu.default: "training",
+    aten.rrelu_with_noise.default: "training",
+    aten.rrelu_with_noise_functional.default: "training",
+}
+_FLAGS = _NOISE | {
     aten.batch_norm.default: "training",
     aten.native_batch_norm.default: "training",
     aten._native_batch_norm_legit.default: "training",
     aten._native_batch_norm_legit_functional.default: "training",
-    aten.rrelu.default: "training",
-    aten.rrelu_with_noise.default: "training",
-    aten.rrelu_with_noise_functional.default: "training",
 }
 # Batch norms without such a flag, which always learn.
 _TRAINING = frozenset({aten._batch_norm_with_update.default, aten._batch_norm_with_update_functional.default})
@@ -53,9 +56,8 @@ class CheckInference:
     """Refuse dropout, batch norm of training, and random operators.
 
     Args:
-        allow_random: let random operators pass (those of training are still refused),
-            and say so in the program's notes, which this pass and `fxpasses.verify` read
-            from then on.
+        allow_random: let random operators pass, dropout in training included, and say so
+            in the program's notes, which this pass and `fxpasses.verify` read from then on.
     """
 
     allow_random: bool = False
@@ -72,7 +74,8 @@ class CheckInference:
                 + (
                     ""
                     if self.allow_random
-                    else "; for intended randomness see fxpasses.passes.CheckInference"
+                    else "; for intended randomness say allow_random=True to fxpasses.compile, "
+                    "or use fxpasses.passes.CheckInference(allow_random=True)"
                 )
             )
         if self.allow_random and not program.notes.get("allow_random"):
@@ -84,7 +87,7 @@ class CheckInference:
         if node.op != "call_function" or not isinstance(op, OpOverload):
             return []
         where = f"{op} (node {node.name!r}, {source_line(node) or 'no source line'})"
-        if is_training(op, node.args, node.kwargs):
+        if is_training(op, node.args, node.kwargs) and not (random and op in _NOISE):
             return [f"{where} is in training mode"]
         if op in _FLAGS:
             return []

@@ -385,10 +385,11 @@ _DROPOUT_ARGUMENTS = {"dropout", "dropout_p", "train", "training"}
 
 @rule("inference", "canonical")
 def _inference(subject: Subject) -> Findings:
-    """No dropout in effect and no batch norm that learns."""
+    """No dropout in effect, unless notes["allow_random"] asks for it, and no batch norm that learns."""
+    random = subject.program.notes.get("allow_random")
     for call in subject.calls:
         name = call.op._schema.name
-        if _draws(call) and _drops_out(call):
+        if not random and _draws(call) and _drops_out(call):
             yield call.node, f"{call.op} drops values at random; capture the model in eval mode"
         elif name in _TRAINING and "running_mean" in call.given:
             flag = _TRAINING[name]

@@ -1,0 +1,96 @@
+"""Random operators on request: they draw from PyTorch's generator, in the order of the model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import fxpasses as fxp
+from fxpasses.errors import FxpassesError, PassError
+from fxpasses.passes import CheckInference
+from fxpasses.verify import verify
+
+X = torch.randn(3, 4)
+
+PROGRAMS = {
+    "rand": lambda x: torch.rand(3, 4) + x,
+    "randn": lambda x: torch.randn(3, 4, dtype=torch.float64) + x,
+    "like": lambda x: torch.rand_like(x) * torch.randn_like(x) + torch.randint_like(x, 2, 9),
+    "randint": lambda x: torch.randint(-5, 5, (7,), dtype=torch.int32),
+    "bernoulli": lambda x: (torch.bernoulli(x.sigmoid()), torch.bernoulli(x, 0.3), x.clone().bernoulli_(0.3)),
+    "multinomial": lambda x: (
+        torch.multinomial(x.softmax(-1), 2),
+        torch.multinomial(x.softmax(-1), 6, replacement=True),
+    ),
+    "shuffle": lambda x: x[torch.randperm(x.shape[0])],
+    "dropout": lambda x: F.dropout(x, 0.4, training=True) + F.alpha_dropout(x, 0.4, training=True),
+    "dropout of channels": lambda x: F.dropout2d(x[None], 0.4, training=True),
+    "normal": lambda x: (torch.normal(x, x.abs()), torch.normal(0.0, 2.0, (3,)), x.clone().normal_(1, 2)),
+    "uniform": lambda x: x.clone().uniform_(-1, 2),
+    "exponential": lambda x: x.clone().exponential_(2),
+    "cauchy": lambda x: x.clone().cauchy_(),
+    "geometric": lambda x: x.clone().geometric_(0.3),
+    "poisson": lambda x: torch.poisson(x.abs() * 3),
+    "gumbel": lambda x: F.gumbel_softmax(x, hard=True),
+    "rrelu": lambda x: F.rrelu(x, training=True),
+    "attention": lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None], dropout_p=0.3),
+    "mixed": lambda x: (torch.rand(2).sum() * x + torch.randn_like(x)).relu() + torch.rand(4),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_equal_seeds_draw_equal_numbers(name):
+    model = PROGRAMS[name]
+    compiled = fxp.compile(model, (X,), allow_random=True)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        want, then = model(X), torch.rand(1)
+        torch.manual_seed(seed)
+        got, later = compiled(X), torch.rand(1)
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+        assert torch.equal(then, later)  # neither less nor more was drawn
+
+
+def test_calls_draw_anew():
+    compiled = fxp.compile(lambda x: torch.rand(1000) + x[0, 0] * 0, (X,), allow_random=True)
+    first, second = compiled(X), compiled(X)
+    assert not torch.equal(first, second)
+    for drawn in (first, second):
+        assert 0.45 < float(drawn.mean()) < 0.55
+        assert 0.07 < float(drawn.var()) < 0.1
+
+
+def test_a_layer_in_training_is_random_on_request_only():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5)).train()
+    with pytest.raises(PassError, match="training mode.*\n.*allow_random=True to fxpasses.compile"):
+        fxp.compile(model, (X,))
+    compiled = fxp.compile(model, (X,), allow_random=True)
+    assert 0 < int((compiled(X) == 0).sum()) < 12
+    explained = fxp.explain(model, (X,), allow_random=True)
+    assert [row.op for row in explained.rows if row.kind == "island"] == ["aten.dropout.default"]
+
+
+def test_a_batch_norm_that_learns_is_refused_even_so():
+    with pytest.raises(FxpassesError, match="is in training mode"):
+        fxp.compile(torch.nn.BatchNorm1d(4).train(), (X,), allow_random=True)
+
+
+def test_the_request_is_a_note_that_verify_reads():
+    captured = fxp.capture(PROGRAMS["dropout"], (X,))
+    program = fxp.canonicalize(CheckInference(allow_random=True)(captured))
+    verify(program, "canonical").raise_if_any()
+    assert verify(program.replace(notes={}), "canonical")
+    with pytest.raises(PassError, match="training mode"):
+        fxp.canonicalize(captured)
+
+
+def test_a_saved_program_draws_too(tmp_path):
+    compiled = fxp.compile(PROGRAMS["like"], (X,), allow_random=True)
+    compiled.save(tmp_path / "random.fxp")
+    with pytest.warns(fxp.errors.IslandWarning):
+        loaded = fxp.load(tmp_path / "random.fxp")
+    torch.manual_seed(5)
+    want = compiled(X)
+    torch.manual_seed(5)
+    assert torch.equal(loaded(X), want)
