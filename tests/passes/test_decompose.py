@@ -206,6 +206,22 @@ def test_as_strided_of_a_view_reads_the_memory_of_its_owner(view):
         assert torch.equal(got, want)
 
 
+def test_scatters_into_strided_memory_and_diagonals_are_native():
+    def model(x, y):
+        transposed = x.t().clone(memory_format=torch.preserve_format)
+        transposed.as_strided((2, 2), (1, 3)).mul_(2)
+        scattered = torch.as_strided_scatter(x.t(), torch.ones(2, 2), (2, 2), (1, 2), 1)
+        return transposed, scattered, torch.diagonal_scatter(y, 2 * y.diagonal(-1), -1)
+
+    x = torch.randn(4, 3)
+    dynamic = ({}, {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC})
+    compiled = fxp.compile(model, (x, torch.randn(4, 3)), dynamic_shapes=dynamic, strict=True)
+    for shape in ((4, 3), (2, 6), (7, 3)):
+        y = torch.randn(shape)
+        for got, want in zip(compiled(x, y), model(x, y), strict=True):
+            assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize(
     ("view", "start"),
     [(lambda x: x[:, ::2].clone(), 17), (lambda x: (x + 1)[1:].view(torch.int32), 0)],

@@ -154,18 +154,14 @@ def diagonal_scatter(g: Editor, self: fx.Node, src: fx.Node, offset: int, dim1: 
     if not all(-rank <= dim < rank for dim in (dim1, dim2)):
         raise IndexError(f"diagonal_scatter along dims {dim1} and {dim2} of a tensor of rank {rank}")
     ends = [dim1 % rank, dim2 % rank]
-    rows, columns = (val.shape[end] for end in ends)
-    if not isinstance(rows, int) or not isinstance(columns, int):
-        return None
-    length = max(0, min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns))
-    if length == 0:
+    length = src.meta["val"].shape[-1]
+    if isinstance(length, int) and length == 0:
         return self
     order = [dim for dim in range(rank) if dim not in ends] + ends
     back = sorted(range(rank), key=order.__getitem__)
-    line = torch.arange(length)
     places = [
-        g.constant(line + max(0, -offset), "rows"),
-        g.constant(line + max(0, offset), "columns"),
+        g.call(aten.arange.start_step, start, start + length, 1, dtype=torch.int64)
+        for start in (max(0, -offset), max(0, offset))
     ]
     indices: Sequence[Any] = [*itertools.repeat(None, rank - 2), *places]
     moved = g.call(aten.permute.default, self, order)
