@@ -32,8 +32,13 @@ Dim = int | str
 _LEAVES = frozenset({torch.Tensor, torch.nn.Parameter, int, float, bool})
 
 
-def _is_dense(tensor: torch.Tensor) -> bool:
-    return tensor.is_cpu and tensor.layout == torch.strided
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether *tensor* has dense memory of the CPU to itself; a nested one has no shape either."""
+    dense = tensor.is_cpu and tensor.layout == torch.strided
+    return dense and not tensor.is_nested and not _is_wrapped(tensor)
+
+
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -158,7 +163,7 @@ class Signature:
         """
         symbols: dict[str, int] = {}
         for value, leaf in zip(self.inputs, leaves, strict=True):
-            if type(leaf) is torch.Tensor and (leaf.dtype, leaf.shape) == value.fixed and _is_dense(leaf):
+            if type(leaf) is torch.Tensor and _is_plain(leaf) and (leaf.dtype, leaf.shape) == value.fixed:
                 continue
             if value.is_tensor:
                 self._check_tensor(value, leaf, symbols)
@@ -179,6 +184,12 @@ class Signature:
         assert value.shape is not None
         if not isinstance(leaf, torch.Tensor):
             raise InputError(f"argument {value.name!r}: a tensor {value} expected, got {_describe(leaf)}")
+        if leaf.is_nested or _is_wrapped(leaf):
+            raise InputError(
+                f"argument {value.name!r}: a plain tensor expected, got "
+                f"{'a nested one' if leaf.is_nested else 'one that torch.func (vmap, grad, jvp) has wrapped'}; "
+                "transform the model before it is compiled"
+            )
         if leaf.device.type != "cpu":
             raise InputError(
                 f"argument {value.name!r}: a CPU tensor expected, got one on {leaf.device}; call .cpu() on it"

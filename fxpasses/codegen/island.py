@@ -137,7 +137,8 @@ class Islands:
         from fxpasses.codegen.runtime import prepare
 
         inputs = [torch.from_dlpack(tensor) for tensor in tensors]
-        with torch.no_grad():
+        # The program was captured without the caller's modes, such as autocast or a default device.
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch._C.DisableTorchFunction():
             results = [torch.as_tensor(_as_tensor(value)) for value in self._call(index)(inputs, sizes)]
             taken = {tensor.untyped_storage().data_ptr() for tensor in inputs}
             own = []

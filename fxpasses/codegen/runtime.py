@@ -112,6 +112,8 @@ class Compiled:
             IndexRangeError: an index, given or computed, is out of range.
             DivisionError: an integer is divided by zero.
         """
+        if torch._C._len_torch_dispatch_stack():
+            _refuse_tracing()
         leaves = self.signature.flatten(args, kwargs)
         symbols = self.signature.check(leaves)
         plan = self._plan
@@ -186,6 +188,11 @@ class Compiled:
     def _argument(self, index: int, leaf: torch.Tensor) -> Any:
         """One argument as the generated code can read it, if its memory is still there."""
         there, needed = leaf.untyped_storage().nbytes(), _reach(leaf)
+        if needed and not leaf.data_ptr() and there >= needed:
+            raise InputError(
+                f"argument {self.signature.inputs[index].name!r}: a {type(leaf).__name__} without memory; "
+                "a compiled program runs on real tensors only, and cannot be traced"
+            )
         if needed > there:
             raise InputError(
                 f"argument {self.signature.inputs[index].name!r}: its memory was freed or cut short: it reaches "
@@ -262,6 +269,17 @@ def use_threads(count: int) -> None:
         os.environ.setdefault("TVM_BIND_THREADS", "0")
         T.config_threadpool(1, count)
         _threads.count = count
+
+
+def _refuse_tracing() -> None:
+    """Raise where `make_fx` listens, which would take the results for constants."""
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    if get_proxy_mode() is not None:
+        raise InputError(
+            "a compiled program cannot be traced (torch.fx.experimental.proxy_tensor.make_fx, torch.export); "
+            "trace the model that it was compiled from"
+        )
 
 
 def _number(value: Any, symbols: Mapping[str, int]) -> Any:
