@@ -46,7 +46,7 @@ class FoldConstants:
             node
             for node in constant
             if node.op == "call_function"
-            and (node.all_input_nodes or not is_canonical_target(node.target))
+            and (node.all_input_nodes or _has_no_other_form(node.target))
             and isinstance(node.meta["val"], torch.Tensor)
             and any(user not in constant for user in node.users)
         ]
@@ -81,6 +81,13 @@ def foldable(program: Program, max_bytes: int, parameters: bool = False) -> dict
         if constant:
             found[node] = None
     return found
+
+
+def _has_no_other_form(op: Any) -> bool:
+    """Whether *op* is neither canonical nor made of operators that are."""
+    from fxpasses.passes.decompose import has_decomposition
+
+    return not is_canonical_target(op) and not has_decomposition(op)
 
 
 def _bytes(val: Any) -> float:

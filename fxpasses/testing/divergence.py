@@ -211,7 +211,7 @@ def _matches(a: Program, b: Program) -> Iterator[tuple[fx.Node, list[tuple[fx.No
             continue
         found: list[tuple[fx.Node | None, str]] = []
         twin = names.get(node.name)
-        if twin is not None and twin.target == node.target:
+        if twin is not None and _operation(twin) == _operation(node):
             found.append((twin, "name"))
         found.append((by_structure.get(structure_a[node]), "structure"))
         line = source_line(node)
@@ -225,6 +225,13 @@ def _matches(a: Program, b: Program) -> Iterator[tuple[fx.Node, list[tuple[fx.No
                 if other is not None and same_type(node.meta["val"], other.meta["val"])
             ],
         )
+
+
+def _operation(node: fx.Node) -> Any:
+    """What is called; of a result that is picked, also from what."""
+    if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
+        return node.target, node.args[1], node.args[0].target
+    return node.target
 
 
 def _structure(program: Program, numbers: dict[Any, int]) -> dict[fx.Node, int]:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,9 @@ from fxpasses.testing.values import DOMAINS, random_tensor
 __all__ = ["Growth"]
 
 _NOISE_RUNS = 2
+_OTHER_SIZES: tuple[Callable[[int], int], ...] = (lambda number: 2, lambda number: 11 + number)
+"""Dynamic sizes must be free: symbols, which are numbered, are tried as small as can be, and all different."""
+
 _MAGNITUDE = 2e3
 """Values beyond this are not grown further: squares of them leave float16."""
 
@@ -71,6 +74,7 @@ class Value:
     val: torch.Tensor
     sample: torch.Tensor
     noisy: list[torch.Tensor]
+    resized: list[torch.Tensor]
     origin: Leaf | None = None
     """The leaf whose elements it has, moved at most."""
 
@@ -98,7 +102,8 @@ class Growth:
         self.draw_integer = draw_integer
         self.dtypes = tuple(dtypes)
         self.dynamic = dynamic
-        self.mode = FakeTensorMode(shape_env=ShapeEnv())
+        self.shape_env = ShapeEnv()
+        self.mode = FakeTensorMode(shape_env=self.shape_env)
         self.generator = torch.Generator().manual_seed(draw_integer(0, 255))
         self.palette = self._palette()
         self.sizes = self.choose(_SIZES)
@@ -107,6 +112,8 @@ class Growth:
         self.values: list[Value] = []
         self.pinned: list[Leaf | None] = []
         """Leaves that must stay in the range that they were drawn from."""
+        self.symbols: dict[Any, int] = {}
+        """The symbols of dynamic sizes, numbered."""
         self.rejected: list[str] = []
         """Why calls were dropped, for those who tune the table."""
 
@@ -249,10 +256,43 @@ class Growth:
         number = sum(leaf.kind == kind for leaf in self.leaves)
         leaf = Leaf(kind, f"{names[kind]}{number}", tensor)
         self.leaves.append(leaf)
-        fake = self.mode.from_tensor(tensor, static_shapes=True)
-        value = Value(leaf, fake, tensor, [tensor] * _NOISE_RUNS, leaf)
+        fake = self._fake(leaf)
+        value = Value(leaf, fake, tensor, [tensor] * _NOISE_RUNS, self._resized(tensor, fake), leaf)
         self.values.append(value)
         return value
+
+    def _fake(self, leaf: Leaf) -> torch.Tensor:
+        """The fake tensor of a leaf, that of a user input with a symbolic first dim now and then."""
+        tensor = leaf.tensor
+        if not (
+            self.dynamic and leaf.kind == "user" and tensor.dim() and tensor.shape[0] > 1 and self.flag()
+        ):
+            return self.mode.from_tensor(tensor, static_shapes=True)
+        from torch._dynamo.source import ConstantSource
+        from torch.fx.experimental.symbolic_shapes import DimDynamic, StatelessSymbolicContext
+
+        # Equal sizes are one symbol, so that inputs fit together.
+        rest = [DimDynamic.STATIC] * (tensor.dim() - 1)
+        context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DUCK, *rest])
+        return self.mode.from_tensor(tensor, source=ConstantSource(leaf.name), symbolic_context=context)
+
+    def _resized(self, tensor: torch.Tensor, fake: torch.Tensor) -> list[torch.Tensor]:
+        """Sample data of other sizes."""
+        if not self.dynamic:
+            return []
+        if not tensor.dim() or isinstance(fake.shape[0], int):
+            return [tensor] * len(_OTHER_SIZES)
+        number = self.symbols.setdefault(fake.shape[0].node.expr, len(self.symbols))
+        sizes = [size_of(number) for size_of in _OTHER_SIZES]
+        return [tensor[torch.arange(size) % len(tensor)] for size in sizes]
+
+    def _sizes_of(self, fake: torch.Tensor, size_of: Callable[[int], int]) -> tuple[int, ...]:
+        """The sizes of *fake* where each symbol has the value for its number."""
+        values = {symbol: size_of(number) for symbol, number in self.symbols.items()}
+        return tuple(
+            int(size.node.expr.xreplace(values)) if isinstance(size, torch.SymInt) else size
+            for size in fake.shape
+        )
 
     # -- calls -------------------------------------------------------------------------
 
@@ -269,7 +309,8 @@ class Growth:
 
     def call(self, op: OpOverload, /, *args: Any, **kwargs: Any) -> Any:
         try:
-            with _quiet(), self.mode, torch.no_grad():
+            # A call that fits some sizes only would make them static.
+            with _quiet(), self.mode, self.shape_env.error_on_new_guards(), torch.no_grad():
                 val = op(*_each(args, lambda v: v.val), **_each(kwargs, lambda v: v.val))
         except Exception as error:
             raise Reject(
@@ -278,8 +319,9 @@ class Growth:
         vals = val if isinstance(val, tuple | list) else (val,)
         if not all(isinstance(v, torch.Tensor) for v in vals):
             raise Reject("not a tensor")
-        sample = self._run(op, args, kwargs, None)
-        noisy = [self._run(op, args, kwargs, number) for number in range(_NOISE_RUNS)]
+        sample = self._run(op, args, kwargs, lambda v: v.sample)
+        noisy = [self._noisy_run(op, args, kwargs, number) for number in range(_NOISE_RUNS)]
+        resized = self._resized_runs(op, args, kwargs, vals)
         for position, fake in enumerate(vals):
             self._judge(fake, sample[position], [run[position] for run in noisy])
         if not sample[0].numel():
@@ -298,27 +340,42 @@ class Growth:
                 continue  # the unused statistics of a batch norm
             runs = [run[position] for run in noisy]
             same = origin is not None and fake.dtype == operands[0].dtype
-            values.append(Value(source, fake, sample[position], runs, origin if same else None))
+            others = [run[position] if run else sample[position] for run in resized]
+            values.append(Value(source, fake, sample[position], runs, others, origin if same else None))
         self.values += values
         return tuple(values) if isinstance(val, tuple | list) else values[0]
 
-    def _run(self, op: OpOverload, args: Any, kwargs: Any, number: int | None) -> Any:
-        """The results on sample data: plain, or of the noisy run *number*."""
-
-        def data(value: Value) -> torch.Tensor:
-            return value.sample if number is None else value.noisy[number]
-
-        noise = nullcontext() if number is None else RoundingNoise(1000 * len(self.calls) + number)
+    def _run(self, op: OpOverload, args: Any, kwargs: Any, data: Callable[[Value], torch.Tensor]) -> Any:
+        """The results on sample data."""
         try:
-            with noise, torch.no_grad():
+            with torch.no_grad():
                 result = op(*_each(args, data), **_each(kwargs, data))
         except Exception as error:
             raise Reject(f"eager: {str(error).splitlines()[0]}") from error
         return result if isinstance(result, tuple | list) else (result,)
 
+    def _noisy_run(self, op: OpOverload, args: Any, kwargs: Any, number: int) -> Any:
+        with RoundingNoise(1000 * len(self.calls) + number):
+            return self._run(op, args, kwargs, lambda v: v.noisy[number])
+
+    def _resized_runs(
+        self, op: OpOverload, args: Any, kwargs: Any, fakes: Sequence[torch.Tensor]
+    ) -> list[Any]:
+        """The results at other sizes: not every fake kernel refuses what fits one size only."""
+        if not self.symbols:
+            return [()] * len(_OTHER_SIZES) if self.dynamic else []
+        runs = []
+        for number, size_of in enumerate(_OTHER_SIZES):
+            results = self._run(op, args, kwargs, lambda v: v.resized[number])  # noqa: B023
+            for fake, result in zip(fakes, results, strict=True):
+                if tuple(result.shape) != self._sizes_of(fake, size_of):
+                    raise Reject(f"fake {tuple(fake.shape)}, eager {tuple(result.shape)}")
+            runs.append(results)
+        return runs
+
     def _judge(self, fake: torch.Tensor, sample: torch.Tensor, noisy: list[torch.Tensor]) -> None:
         """Raise `Reject` for a result that would not be worth comparing."""
-        if fake.dtype != sample.dtype or tuple(fake.shape) != tuple(sample.shape):
+        if fake.dtype != sample.dtype or _hints(fake) != tuple(sample.shape):
             raise Reject(f"fake {fake.dtype} {tuple(fake.shape)}, eager {sample.dtype} {tuple(sample.shape)}")
         if sample.numel() > _NUMEL or sample.is_complex():
             raise Reject("large or complex")
@@ -458,7 +515,14 @@ def _build(
         tensors={leaf.name: _tensor(leaf) for leaf in leaves if leaf.kind != "user"},
         in_spec=pytree.tree_structure((tuple(leaf.tensor for leaf in leaves if leaf.kind == "user"), {})),
         out_spec=out_spec,
+        ranges={symbol: growth.shape_env.var_to_range[symbol] for symbol in _symbols(leaves, fakes)},
     )
+
+
+def _symbols(leaves: Iterable[Leaf], fakes: Mapping[Leaf | Call, torch.Tensor]) -> list[Any]:
+    """The symbols of the sizes of *leaves*."""
+    sizes = [size for leaf in leaves for size in fakes[leaf].shape if isinstance(size, torch.SymInt)]
+    return list(dict.fromkeys(symbol for size in sizes for symbol in size.node.expr.free_symbols))
 
 
 def _tensor(leaf: Leaf) -> torch.Tensor:
@@ -495,6 +559,11 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     )
 
 
+def _hints(fake: torch.Tensor) -> tuple[int | None, ...]:
+    """The sizes that the sample has; None for one that depends on values."""
+    return tuple(size.node.hint if isinstance(size, torch.SymInt) else size for size in fake.shape)
+
+
 def _holds(value: Value, domain: str) -> bool:
     if domain == "any":
         return True
@@ -511,11 +580,14 @@ def _holds(value: Value, domain: str) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Fake tensors log what they refuse; here that is an everyday matter."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before = logger.disabled
-    logger.disabled = True
+    """Fake tensors and their sizes log what they refuse; here that is an everyday matter."""
+    names = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
     try:
         yield
     finally:
-        logger.disabled = before
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled

@@ -44,6 +44,7 @@ from fxpasses.testing.drawers import (
     small_shape,
     tensor,
 )
+from fxpasses.testing.rare_rows import RARE_FAMILIES
 
 __all__ = ["FAMILIES", "OPS"]
 
@@ -1139,6 +1140,7 @@ FAMILIES: dict[str, list[Row | Motif]] = {
     "creation": CREATION,
     "sorting": SORTING,
     "motif": MOTIFS,
+    **RARE_FAMILIES,
 }
 """The table, by family; a family is chosen first, then a row in it."""
 

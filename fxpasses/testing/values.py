@@ -174,7 +174,9 @@ def _concrete(size: Any, symbols: dict[Any, int]) -> int:
 Bound = tuple[str, int, bool]  # the index argument, the size that it indexes, whether it may be negative
 
 
-def _along_dim(size_of: str, dim: str | int, index: str) -> Callable[[dict[str, Any]], Iterator[Bound]]:
+def _along_dim(
+    size_of: str, dim: str | int | None, index: str
+) -> Callable[[dict[str, Any]], Iterator[Bound]]:
     def bounds(arguments: dict[str, Any]) -> Iterator[Bound]:
         data = arguments[size_of].meta["val"]
         number = arguments[dim] if isinstance(dim, str) else dim
@@ -185,6 +187,8 @@ def _along_dim(size_of: str, dim: str | int, index: str) -> Callable[[dict[str, 
 
 _INDEXING: dict[str, Callable[[dict[str, Any]], Iterator[Bound]]] = {
     "embedding": _along_dim("weight", 0, "indices"),
+    "embedding_bag": _along_dim("weight", 0, "indices"),
+    "_embedding_bag": _along_dim("weight", 0, "indices"),
     "gather": _along_dim("self", "dim", "index"),
     "index_select": _along_dim("self", "dim", "index"),
     "index_add": _along_dim("self", "dim", "index"),
@@ -193,6 +197,7 @@ _INDEXING: dict[str, Callable[[dict[str, Any]], Iterator[Bound]]] = {
     "scatter": _along_dim("self", "dim", "index"),
     "scatter_add": _along_dim("self", "dim", "index"),
     "scatter_reduce": _along_dim("self", "dim", "index"),
+    "take": _along_dim("self", None, "index"),
     "take_along_dim": _along_dim("self", "dim", "indices"),
     "nll_loss": _along_dim("self", 1, "target"),
     "nll_loss_forward": _along_dim("self", 1, "target"),

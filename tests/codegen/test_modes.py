@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import fxpasses as fxp
 from fxpasses.errors import InputError
 
-X = torch.randn(4, 4)
+X = torch.randn(4, 4, generator=torch.Generator().manual_seed(0)) / 4
 
 
 def mixed(x):

@@ -11,7 +11,7 @@ from fxpasses.errors import FxpassesError, PassError
 from fxpasses.passes import CheckInference
 from fxpasses.verify import verify
 
-X = torch.randn(3, 4)
+X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
 PROGRAMS = {
     "rand": lambda x: torch.rand(3, 4) + x,

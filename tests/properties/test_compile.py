@@ -17,6 +17,14 @@ def test_compiled_program_equals_eager(program, data):
     assert_equivalent(program, compiled, inputs, calls=2)
 
 
+@given(program=programs(max_nodes=4, dynamic=True), data=st.data())
+def test_compiled_program_equals_eager_at_every_size(program, data):
+    compiled = fxp.compile(program)
+    for _ in range(2 if program.ranges else 1):
+        inputs = data.draw(inputs_for(program))
+        assert_equivalent(program, compiled, inputs)
+
+
 @given(program=programs(ops=WITHOUT_SUMS, max_nodes=2, mutation=False), data=st.data())
 def test_compiled_program_equals_eager_on_special_values(program, data):
     inputs = data.draw(inputs_for(program, special=True))

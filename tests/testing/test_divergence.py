@@ -128,3 +128,19 @@ def test_rounding_is_no_divergence():
     args = (torch.randn(16, 64), torch.randn(64, 16))
     a, b = (Program.from_exported_program(torch.export.export(m, args)) for m in (A(), B()))
     assert first_divergence(a, b, args) is None
+
+
+def test_results_picked_from_different_calls_are_not_matched_by_name():
+    def function(x):
+        first, second = x.split([2, 2])
+        return torch.ones_like(first), *torch.cummax(second, 0)
+
+    x = torch.tensor([[1.0], [2.0], [-3.0], [4.0]])
+    program = Program.from_exported_program(torch.export.export(_Function(function), (x,)))
+    assert first_divergence(program, canonicalize(program), x) is None
+
+
+class _Function(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function

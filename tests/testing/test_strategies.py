@@ -75,6 +75,19 @@ def test_the_values_follow_from_the_arguments(sample):
             assert same_type(fake_value(program.fake_mode, node), node.meta["val"]), node.format_node()
 
 
+def test_dynamic_programs_run_at_every_size():
+    programs_ = [program for program in collect(programs(dynamic=True, max_nodes=5), 60) if program.ranges]
+    assert len(programs_) >= 8
+    for program in programs_:
+        verify(program, "well-formed").raise_if_any()
+        sizes = set()
+        for seed in range(4):
+            inputs = sample_inputs(program, seed)
+            sizes.add(tuple(tuple(x.shape) for x in inputs))
+            program.run(*inputs, **inputs.kwargs)
+        assert len(sizes) > 1
+
+
 def test_many_operators_are_drawn(sample):
     ops = collections.Counter(node.target for program in sample for node in calls(program))
     assert len(ops) > 150
