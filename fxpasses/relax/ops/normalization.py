@@ -106,27 +106,37 @@ def layer_norm(b: Any, input: Any, normalized_shape: Any, weight: Any, bias: Any
 def group_norm(
     b: Any, input: Any, weight: Any, bias: Any, N: Any, C: Any, HxW: Any, group: Any, eps: Any
 ) -> Any:
-    sizes = b.shape_of(input)
-    members = T.tirx.floordiv(sizes[1], b.size(group))
-
-    def group_of(at: Sequence[Any], members: Any) -> list[Any]:
-        return [at[0], T.tirx.floordiv(at[1], members)]
-
-    def source(at: Sequence[Any], reduced: Sequence[Any], members: Any) -> list[Any]:
-        return [at[0], at[1] * members + reduced[0], *reduced[1:]]
-
-    return _normalized(
+    """As rows of a group each, which run in vectors; then weight and bias by channel."""
+    sizes, dtype = b.shape_of(input), b.dtype_of(input)
+    work = accumulator(dtype)
+    kept = [sizes[0], b.size(group)]
+    row = T.tirx.floordiv(product(sizes[1:]), kept[1])
+    rows = b.emit(T.relax.op.reshape(b.cast(input, work), [*kept, row]))
+    result, *statistics = _normalized(
         b,
-        input,
+        rows,
         eps,
-        kept=[sizes[0], b.size(group)],
-        reduced=[members, *sizes[2:]],
-        source=source,
-        group_of=group_of,
-        affine=[weight, bias],
-        affine_at=lambda at: [at[1]],
-        sizes=[members],
+        kept=kept,
+        reduced=[row],
+        source=lambda at, reduced: [*at, *reduced],
+        group_of=lambda at: at[:2],
+        affine=[None, None],
+        affine_at=lambda at: [],
     )
+
+    def affine(x: Any, weight: Any, bias: Any) -> Any:
+        def element(*at: Any) -> Any:
+            value = x(*at)
+            if weight is not None:
+                value = value * convert(weight(at[1]), work)
+            return value if bias is None else value + convert(bias(at[1]), work)
+
+        return T.te.compute(x.shape, element, name="affine")
+
+    result = b.emit(T.relax.op.reshape(result, sizes))
+    if weight is not None or bias is not None:
+        result = b.te(affine, result, weight, bias, name="group_norm_affine")
+    return (b.cast(result, dtype), *statistics)
 
 
 def _normalized(
@@ -140,7 +150,6 @@ def _normalized(
     group_of: Callable[..., Sequence[Any]],
     affine: Sequence[Any],
     affine_at: Callable[[Sequence[Any]], Sequence[Any]],
-    sizes: Sequence[Any] = (),
 ) -> Any:
     """``(x - mean) / sqrt(var + eps) * weight + bias``, the mean, and the inverse deviation.
 
@@ -154,7 +163,6 @@ def _normalized(
         group_of: the position in the statistics of a position in the tensor.
         affine: weight and bias; None where there is none.
         affine_at: the position in these of a position in the tensor.
-        sizes: passed on to *source* and *group_of*.
     """
     dtype = b.dtype_of(value)
     # Its sums run in as many lanes as a vector has.
@@ -162,14 +170,14 @@ def _normalized(
     weighted, biased = (tensor is not None for tensor in affine)
     wanted = [True, used(b, 1), used(b, 2)]
 
-    def kernel(x: Any, affine: Any, kept: Any, reduced: Any, sizes: Any) -> Any:
+    def kernel(x: Any, affine: Any, kept: Any, reduced: Any) -> Any:
         te = T.te
         count = convert(product(reduced), wide)
 
         def total(term: Callable[[Any, Sequence[Any]], Any], name: str) -> Any:
             def element(*at: Any) -> Any:
                 axes = [te.reduce_axis((0, size), name=f"k{i}") for i, size in enumerate(reduced)]
-                inner = convert(x(*source(at, axes, *sizes)), wide)
+                inner = convert(x(*source(at, axes)), wide)
                 return te.sum(term(inner, at), axis=axes)
 
             return te.compute(tuple(kept), element, name=name)
@@ -185,7 +193,7 @@ def _normalized(
         )
 
         def normalized(*at: Any) -> Any:
-            group, tensors = group_of(at, *sizes), list(affine)
+            group, tensors = group_of(at), list(affine)
             result = (convert(x(*at), work) - convert(mean(*group), work)) * convert(inverse(*group), work)
             if weighted:
                 result = result * convert(tensors.pop(0)(*affine_at(at)), work)
@@ -198,7 +206,7 @@ def _normalized(
         return found[0] if len(found) == 1 else found
 
     tensors = [tensor for tensor in affine if tensor is not None]
-    found = b.te(kernel, value, tensors, list(kept), list(reduced), list(sizes))
+    found = b.te(kernel, value, tensors, list(kept), list(reduced))
     parts = iter([found] if sum(wanted) == 1 else [b.emit(found[i]) for i in range(sum(wanted))])
     results = [next(parts) if is_wanted else None for is_wanted in wanted]
     for index in (1, 2):
