@@ -161,6 +161,11 @@ def exp(value: Any) -> Any:
     return _let(value, formula)
 
 
+def _ordinary_exp(value: Any) -> Any:
+    """``e ** x`` for x within 87 of 0, where each power of two is a normal number."""
+    return _let(value, lambda x: _reduced(x, lambda n, raised: (raised + _number(1.0)) * _power_of_two(n)))
+
+
 def expm1(value: Any) -> Any:
     """``e ** x - 1``, exact to the last places near 0 too."""
 
@@ -207,7 +212,10 @@ def erf(value: Any) -> Any:
 
     def formula(x: Any) -> Any:
         near = _let(x * x, lambda square: _polynomial(_ERF, square) * x + x)
-        far = _let(_clamp(_size(x), 0.9, 3.95), lambda size: _number(1.0) - exp(_polynomial(_LOG_ERFC, size)))
+        far = _let(
+            _clamp(_size(x), 0.9, 3.95),
+            lambda size: _number(1.0) - _ordinary_exp(_polynomial(_LOG_ERFC, size)),
+        )
         saturated = S.select(_size(x) < _number(3.93), far, _number(1.0))
         return _unless_nan(x, S.select(_size(x) < _number(0.9), near, _with_sign(saturated, x)))
 
