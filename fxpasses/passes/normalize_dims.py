@@ -115,8 +115,8 @@ def _bound(bound: Any, size: Any) -> Any:
         return bound
     if isinstance(size, int):
         return min(max(bound + size if bound < 0 else bound, 0), size)
-    if bound < 0:
-        return size + bound
+    if bound < 0:  # beyond the front it means the front, and no place counted from the end
+        return torch.sym_max(size + bound, 0)
     return size if bound >= 2**62 else bound
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import fxpasses as fxp
 from fxpasses import passes as P
 from fxpasses.pipeline import Pipeline
 from fxpasses.testing import single_op_program
@@ -265,3 +266,24 @@ def test_shared_matrix_of_a_batch_is_one_product():
     )
     assert "aten.mm.default" in str(after)
     assert "bmm" not in str(after)
+
+
+SLICES = {
+    "the last ones": lambda x: x[-3:],
+    "without the last ones": lambda x: x[:-5],
+    "between": lambda x: x[-4:-2],
+    "from behind to a place": lambda x: x[-5:3],
+    "put into": lambda x: torch.slice_scatter(x, x[:2] * 2, 0, -2),
+}
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_slices_that_begin_before_the_first_element(name):
+    """With fewer elements than are counted from the end, the bound is the front."""
+    dynamic = ({0: torch.export.Dim.AUTO},)
+    program = P.canonicalize(fxp.capture(SLICES[name], (torch.randn(6, 3),), dynamic_shapes=dynamic))
+    compiled = fxp.compile(program, strict=True)
+    for size in (2, 3, 4, 9):
+        x = torch.randn(size, 3)
+        assert torch.equal(program.run(x)[0], SLICES[name](x))
+        assert torch.equal(compiled(x), SLICES[name](x))
