@@ -132,11 +132,14 @@ def _evaluate(
 
 def _constant(g: Any, value: torch.Tensor) -> fx.Node:
     if value.numel() > 0 and value.dtype.is_complex is False:
-        first = value.reshape(-1)[0]
-        same = bool((value == first).all()) and not bool(_negative_zero(value))
-        if same or bool(value.isnan().all()):
-            return g.call(aten.full.default, list(value.shape), first.item(), dtype=value.dtype)
-    return g.constant(value.contiguous().clone(), "folded")
+        first, last = (value[(place,) * value.dim()] for place in (0, -1))
+        # Most weights differ there already, and are not looked at any further.
+        if bool(first == last) or bool(first.isnan() & last.isnan()):
+            same = bool((value == first).all()) and not bool(_negative_zero(value))
+            if same or bool(value.isnan().all()):
+                return g.call(aten.full.default, list(value.shape), first.item(), dtype=value.dtype)
+    plain = value.contiguous()
+    return g.constant(plain.clone() if plain is value else plain, "folded")
 
 
 def _negative_zero(value: torch.Tensor) -> Any:
