@@ -66,7 +66,7 @@ _EXACT = frozenset(
 """Operators whose result holds values of their operands, or numbers that no
 implementation may round differently. ``round`` is here without ``decimals`` only."""
 
-_ORDERING = frozenset({"topk", "sort", "argsort", "kthvalue", "median", "mode"})
+_ORDERING = frozenset({"topk", "sort", "argsort", "kthvalue", "median", "mode", "nanmedian"})
 """Operators that return positions and leave the order of equal values open."""
 
 
@@ -198,7 +198,7 @@ class RoundingNoise(TorchDispatchMode):
         if func._schema.name == "aten::mode":
             return exact[0], self._place_of_mode(func, *bind(func, args, kwargs)[0])
         if not isinstance(exact, tuple):
-            return exact if func._schema.name.endswith("::median") else self._positions(func, args, kwargs)
+            return exact if func._schema.name.endswith("median") else self._positions(func, args, kwargs)
         return (exact[0], self._positions(func, args, kwargs)[1])
 
     def _place_of_mode(self, func: Any, operand: Any, dim: Any, keepdim: Any) -> Any:
