@@ -195,13 +195,13 @@ class RoundingNoise(TorchDispatchMode):
     def _order(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Let the order of equal values be any: the positions may change, the values may not."""
         exact = func(*args, **kwargs)
-        if func._schema.name == "aten::mode":
-            return exact[0], self._place_of_mode(func, *bind(func, args, kwargs)[0])
+        if func._schema.name in ("aten::mode", "aten::nanmedian") and isinstance(exact, tuple):
+            return exact[0], self._place(func, *bind(func, args, kwargs)[0])
         if not isinstance(exact, tuple):
             return exact if func._schema.name.endswith("median") else self._positions(func, args, kwargs)
         return (exact[0], self._positions(func, args, kwargs)[1])
 
-    def _place_of_mode(self, func: Any, operand: Any, dim: Any, keepdim: Any) -> Any:
+    def _place(self, func: Any, operand: Any, dim: Any, keepdim: Any) -> Any:
         """A place among those that hold the value: the first of another order."""
         if not operand.dim():
             return func(operand, dim, keepdim)[1]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fxpasses.errors import UnsupportedOperatorError
+from fxpasses.errors import LoweringError, UnsupportedOperatorError
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import grid, load, loops, product, store, used, when
@@ -224,5 +224,7 @@ def unique(b: Any, self: Any, sorted: Any, return_inverse: Any, return_counts: A
 @lowering(aten.unique_consecutive.default)
 def unique_consecutive(b: Any, self: Any, return_inverse: Any, return_counts: Any, dim: Any) -> Any:
     if dim is not None:
+        if b.val[0].dim() != len(b.shape_of(self)):
+            raise LoweringError(b.where("torch gives this a wrong shape; count its dim from the front"))
         raise UnsupportedOperatorError("unique slices are not compared")
     return _unique(b, self, sorts=False, inverse=return_inverse, counts=return_counts)
