@@ -143,7 +143,11 @@ def _outcomes(finished: Iterable[Finished]) -> Iterable[Outcome]:
 def _reason(detail: str) -> str:
     """The first line, without names of errors and of files."""
     line = detail.split("\n")[0]
-    while (shorter := re.sub(r"^(\w*Error: |NotTraced: |pass '\w+' failed: |_Samples could not be captured: )", "", line)) != line:
+    while (
+        shorter := re.sub(
+            r"^(\w*Error: |NotTraced: |pass '\w+' failed: |_Samples could not be captured: )", "", line
+        )
+    ) != line:
         line = shorter
     return line[:160]
 
