@@ -467,6 +467,7 @@ def fake_value(fake_mode: Any, node: fx.Node) -> Any:
             stack.enter_context(one_step_shapes())
         if node.target in BY_SHAPE:
             stack.enter_context(kernels_by_shape())
+            stack.enter_context(enable_python_dispatcher())  # torch looks at these kernels under it alone
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 

@@ -140,14 +140,13 @@ def _outcomes(finished: Iterable[Finished]) -> Iterable[Outcome]:
     return (outcome for unit in finished for outcome in unit.outcomes)
 
 
+_PREFIX = re.compile(r"^(\w*Error: |NotTraced: |pass '\w+' failed: |_Samples could not be captured: )")
+
+
 def _reason(detail: str) -> str:
     """The first line, without names of errors and of files."""
     line = detail.split("\n")[0]
-    while (
-        shorter := re.sub(
-            r"^(\w*Error: |NotTraced: |pass '\w+' failed: |_Samples could not be captured: )", "", line
-        )
-    ) != line:
+    while (shorter := _PREFIX.sub("", line)) != line:
         line = shorter
     return line[:160]
 
