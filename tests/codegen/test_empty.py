@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.export import Dim
 
+import fxpasses as fxp
+from fxpasses.errors import InputError
 from tests.codegen.helpers import compiled_of
 
 
@@ -46,3 +49,17 @@ def test_reductions_over_what_a_mask_leaves():
         x = torch.randn(5, 4) * scale
         for got, want in zip(compiled(x), model(x), strict=True):
             torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [lambda x: x[1:] * 2, lambda x: torch.cat([x, x[:1]]), lambda x: x.flip(0)[:-1]],
+    ids=["all but one", "the first", "without the last"],
+)
+def test_sizes_at_which_a_value_has_not_the_size_of_capture_are_refused(model):
+    compiled = fxp.compile(model, (torch.ones(6, 3),), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    for rows in (1, 2, 5):
+        x = torch.randn(rows, 3)
+        assert torch.equal(compiled(x), model(x))
+    with pytest.raises(InputError, match="dim 0 is 0, outside the range"):
+        compiled(torch.ones(0, 3))
