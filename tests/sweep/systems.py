@@ -16,6 +16,7 @@ from fxpasses.fingerprint import target_name
 from fxpasses.passes import CheckInference, canonicalize
 from fxpasses.pipeline import Pipeline
 from fxpasses.program import Program
+from fxpasses.signature import dtype_name
 from fxpasses.testing.single import Call, calls_program
 
 __all__ = ["Answer", "System", "fxpasses_answers", "tvm_answers"]
@@ -100,7 +101,13 @@ def tvm_answers(calls: Sequence[Call]) -> list[Answer]:
     except Exception as error:
         raise NotImported(f"{type(error).__name__}: {error}") from error
     machine = relax.VirtualMachine(tvm.compile(module, target="llvm"), tvm.cpu())
-    operands = [tvm.runtime.from_dlpack(tensor.contiguous()) for tensor in tensors]
+    # Memory of its own, which is aligned; TVM does not take torch's strides of empty tensors.
+    operands = [
+        tvm.runtime.from_dlpack(tensor.clone(memory_format=torch.contiguous_format))
+        if tensor.numel()
+        else tvm.runtime.empty(tuple(tensor.shape), dtype_name(tensor.dtype))
+        for tensor in tensors
+    ]
     given = machine["main"](*operands)
     flat = iter([given] if isinstance(given, tvm.runtime.Tensor) else given)
     results = program.signature.unflatten([torch.from_dlpack(next(flat)) for _ in program.outputs])
