@@ -16,7 +16,8 @@ from fxpasses.benchmark.origins import Site, call_sites
 from fxpasses.benchmark.roofline import Roofline, roofline
 from fxpasses.benchmark.work import Work, count_work
 from fxpasses.codegen.callbacks import ISLAND
-from fxpasses.codegen.compile import Lowered, lower_optimised, optimise, to_canonical, to_program
+from fxpasses.codegen.compile import Lowered, lower_optimized, to_canonical, to_program
+from fxpasses.codegen.optimize import optimizations
 from fxpasses.codegen.pipeline import fusion_passes
 from fxpasses.codegen.target import resolve_target
 from fxpasses.errors import source_line
@@ -152,8 +153,8 @@ def profile(
     count = torch.get_num_threads() if threads is None else threads
     program = to_program(model, args, keywords, dynamic_shapes)
     origins: dict[tuple[str, str], fx.Node] = {}
-    optimised = optimise(to_canonical(program), target)
-    lowered = lower_optimised(optimised, target, origins=origins)
+    optimized = optimizations(target)(to_canonical(program))
+    lowered = lower_optimized(optimized, target, origins=origins)
     kernels, sites = _kernels(lowered.module, target)
     compiled = lowered.build(shared=program)
     recorder = Recorder()

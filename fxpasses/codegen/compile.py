@@ -19,11 +19,12 @@ from fxpasses.codegen.build import build
 from fxpasses.codegen.explain import explain as explain
 from fxpasses.codegen.island import Islands
 from fxpasses.codegen.library import can_link, link, open_library
+from fxpasses.codegen.optimize import optimizations
 from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
-from fxpasses.codegen.target import CpuInfo, resolve_target
+from fxpasses.codegen.target import resolve_target
 from fxpasses.errors import CaptureError
-from fxpasses.passes.fold_constants import FoldConstants
+from fxpasses.pipeline import Pass
 from fxpasses.program import Program
 from fxpasses.relax.checks import Check, Checks
 from fxpasses.relax.emit import lower
@@ -34,8 +35,7 @@ __all__ = [
     "compile_canonical",
     "explain",
     "load",
-    "lower_optimised",
-    "optimise",
+    "lower_optimized",
     "to_canonical",
     "to_program",
 ]
@@ -52,6 +52,7 @@ def compile(
     dynamic_shapes: Any = None,
     strict: bool = False,
     allow_random: bool = False,
+    optimize: Pass | None = None,
 ) -> Compiled:
     """Compile a model for the CPU.
 
@@ -66,6 +67,9 @@ def compile(
         allow_random: let the model draw random numbers, dropout in training included.
             They come from PyTorch's own generator, in the order of the model: after
             `torch.manual_seed` they are those that the model draws.
+        optimize: the pass or `Pipeline` between the canonical form and the kernels;
+            ``fxpasses.codegen.optimize.optimizations(target)`` without it, and
+            ``Pipeline()`` for none.
 
     Returns:
         A callable on torch tensors; see `Compiled`. Its weights are a snapshot
@@ -78,7 +82,9 @@ def compile(
     """
     resolved = resolve_target(target)
     program = to_program(model_or_program, args, kwargs, dynamic_shapes, allow_random)
-    return compile_canonical(to_canonical(program), resolved, strict=strict, shared=program)
+    return compile_canonical(
+        to_canonical(program), resolved, strict=strict, shared=program, optimize=optimize
+    )
 
 
 def to_program(
@@ -114,48 +120,6 @@ def to_canonical(program: Program) -> Program:
     return canonicalize(program)
 
 
-def freeze(program: Program) -> Program:
-    """*program* with what depends on its weights alone computed once, and unused tensors left out."""
-    program = FoldConstants(parameters=True)(program)
-    unused = [
-        node
-        for node in program.placeholders
-        if not node.users and node.meta["role"].kind != "user" and not _is_changed(program, node)
-    ]
-    if not unused:
-        return program
-    g = program.edit()
-    for node in unused:
-        copy = g.node_map[node]
-        copy.graph.erase_node(copy)
-    return g.finish()
-
-
-def optimise(program: Program, target: Any) -> Program:
-    """*program* with its weights final, and the layouts that suit *target*."""
-    from fxpasses.passes import (
-        ChannelsLast,
-        FuseAttention,
-        PackLinear,
-        eliminate_common_subexpressions,
-        merge_rows,
-        turn_recurrent_weights,
-        winograd,
-    )
-
-    cpu = CpuInfo.of(target)
-    program = winograd(ChannelsLast(cpu.vector_bytes)(freeze(program)))
-    program = FuseAttention(cpu.vector_bytes, cpu.registers)(program)
-    program = eliminate_common_subexpressions(merge_rows(program))
-    program = freeze(PackLinear(cpu.vector_bytes, cpu.registers)(freeze(program)))
-    return turn_recurrent_weights(program)
-
-
-def _is_changed(program: Program, node: fx.Node) -> bool:
-    name = node.meta["role"].target
-    return any(role.kind == "buffer_mutation" and role.target == name for role, _ in program.outputs)
-
-
 @dataclass(frozen=True)
 class Lowered:
     """A program on its way to code.
@@ -180,14 +144,14 @@ class Lowered:
         return _assemble(self.program, self.target, code, self.checks, self.islands, shared)
 
 
-def lower_optimised(
+def lower_optimized(
     program: Program,
     target: Any,
     *,
     strict: bool = False,
     origins: dict[tuple[str, str], fx.Node] | None = None,
 ) -> Lowered:
-    """Lower a program that `optimise` made; *origins* is as for `fxpasses.lower`."""
+    """Lower a program that `optimize` made; *origins* is as for `fxpasses.lower`."""
     islands = None if strict else Islands()
     checks = Checks(program.inputs)
     module = lower(program, islands=islands, checks=checks, origins=origins)
@@ -263,7 +227,12 @@ def _number_of(value: Any) -> Any:
 
 
 def compile_canonical(
-    program: Program, target: Any = None, *, strict: bool = False, shared: Program | None = None
+    program: Program,
+    target: Any = None,
+    *,
+    strict: bool = False,
+    shared: Program | None = None,
+    optimize: Pass | None = None,
 ) -> Compiled:
     """Compile a canonical program, or take its code from the cache.
 
@@ -272,14 +241,14 @@ def compile_canonical(
     target = resolve_target("llvm") if target is None else target
     shared = shared or program
     program = with_true_sizes(program)
-    program = optimise(program, target)
+    program = (optimizations(target) if optimize is None else optimize)(program)
     if not (cache.is_on() and can_link()):
-        return lower_optimised(program, target, strict=strict).build(shared)
+        return lower_optimized(program, target, strict=strict).build(shared)
     key = cache.key_of(program, target, strict=strict)
     entry = cache.read(key)
     if entry is not None:
         return _assemble(program, target, entry.library, entry.checks, entry.islands, shared)
-    lowered = lower_optimised(program, target, strict=strict)
+    lowered = lower_optimized(program, target, strict=strict)
     start = time.perf_counter()
     code = build(lowered.module, target)
     if time.perf_counter() - start >= cache.patience():

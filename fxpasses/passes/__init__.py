@@ -14,6 +14,7 @@ from fxpasses.passes.eliminate_dead_code import eliminate_dead_code
 from fxpasses.passes.expand_complex import expand_complex
 from fxpasses.passes.explicit_promotion import explicit_promotion
 from fxpasses.passes.fold_constants import FoldConstants, fold_constants
+from fxpasses.passes.freeze import freeze
 from fxpasses.passes.fuse_attention import FuseAttention, fuse_attention
 from fxpasses.passes.fuse_conv_bn import fuse_conv_bn
 from fxpasses.passes.merge_rows import merge_rows
@@ -48,6 +49,7 @@ __all__ = [
     "expand_complex",
     "explicit_promotion",
     "fold_constants",
+    "freeze",
     "fuse_attention",
     "fuse_conv_bn",
     "merge_rows",
@@ -94,6 +96,7 @@ CATALOGUE: dict[str, Pass] = {
     for pass_ in (
         *canonicalize,
         propagate_shapes,
+        freeze,
         channels_last,
         winograd,
         fuse_attention,

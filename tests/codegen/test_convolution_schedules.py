@@ -8,7 +8,8 @@ from torch import nn
 from torch.export import Dim
 
 import fxpasses as fxp
-from fxpasses.codegen.compile import optimise, to_canonical, to_program
+from fxpasses.codegen.compile import to_canonical, to_program
+from fxpasses.codegen.optimize import optimizations
 from fxpasses.codegen.pipeline import kernel_passes
 from fxpasses.codegen.target import host_target
 from fxpasses.relax import tvm_api as T
@@ -28,7 +29,7 @@ def check(model, x, *more, dynamic_shapes=None):
 
 def script(model, x) -> str:
     """The scheduled kernels of a compiled model."""
-    program = optimise(to_canonical(to_program(model.eval(), (x,), None, None)), host_target())
+    program = optimizations(host_target())(to_canonical(to_program(model.eval(), (x,), None, None)))
     with host_target():
         return T.tvm.transform.Sequential(kernel_passes(host_target()))(lower(program)).script()
 

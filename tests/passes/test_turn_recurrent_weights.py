@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import fxpasses as fxp
-from fxpasses.codegen.compile import optimise
+from fxpasses.codegen.optimize import optimizations
 from fxpasses.codegen.target import host_target
 from fxpasses.passes import turn_recurrent_weights
 from fxpasses.relax import tvm_api as T
@@ -43,7 +43,7 @@ def test_the_meaning_stays_and_the_weights_are_turned(name):
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_compiled_program_transposes_no_weight(name):
     layer = LAYERS[name]().eval()
-    program = optimise(fxp.canonicalize(fxp.capture(layer, (X,))), host_target())
+    program = optimizations(host_target())(fxp.canonicalize(fxp.capture(layer, (X,))))
     (call,) = (n for n in program.graph.nodes if n.target in _OPERATORS)
     weights = [value for value in call.args[2] if value.meta["val"].dim() == 2]
     assert all(value.target is torch.ops.aten.permute.default for value in weights)
