@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
-from torch.fx.experimental.symbolic_shapes import free_symbols
-from torch.utils import _pytree as pytree
 
 from fxpasses.codegen import cache
 from fxpasses.codegen.artifact import load as load
@@ -24,6 +20,7 @@ from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
 from fxpasses.codegen.target import resolve_target
 from fxpasses.errors import CaptureError
+from fxpasses.passes.narrow_ranges import narrow_ranges
 from fxpasses.pipeline import Pass
 from fxpasses.program import Program
 from fxpasses.relax.checks import Check, Checks
@@ -158,74 +155,6 @@ def lower_optimized(
     return Lowered(program, module, tuple(checks.rows), target, islands)
 
 
-def with_true_sizes(program: Program) -> Program:
-    """*program* for those sizes of its inputs at which its values have the sizes that capture found.
-
-    Capture takes ``x[1:]`` to have one row less than x, and ``x[:1]`` to have one, also where x has none.
-    """
-    inputs = {symbol for node in program.inputs for symbol in free_symbols(node.meta["val"])}
-    ranges = dict(program.ranges)
-    for symbol, conditions in _conditions(program).items():
-        bounds = ranges.get(symbol)
-        if symbol not in inputs or bounds is None or not bounds.lower.is_Integer:
-            continue
-        least = int(bounds.lower)
-        while least < _MOST_ROWS and not all(condition(least) for condition in conditions):
-            least += 1
-        if int(bounds.lower) < least <= bounds.upper:
-            ranges[symbol] = type(bounds)(sympy.Integer(least), bounds.upper)
-    return program if ranges == dict(program.ranges) else program.replace(ranges=ranges)
-
-
-_MOST_ROWS = 64
-
-
-def _conditions(program: Program) -> dict[Any, list[Callable[[int], bool]]]:
-    """By symbol, what must hold of its value, from the sizes that depend on it alone."""
-    found: dict[Any, list[Callable[[int], bool]]] = {}
-    for node in program.nodes():
-        if node.target is aten.slice.Tensor:
-            _add(found, _slice_sizes(node), _is_size_of_slice)
-        for val in pytree.tree_leaves(node.meta.get("val")):
-            for size in val.shape if isinstance(val, torch.Tensor) else ():
-                _add(found, [size], lambda size: size >= 0)
-    return found
-
-
-def _add(
-    found: dict[Any, list[Callable[[int], bool]]], sizes: Sequence[Any], holds: Callable[..., bool]
-) -> None:
-    if None in sizes:
-        return
-    numbers = [_number_of(size) for size in sizes]
-    symbols = {symbol for number in numbers for symbol in number.free_symbols}
-    if len(symbols) == 1:
-        (symbol,) = symbols
-
-        def condition(value: int) -> bool:
-            try:
-                return holds(*(int(number.xreplace({symbol: sympy.Integer(value)})) for number in numbers))
-            except ZeroDivisionError:  # no size
-                return False
-
-        found.setdefault(symbol, []).append(condition)
-
-
-def _slice_sizes(node: fx.Node) -> list[Any]:
-    source, dim, start, end, step = node.args
-    return [node.meta["val"].shape[dim], source.meta["val"].shape[dim], start, end, step]  # type: ignore[union-attr, index]
-
-
-def _is_size_of_slice(size: int, whole: int, start: int, end: int, step: int) -> bool:
-    return size == len(range(whole)[start:end:step])
-
-
-def _number_of(value: Any) -> Any:
-    if isinstance(value, fx.Node):
-        value = value.meta["val"]
-    return value.node.expr if isinstance(value, torch.SymInt) else sympy.Integer(value)
-
-
 def compile_canonical(
     program: Program,
     target: Any = None,
@@ -240,7 +169,7 @@ def compile_canonical(
     """
     target = resolve_target("llvm") if target is None else target
     shared = shared or program
-    program = with_true_sizes(program)
+    program = narrow_ranges(program)
     program = (optimizations(target) if optimize is None else optimize)(program)
     if not (cache.is_on() and can_link()):
         return lower_optimized(program, target, strict=strict).build(shared)

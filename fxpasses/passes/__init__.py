@@ -18,6 +18,7 @@ from fxpasses.passes.freeze import freeze
 from fxpasses.passes.fuse_attention import FuseAttention, fuse_attention
 from fxpasses.passes.fuse_conv_bn import fuse_conv_bn
 from fxpasses.passes.merge_rows import merge_rows
+from fxpasses.passes.narrow_ranges import narrow_ranges
 from fxpasses.passes.normalize_dims import normalize_dims
 from fxpasses.passes.normalize_kwargs import normalize_kwargs
 from fxpasses.passes.normalize_matmul import normalize_matmul
@@ -53,6 +54,7 @@ __all__ = [
     "fuse_attention",
     "fuse_conv_bn",
     "merge_rows",
+    "narrow_ranges",
     "normalize_dims",
     "normalize_kwargs",
     "normalize_matmul",
@@ -96,6 +98,7 @@ CATALOGUE: dict[str, Pass] = {
     for pass_ in (
         *canonicalize,
         propagate_shapes,
+        narrow_ranges,
         freeze,
         channels_last,
         winograd,
