@@ -24,6 +24,7 @@ from fxpasses.passes.complexes.table import complex_rows
 from fxpasses.passes.decompositions.composed import composed_kernel
 from fxpasses.passes.decompositions.strided import READS_STRIDES
 from fxpasses.passes.decompositions.table import decompositions
+from fxpasses.passes.decompositions.views import copied_view
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 from fxpasses.schema import bind, draws_random, is_canonical_target, is_complex
@@ -58,7 +59,9 @@ def decompose_to_core_aten(program: Program) -> Program:
 
 def has_decomposition(op: OpOverload) -> bool:
     """Whether a row of ours or of torch's, or its own composite kernel, spells *op* out."""
-    return op in decompositions() or any(op in table for table in _tables_for(op)) or op._can_decompose()
+    if op in decompositions() or copied_view(op) is not None:
+        return True
+    return any(op in table for table in _tables_for(op)) or op._can_decompose()
 
 
 def _in_order(nodes: Iterable[fx.Node]) -> list[fx.Node]:
@@ -87,6 +90,9 @@ def _decompose(g: Editor, node: fx.Node, known: dict[Any, fx.GraphModule | None]
         value = row(g, *args, **kwargs)
         if value is not None or is_canonical_target(op):
             return value
+    view = copied_view(op)
+    if view is not None:
+        return g.call(view, *args, **kwargs)
     return _by_trace(g, node, op, args, kwargs, known)
 
 

@@ -283,3 +283,40 @@ def test_what_cannot_be_spelled_out_runs_in_pytorch():
 
     args = torch.tensor(3.0), torch.tensor(0)
     assert torch.equal(fxp.compile(f, args)(*args), f(*args))
+
+
+COPIED_VIEWS = {
+    "permute": (lambda x: aten.permute_copy(x, [2, 0, 1]), ["permute"]),
+    "transpose": (lambda x: aten.transpose_copy(x, 0, -1), ["permute"]),
+    "t": (lambda x: aten.t_copy(x[0]), ["select", "permute"]),
+    "select": (lambda x: aten.select_copy(x, 1, -1), ["select"]),
+    "slice": (lambda x: aten.slice_copy(x, 2, 1, None, 2), ["slice"]),
+    "narrow": (lambda x: aten.narrow_copy(x, 1, 1, 2), ["slice"]),
+    "expand": (lambda x: aten.expand_copy(x, [5, -1, -1, -1]), ["expand"]),
+    "squeeze": (lambda x: aten.squeeze_copy(x[:, :1], [1]), ["slice", "squeeze"]),
+    "unsqueeze": (lambda x: aten.unsqueeze_copy(x, -1), ["unsqueeze"]),
+    "view": (lambda x: aten.view_copy(x, [6, -1]), ["reshape"]),
+    "alias": (lambda x: aten.alias_copy(x) + 1, ["add"]),
+    "split": (lambda x: aten.split_copy(x, 3, 2), ["slice", "slice"]),
+    "split with sizes": (lambda x: aten.split_with_sizes_copy(x, [1, 3], 2), ["slice", "slice"]),
+    "unbind": (lambda x: aten.unbind_copy(x), ["select", "select"]),
+}
+
+
+@pytest.mark.parametrize("name", COPIED_VIEWS)
+def test_a_copied_view_has_the_form_of_the_view(name):
+    model, expected = COPIED_VIEWS[name]
+    x = torch.randn(2, 3, 4)
+    program = apply(Pipeline(canonicalize), program_of(model, x), x)
+    assert operators(program) == expected
+
+
+@pytest.mark.parametrize("name", ["diagonal", "unfold"])
+def test_a_view_that_is_composed_may_be_copied(name):
+    model = {
+        "diagonal": lambda x: aten.diagonal_copy(x, 1, 0, 2),
+        "unfold": lambda x: aten.unfold_copy(x, 2, 2, 1),
+    }
+    x = torch.randn(2, 3, 4)
+    program = apply(Pipeline(canonicalize), program_of(model[name], x), x)
+    assert all(is_canonical_target(n.target) for n in program.graph.nodes if n.op == "call_function")

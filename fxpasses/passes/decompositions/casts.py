@@ -18,12 +18,9 @@ aten = torch.ops.aten
     aten.alias.default,
     aten.detach.default,
     aten.lift_fresh.default,
-    aten.lift_fresh_copy.default,
     aten.resolve_conj.default,
     aten.resolve_neg.default,
     aten.lift.default,
-    aten.alias_copy.default,
-    aten.detach_copy.default,
     aten.positive.default,
 )
 def alias(g: Editor, self: fx.Node) -> fx.Node:

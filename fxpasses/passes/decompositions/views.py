@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from fxpasses.passes.decompositions.table import decomposition
 from fxpasses.passes.decompositions.values import expand, reshape, shape
 from fxpasses.rewrite import Editor
 
+__all__ = ["copied_view"]
+
 aten = torch.ops.aten
+
+
+@cache
+def copied_view(op: OpOverload) -> OpOverload | None:
+    """The view that *op* (``permute_copy``, ``split_copy``) copies; None where it copies none."""
+    if torch.Tag.view_copy not in op.tags or op._schema.is_mutable:
+        return None
+    name = op._schema.name.removeprefix("aten::").removesuffix("_copy")
+    return getattr(getattr(aten, name), op._overloadname)
 
 
 @decomposition(aten.view.default, aten._unsafe_view.default)
 def view(g: Editor, self: fx.Node, size: Any) -> fx.Node:
-    return g.call(aten.reshape.default, self, size)
-
-
-@decomposition(aten.view_copy.default)
-def view_copy(g: Editor, self: fx.Node, size: Any) -> fx.Node:
     return g.call(aten.reshape.default, self, size)
 
 
@@ -65,7 +73,7 @@ def m_t(g: Editor, self: fx.Node) -> fx.Node:
     return transpose(g, self, -2, -1)
 
 
-@decomposition(aten.transpose.int, aten.transpose_copy.int)
+@decomposition(aten.transpose.int)
 def transpose(g: Editor, self: fx.Node, dim0: int, dim1: int) -> fx.Node:
     dims = list(range(self.meta["val"].dim()))
     if not dims:
