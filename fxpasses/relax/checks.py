@@ -122,7 +122,10 @@ def checks_of(node: fx.Node) -> Iterator[Demand]:
         return
     args, _ = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
     for demand in _DEMANDS[node.target](args):
-        if isinstance(demand.operand, fx.Node) and isinstance(demand.operand.meta["val"], torch.Tensor):
+        val = demand.operand.meta["val"] if isinstance(demand.operand, fx.Node) else None
+        if isinstance(val, torch.Tensor) and not any(
+            isinstance(size, int) and size == 0 for size in val.shape
+        ):
             yield demand
 
 
@@ -212,6 +215,7 @@ _DEMANDS: dict[Any, Demands] = {
     aten.scatter.reduce: _by_dim(2),
     aten.scatter.value_reduce: _by_dim(2),
     aten.repeat_interleave.Tensor: lambda args: iter([Demand(args[0], _MOST)]),
+    aten.bincount.default: lambda args: iter([Demand(args[0], _MOST)]),
     aten.remainder.Tensor: _divisor,
     aten.remainder.Scalar_Tensor: _divisor,
     aten.fmod.Tensor: _divisor,

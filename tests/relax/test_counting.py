@@ -7,7 +7,7 @@ import torch
 from torch.export import Dim
 
 from fxpasses.codegen.artifact import load
-from fxpasses.errors import IndexRangeError, RunError
+from fxpasses.errors import IndexRangeError, LoweringError, RunError
 from tests.codegen.helpers import compiled_of
 
 NAN = float("nan")
@@ -98,6 +98,44 @@ def test_repeats():
         compiled(x, torch.tensor([-4, 0, 0, 0, 1]))
     with pytest.raises(IndexRangeError, match="'times'.*-1.*repeat_interleave"):
         compiled(x, torch.tensor([1, 2, 3, -1, 4]))
+
+
+@pytest.mark.parametrize("dynamic_shapes", [None, (*ROWS, *ROWS)], ids=["static", "dynamic"])
+def test_occurrences_of_numbers(dynamic_shapes):
+    def model(x, weights):
+        return (
+            torch.bincount(x),
+            torch.bincount(x.to(torch.uint8), minlength=5),
+            torch.bincount(x.int(), minlength=x.shape[0]) * 2,
+            torch.bincount(x, weights),
+            torch.bincount(x, weights.half(), minlength=30),
+            torch.bincount(x, x, 3),
+        )
+
+    torch.manual_seed(0)
+    calls = [(torch.randint(0, most, (300,)), torch.randn(300)) for most in (20, 1, 7)]
+    if dynamic_shapes:
+        calls += [(torch.randint(0, 9, (n,)), torch.randn(n)) for n in (1, 10)]
+    compiled = agree(model, *calls, dynamic_shapes=dynamic_shapes)
+    x, weights = calls[0]
+    with pytest.raises(IndexRangeError, match="'x'.*-3.*bincount"):
+        compiled(x.index_fill(0, torch.tensor([7]), -3), weights)
+
+
+def test_occurrences_among_no_numbers():
+    none = torch.empty(0, dtype=torch.int64)
+    agree(lambda x: (torch.bincount(x), torch.bincount(x, minlength=4), torch.repeat_interleave(x)), (none,))
+
+    def weighted(x):
+        found = x.nonzero()[:, 0]
+        return torch.bincount(found, found.float(), 3)
+
+    compiled = agree(weighted, (signs(4)[:, 0],), (torch.ones(4),))
+    assert torch.bincount(none, none.float(), 3).dtype == torch.int64  # not what its fake tensor says
+    with pytest.raises(RunError):
+        compiled(torch.zeros(4))
+    with pytest.raises(LoweringError, match="no weights"):
+        compiled_of(lambda x: torch.bincount(x, x.float()), none)
 
 
 def test_sizes_that_depend_on_values_flow_on_and_are_returned(tmp_path):

@@ -1,4 +1,4 @@
-"""Rows whose result is as large as values say: nonzero elements, repeats, unique values.
+"""Rows whose result is as large as values say: nonzero elements, repeats, occurrences, unique values.
 
 Each counts first, binds the count to the size that the graph has for it, and
 fills a result of that size in the order of memory.
@@ -18,6 +18,7 @@ from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import grid, load, loops, product, store, used, when
 from fxpasses.relax.ops.sorting import sort_line
 from fxpasses.relax.table import lowering
+from fxpasses.schema import is_unbound
 
 aten = torch.ops.aten
 
@@ -162,6 +163,55 @@ def _repeated(b: Any, repeats: Any, size: Any, output_size: Any) -> Any:
 @lowering(aten.repeat_interleave.Tensor)
 def repeat_interleave(b: Any, repeats: Any, *, output_size: Any) -> Any:
     return b.cast(_repeated(b, repeats, b.val.shape[0], output_size), b.val.dtype)
+
+
+# -- occurrences of numbers --------------------------------------------------------------
+
+
+@lowering(aten.bincount.default)
+def bincount(b: Any, self: Any, weights: Any, minlength: Any) -> Any:
+    (size,) = b.val.shape
+    if weights is not None:
+        _some(b, b.node.args[0].meta["val"].shape[0])
+    b.bind_size(size, b.te(_bins, self, b.size(minlength), name="bins"))
+    weights = [] if weights is None else [weights]
+    return b.te(_fill_bins, self, *weights, b.size(size), b.dtype(b.val.dtype), name="bincount")
+
+
+def _some(b: Any, length: Any) -> None:
+    """Refuse a weighted line without elements, where torch's result is of int64 whatever it says."""
+    if is_unbound(length):
+        b.require(length.node.expr >= 1)
+    elif isinstance(length, int) and length == 0:
+        raise LoweringError(b.where("torch gives the sums of no weights a wrong dtype"))
+
+
+def _bins(x: Any, least: Any) -> Any:
+    """One more than the largest number in a line; *least* at least."""
+
+    def body(x: Any, out: Any) -> None:
+        store(out, least, [])
+        with grid(*x.shape) as at:
+            store(out, T.tirx.max(load(out, []), S.cast(load(x, at), "int64") + _int(1)), [])
+
+    return loops([x], [((), "int64")], body, "bins")
+
+
+def _fill_bins(x: Any, *rest: Any) -> Any:
+    """How often each number below a size is in a line; the sum of its weights where there are any."""
+    *weights, size, dtype = rest
+
+    def body(x: Any, *rest: Any) -> None:
+        *weights, out = rest
+        with grid(size) as at:
+            store(out, S.const(0, dtype), at)
+        with grid(*x.shape) as at:
+            number = S.cast(load(x, at), "int64")
+            with when(T.tirx.all(number >= _int(0), number < size)):  # a negative one is reported
+                more = S.cast(load(weights[0], at), dtype) if weights else S.const(1, dtype)
+                store(out, load(out, [number]) + more, [number])
+
+    return loops([x, *weights], [((size,), dtype)], body, "bincount")
 
 
 # -- unique values -----------------------------------------------------------------------
