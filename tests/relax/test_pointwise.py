@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fxpasses.errors import LoweringError
+from fxpasses.errors import LoweringError, UnsupportedOperatorError
 from tests.relax.helpers import (
     DTYPES,
     FLOATS,
@@ -326,6 +326,26 @@ def test_conversion(source: torch.dtype) -> None:
 def test_nan_stays_nan_as_bfloat16() -> None:
     bits = torch.tensor([0x7F800001, 0x7FFFFFFF, -1, -0x7FFFFF], dtype=torch.int32)
     check(aten._to_copy.default, bits.view(torch.float32), dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("width", [8, 16, 32, 64])
+def test_the_same_bits_in_another_dtype(width: int) -> None:
+    """NaNs keep theirs, which the way back to integers shows."""
+    integer = getattr(torch, f"int{width}")
+    info = torch.iinfo(integer)
+    generator = torch.Generator().manual_seed(0)
+    bits = torch.randint(info.min, info.max, (500,), generator=generator, dtype=torch.int64).to(integer)
+    dtypes = [dtype for dtype in DTYPES if dtype.itemsize * 8 == width and dtype is not torch.bool]
+    check_calls([call(aten.view.dtype, bits, dtype) for dtype in dtypes])
+    there = [bits.view(dtype) for dtype in dtypes]
+    check_calls([call(aten.view.dtype, x, integer) for x in there], dynamic=True)
+
+
+def test_the_bits_of_bools() -> None:
+    check_calls([call(aten.view.dtype, edges(torch.bool), dtype) for dtype in (torch.int8, torch.uint8)])
+    for x, dtype in ((edges(torch.uint8), torch.bool), (edges(torch.float32), torch.uint8)):
+        with pytest.raises(UnsupportedOperatorError):
+            check(aten.view.dtype, x, dtype)
 
 
 # -- shapes ------------------------------------------------------------------------
