@@ -320,3 +320,22 @@ def test_a_view_that_is_composed_may_be_copied(name):
     x = torch.randn(2, 3, 4)
     program = apply(Pipeline(canonicalize), program_of(model[name], x), x)
     assert all(is_canonical_target(n.target) for n in program.graph.nodes if n.op == "call_function")
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_searchsorted_in_an_order_reads_the_sequence_in_that_order(right):
+    sequence, x = torch.randn(2, 7).half(), torch.randn(2, 4).half()
+
+    def model(sequence, x, order):
+        return torch.searchsorted(sequence, x, sorter=order, right=right, out_int32=True)
+
+    args = (sequence, x, sequence.argsort(-1))
+    program = apply(Pipeline(canonicalize), program_of(model, *args), *args)
+    assert operators(program) == ["gather", "searchsorted"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_rrelu_of_inference_is_a_leaky_relu(dtype):
+    x = torch.randn(100, dtype=dtype)
+    program = apply(Pipeline(canonicalize), program_of(lambda x: F.rrelu(x, 0.1, 0.7), x), x)
+    assert operators(program) == ["leaky_relu"]

@@ -1,4 +1,4 @@
-"""Dropout, which inference does not do."""
+"""Dropout and random slopes, which inference does not do."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def native_dropout(g: Editor, input: fx.Node, p: float, train: bool | None) -> A
         return None
     ones = g.call(aten.full.default, shape(input), True, dtype=torch.bool)
     return (input, ones)
+
+
+@decomposition(aten.rrelu_with_noise_functional.default)
+def rrelu_with_noise(
+    g: Editor, self: fx.Node, noise: fx.Node, lower: float, upper: float, training: bool, generator: Any
+) -> Any:
+    if training:
+        return None
+    return (g.call(aten.leaky_relu.default, self, (lower + upper) / 2), noise)

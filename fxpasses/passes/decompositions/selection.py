@@ -81,3 +81,22 @@ def _by_slices(g: Editor, op: Any, self: fx.Node, dim: int, index: fx.Node, sour
 
 def _number(value: Any) -> Any:
     return value.meta["val"] if isinstance(value, fx.Node) else value
+
+
+@decomposition(aten.searchsorted.Tensor)
+def searchsorted(
+    g: Editor,
+    sorted_sequence: fx.Node,
+    self: fx.Node,
+    *,
+    out_int32: bool,
+    right: bool,
+    side: str | None,
+    sorter: fx.Node | None,
+) -> Any:
+    if sorter is None:
+        return None
+    in_order = g.call(aten.gather.default, sorted_sequence, -1, sorter, sparse_grad=False)
+    return g.call(
+        aten.searchsorted.Tensor, in_order, self, out_int32=out_int32, right=right, side=side, sorter=None
+    )
