@@ -343,7 +343,8 @@ class Builder:
     def _number(self, node: fx.Node) -> Any:
         """A number: a TIR expression, or the tensor it is read from where TIR has no symbol for it."""
         if is_read(self.val):
-            return self.env[node.args[0]]
+            value = self.env[node.args[0]]
+            return self.emit(T.relax.op.reshape(value, [])) if self.shape_of(value) else value
         if node.target is aten._local_scalar_dense.default:
             self.bind_size(self.val, self.env[node.args[0]])
         return self.symbols.prim(self.val.node.expr)

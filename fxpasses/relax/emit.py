@@ -129,7 +129,8 @@ def _reason(node: fx.Node, table: Any) -> str | None:
         return control_refusal(node)
     if node.target in _SIZES:
         return None
-    if any(_is_read(operand) for operand in node.all_input_nodes):
+    numbers = [operand for operand in node.all_input_nodes if _is_read(operand)]
+    if numbers and not _fits(node, numbers):
         return "it takes a number that is read from a tensor"
     if _computes_complex(node):
         return "it computes with complex numbers"
@@ -175,6 +176,32 @@ def _is_read(node: fx.Node) -> bool:
     """Whether *node* is a floating-point number that depends on the values of tensors."""
     val = node.meta.get("val")
     return isinstance(val, torch.SymFloat | torch.SymBool | torch.SymInt) and is_read(val)
+
+
+# Operators whose rows take a tensor without dims for the number that is their second argument.
+_WITH_A_NUMBER = frozenset(
+    {
+        *(op.Scalar for op in (aten.add, aten.sub, aten.mul, aten.div)),
+        *(op.Scalar for op in (aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge)),
+        aten.full.default,
+    }
+)
+
+
+def _fits(node: fx.Node, numbers: list[fx.Node]) -> bool:
+    """Whether *node* may take the tensor that its only number is read from in place of the number.
+
+    So where the dtype that it computes in holds the elements of this tensor:
+    no rounding of the number can differ then.
+    """
+    if node.target not in _WITH_A_NUMBER or [arg for arg in node.args if arg in numbers] != [node.args[1]]:
+        return False
+    (number,) = numbers
+    if number.target is not aten._local_scalar_dense.default:
+        return False
+    computed = node if node.target is aten.full.default else node.args[0]
+    dtype, own = (n.meta["val"].dtype for n in (computed, number.args[0]))  # type: ignore[union-attr]
+    return own in _DTYPES and dtype.is_floating_point and torch.promote_types(own, dtype) == dtype
 
 
 def unsupported(program: Program) -> dict[Any, list[fx.Node]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import re
 import threading
 import warnings
@@ -296,6 +297,35 @@ def test_numbers_read_from_tensors():
         assert got[3] == want[3]
     reasons = {row.reason for row in explain(program_of(model, x)) if row.kind == "island"}
     assert reasons == {"it takes a number that is read from a tensor"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(), (1,)], ids=["no dims", "one dim"])
+def test_a_number_that_the_dtype_of_its_use_holds_needs_no_island(dtype, shape):
+    def model(x, v):
+        n = v.item()
+        made = x * n, x + n, n - x, x / n, x.double() * n, torch.full((2,), n, dtype=dtype)
+        return *made, x < n, x == n, x >= n, x != n
+
+    x = torch.tensor([0.0, -0.0, 1.0, -2.5, math.inf, math.nan, 6e4, 1e-7, 0.1], dtype=dtype)
+    compiled = compiled_of(model, x, x[3].reshape(shape))
+    assert compiled.islands is None
+    for v in x:
+        for got, want in zip(compiled(x, v.reshape(shape)), model(x, v.reshape(shape)), strict=True):
+            torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+            assert torch.equal(got.signbit() & ~got.isnan(), want.signbit() & ~want.isnan())
+
+
+def test_a_number_that_would_be_rounded_stays_an_island():
+    def model(x, v):
+        n = v.item()
+        return x.half() + n, x * n, x.double() * n
+
+    x, v = torch.tensor([1.0, 2049.0]), torch.tensor(1 / 3, dtype=torch.float64)
+    compiled = compiled_of(model, x, v)
+    assert [len(row.steps) for row in compiled.islands.rows] == [2]
+    for got, want in zip(compiled(x, v), model(x, v), strict=True):
+        assert torch.equal(got, want)
 
 
 class Leaf(torch.nn.Module):

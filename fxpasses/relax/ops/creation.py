@@ -17,6 +17,8 @@ aten = torch.ops.aten
 @lowering(aten.full.default)
 def full(b: Any, size: Any, fill_value: Any, *, dtype: Any, layout: Any, device: Any, pin_memory: Any) -> Any:
     name = b.dtype(b.val.dtype)
+    if isinstance(getattr(fill_value, "ty", None), T.TensorType):  # a number that is read from a tensor
+        return T.relax.op.broadcast_to(b.cast(fill_value, name), b.shape(b.val))
 
     def kernel(shape: Any, value: Any) -> Any:
         # A zero that TVM would see through makes zeros of products with inf and NaN.
