@@ -308,6 +308,18 @@ def test_every_set_of_dims(op: Any, shape: tuple[int, ...]) -> None:
     check_calls([call(op, broken(d, *shape), dims, **k) for d in dtypes for dims in sets for k in keep], SUMS)
 
 
+def test_extremes_of_nothing_but_infinities_and_of_nan() -> None:
+    """TVM's own maximum starts from the least number, and loses a NaN."""
+    x = torch.zeros(7, 33)
+    x[0], x[1], x[2, ::2], x[3, 5], x[4, 32] = -INF, INF, -INF, NAN, INF
+    x[5], x[6] = torch.finfo(x.dtype).min, torch.finfo(x.dtype).max
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        y = x.to(dtype)
+        check_calls(
+            [call(op, y, dims) for op in (aten.amax.default, aten.amin.default) for dims in ([1], [0], [])]
+        )
+
+
 # -- long sums ---------------------------------------------------------------------
 
 LONG = 1 << 18
