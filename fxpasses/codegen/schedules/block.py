@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fxpasses.codegen.schedules.expressions import int_value, op_name, returning_none
+from fxpasses.codegen.schedules.expressions import int_value, occurrences, op_name, returning_none
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import CELL
@@ -59,6 +60,12 @@ class Block:
         loads: list[Any] = []
         T.tvm_ffi.structural_walk(self.stmt.body, (T.ir.TensorLoad, returning_none(loads.append)))
         return [load for load in loads if own is None or not load.source.same_as(own)]
+
+    @cached_property
+    def occurrences(self) -> Counter[Any]:
+        """How often each buffer is read where the value is written out as a tree."""
+        assert self.store is not None
+        return occurrences(self.store.value)
 
     @cached_property
     def is_plain(self) -> bool:

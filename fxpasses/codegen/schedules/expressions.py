@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["elements", "int_value", "op_name", "returning_none", "same", "static_product"]
+__all__ = ["elements", "int_value", "occurrences", "op_name", "returning_none", "same", "static_product"]
 
 
 def int_value(value: Any) -> int | None:
@@ -46,3 +47,25 @@ def returning_none(function: Callable[[Any], Any]) -> Callable[[Any], None]:
         function(node)
 
     return run
+
+
+_OPERANDS = ("a", "b", "condition", "true_value", "false_value", "value")
+
+
+def occurrences(expression: Any) -> Counter[Any]:
+    """How often each buffer is loaded in *expression* as a tree, in which no two places share a part."""
+    known: dict[Any, Counter[Any]] = {}
+
+    def count(node: Any) -> Counter[Any]:
+        if node not in known:
+            total: Counter[Any] = Counter()
+            if isinstance(node, T.ir.TensorLoad):
+                total[node.source] += 1
+            else:
+                for part in [*(getattr(node, name, None) for name in _OPERANDS), *getattr(node, "args", ())]:
+                    if T.ir.is_prim_expr(part):
+                        total.update(count(part))
+            known[node] = total
+        return known[node]
+
+    return count(expression)

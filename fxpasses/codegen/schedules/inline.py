@@ -10,14 +10,21 @@ from fxpasses.relax import tvm_api as T
 
 __all__ = ["inline"]
 
+_LARGEST = 32
+"""Loads of an expression, each counted as often as it is written out, up to which blocks are inlined into it.
+
+A value that is used twice is written out twice, and so is each that it was made of.
+"""
+
 
 def inline(kernel: Kernel) -> None:
     """Inline what is worth it."""
-    for block in kernel.blocks():
-        readers = [kernel.block(rv) for rv in kernel.sch.get_consumers(block.rv)]
+    for rv in [block.rv for block in kernel.blocks()]:
+        block = kernel.block(rv)  # as it is now, with what was inlined into it
+        readers = [kernel.block(reader) for reader in kernel.sch.get_consumers(rv)]
         if readers and block.is_elementwise and block.cell is None and _worth_inlining(block, readers):
             try:
-                kernel.sch.compute_inline(block.rv)
+                kernel.sch.compute_inline(rv)
             except T.ScheduleError:
                 continue  # it stays a block of its own
 
@@ -27,6 +34,9 @@ def _worth_inlining(block: Block, readers: list[Block]) -> bool:
         return False  # it reads each element many times, and wants plain loads
     loads = [(reader, load) for reader in readers for load in reader.loads_of(block)]
     if len(loads) > 4:
+        return False
+    size = sum(block.occurrences.values())
+    if any(reader.occurrences[block.store.buffer] * size > _LARGEST for reader in readers):  # type: ignore[union-attr]
         return False
     if not block.is_costly:
         return True
