@@ -301,6 +301,8 @@ def _scatter(
         return self
     axis = position(dim, b.val.dim())
     dtype = b.dtype(b.val.dtype)
+    if dtype == "bool" and reduce in ("amax", "amin"):
+        raise UnsupportedOperatorError("extremes of truth values are not scattered")
     work = dtype if reduce == "replace" else accumulator(dtype)
     combine, identity = _REDUCTIONS[reduce]
     is_tensor = isinstance(source, T.relax.Var) and isinstance(source.ty, T.TensorType)
