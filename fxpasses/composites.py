@@ -16,6 +16,8 @@ import torch
 from torch._C import DispatchKey
 from torch._ops import OpOverload
 
+from fxpasses.python_kernels import python_kernels
+
 __all__ = ["BY_SHAPE", "kernels_by_shape"]
 
 aten = torch.ops.aten
@@ -26,17 +28,8 @@ _KEY = DispatchKey.CompositeImplicitAutograd
 @contextmanager
 def kernels_by_shape() -> Iterator[None]:
     """Where torch traces, the operators of this file look at no values."""
-    kept = [(op, dict(op.py_kernels)) for op in BY_SHAPE]
-    for op, kernel in BY_SHAPE.items():
-        op.py_kernels[_KEY] = kernel
-        op._dispatch_cache.clear()
-    try:
+    with python_kernels({op: {_KEY: kernel} for op, kernel in BY_SHAPE.items()}):
         yield
-    finally:
-        for op, kernels in kept:
-            op.py_kernels.clear()
-            op.py_kernels.update(kernels)
-            op._dispatch_cache.clear()
 
 
 def _cov(self: torch.Tensor, *, correction: int = 1, fweights: Any = None, aweights: Any = None) -> Any:

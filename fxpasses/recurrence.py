@@ -15,6 +15,8 @@ import torch
 from torch._C import DispatchKey
 from torch._ops import OpOverload
 
+from fxpasses.python_kernels import python_kernels
+
 __all__ = ["RECURRENT_LAYERS", "one_step_shapes"]
 
 aten = torch.ops.aten
@@ -34,18 +36,9 @@ def one_step_shapes() -> Iterator[None]:
 
     Where a graph is being traced below them (by make_fx) they run in full.
     """
-    kept = [(op, dict(op.py_kernels)) for op in RECURRENT_LAYERS]
-    for op in RECURRENT_LAYERS:
-        for key in _KEYS:
-            op.py_kernels[key] = _widened(op.py_kernels[key])
-        op._dispatch_cache.clear()
-    try:
+    widened = {op: {key: _widened(op.py_kernels[key]) for key in _KEYS} for op in RECURRENT_LAYERS}
+    with python_kernels(widened):
         yield
-    finally:
-        for op, kernels in kept:
-            op.py_kernels.clear()
-            op.py_kernels.update(kernels)
-            op._dispatch_cache.clear()
 
 
 def _widened(kernel: Callable[..., Any]) -> Callable[..., Any]:
