@@ -8,10 +8,12 @@ rewritten in place; for everything else torch does the work.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
+from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 
@@ -23,13 +25,21 @@ __all__ = ["functionalize", "replace_fresh_mutations"]
 
 aten = torch.ops.aten
 
-# Operators that change a running statistic although their schema does not say so.
+# Operators that change the running statistics they are given although their schema does not
+# say so, and the flag that decides it.
 _HIDDEN_MUTATION = {
     "aten::batch_norm": "training",
     "aten::_batch_norm_impl_index": "training",
     "aten::native_batch_norm": "training",
     "aten::cudnn_batch_norm": "training",
     "aten::instance_norm": "use_input_stats",
+}
+
+# Torch keeps this composite whole where it functionalises, and its mutation with it.
+_DECOMPOSED = {
+    aten.instance_norm.default: partial(
+        aten.instance_norm.default._op_dk, DispatchKey.CompositeImplicitAutograd
+    )
 }
 
 # In-place operators that change nothing unless they train (argument 2).
@@ -73,7 +83,7 @@ def functionalize(exported: ExportedProgram) -> tuple[fx.GraphModule, ExportedPr
     _inline_grad_regions(module)
     replace_fresh_mutations(module)
     if not _is_functional(module):
-        exported = exported.run_decompositions({})
+        exported = exported.run_decompositions(_DECOMPOSED)
         module, _ = copy_graph_module(exported.graph_module)
     return module, exported
 
@@ -103,7 +113,8 @@ def _leaves_arguments(node: fx.Node, op: OpOverload) -> bool:
         return True
     args, kwargs = bind(op, node.args, node.kwargs)
     names = [argument.name for argument in op._schema.arguments]
-    return not dict(zip(names, args, strict=False)).get(flag, kwargs.get(flag))
+    given = dict(zip(names, args, strict=False)) | kwargs
+    return not given.get(flag) or (given["running_mean"] is None and given["running_var"] is None)
 
 
 # -- regions of torch.no_grad and of disabled autocast ---------------------------------

@@ -126,6 +126,27 @@ def test_training_is_captured_as_it_is() -> None:
     same(model.norm.running_mean, torch.zeros(16))
 
 
+def test_statistics_of_instance_norm_move_while_it_trains() -> None:
+    """Torch's functionalisation keeps this operator, and drops that it changes its statistics."""
+    model = nn.InstanceNorm2d(3, track_running_stats=True).train()
+    x = torch.randn(2, 3, 4, 4) + 1
+    program = fxp.capture(model, (x,))
+    assert {"running_mean", "running_var"} <= set(program.mutations)
+    expected = copy.deepcopy(model)
+    compiled = program.to_module()
+    torch.testing.assert_close(compiled(x), expected(x))
+    torch.testing.assert_close(compiled.running_mean, expected.running_mean)
+    torch.testing.assert_close(compiled.running_var, expected.running_var)
+
+
+def test_norms_without_statistics_keep_their_graph() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.instance_norm(x) + nn.functional.batch_norm(x, None, None, training=True)
+
+    program = fxp.capture(function, (torch.randn(2, 3, 4, 4),))
+    assert str(fxp.Program.from_exported_program(program.to_exported_program())) == str(program)
+
+
 def test_grad_mode_of_the_caller_plays_no_part() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, batch_first=True).eval()
     x = torch.randn(2, 3, 8)
