@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from fxpasses.codegen.loop_partition import partition_loops
+from fxpasses.codegen.masked_logic import guard_masked_logic
 from fxpasses.codegen.schedules import schedule
 from fxpasses.codegen.schedules.empty import init_first
 from fxpasses.codegen.vector_math import vector_math
@@ -109,7 +110,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 tirx.BF16StorageLegalize(),
             ]
         )
-        host = T.tvm.transform.Sequential([tirx.LowerTVMBuiltin(), tirx.LowerIntrin()])
+        host = T.tvm.transform.Sequential([tirx.LowerTVMBuiltin(), guard_masked_logic(), tirx.LowerIntrin()])
         return kernels, lambda: host, lambda: T.tvm.transform.Sequential([])
 
     T.register_tir_pipeline(name, passes)

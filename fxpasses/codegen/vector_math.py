@@ -64,26 +64,12 @@ def vector_math() -> Any:
         formula = FORMULAS.get(_function_name(call))
         if formula is None or str(call.ty.dtype) != "float32":
             return call
-        if formula is expm1 and _made_of_bits(call.args[-1]):
-            return call  # TVM 0.27 makes a wrong number of it; the C library is right
         return formula(call.args[-1])
 
     def run(function: Any, _mod: Any, _context: Any) -> Any:
         return T.tvm_ffi.structural_map(function, [(T.ir.Call, replace)])
 
     return T.tirx.transform.prim_func_pass(run, opt_level=0, name="fxpasses.vector_math")
-
-
-def _made_of_bits(operand: Any) -> bool:
-    """Whether *operand* comes from other bits, as a bfloat16 does once TVM has spelled its conversion."""
-    found: list[Any] = []
-
-    def visit(call: Any) -> None:
-        if str(getattr(call.op, "name", "")).endswith("reinterpret"):
-            found.append(call)
-
-    T.tvm_ffi.structural_walk(operand, (T.ir.Call, visit))
-    return bool(found)
 
 
 def _function_name(call: Any) -> str:
@@ -129,6 +115,7 @@ def _clamp(x: Any, low: float, high: float) -> Any:
 
 
 def _unless_nan(x: Any, value: Any) -> Any:
+    """*value*, or *x* if that is NaN. Signs come after it, for the sake of `guard_masked_logic`."""
     return S.select(S.isnan(x), x, value)
 
 
@@ -189,7 +176,7 @@ def expm1(value: Any) -> Any:
 
     def formula(x: Any) -> Any:
         def signed(result: Any) -> Any:
-            return _unless_nan(x, _with_sign(_size(result), x))
+            return _with_sign(_size(_unless_nan(x, result)), x)
 
         return _let(_let(_clamp(x, -17.5, 89.0), lambda bounded: _reduced(bounded, scaled)), signed)
 
@@ -216,7 +203,7 @@ def tanh(value: Any) -> Any:
         size = _size(x)
         near = _let(x * x, lambda square: _polynomial(_TANH, square) * square * x + x)
         far = _number(1.0) - _number(2.0) / (exp(size * _number(2.0)) + _number(1.0))
-        return _unless_nan(x, _with_sign(S.select(size < _number(0.55), _size(near), far), x))
+        return _with_sign(_unless_nan(size, S.select(size < _number(0.55), _size(near), far)), x)
 
     return _let(value, formula)
 

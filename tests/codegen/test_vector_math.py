@@ -8,7 +8,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 import fxpasses as fxp
 from fxpasses.codegen.pipeline import tir_pipeline
@@ -141,13 +140,3 @@ def test_what_tvm_cannot_build_in_vectors_is_built_with_the_c_library(monkeypatc
     assert [record.message for record in caplog.records][-1].endswith(
         "elementary functions from the C library"
     )
-
-
-@pytest.mark.parametrize(
-    "function", [torch.exp, torch.expm1, torch.tanh, torch.sigmoid, torch.erf, torch.log1p, F.elu]
-)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_types(function, dtype):
-    x = torch.linspace(-20, 5, 48).to(dtype)
-    got = fxp.compile(function, (x,))(x)
-    torch.testing.assert_close(got, function(x), rtol=2e-2, atol=1e-3, equal_nan=True)

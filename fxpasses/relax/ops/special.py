@@ -132,7 +132,7 @@ def _bessel(order: int, scaled: bool) -> Element:
         if order == 1:
             near = S.multiply(near, half)
         far = _polynomial(S.divide(_number(1.0, x), T.tirx.max(size, end)), tail)
-        far = S.divide(far, T.tirx.sqrt(S.multiply(_number(2 * math.pi, x), size)))
+        far = S.divide(far, S.multiply(_number(math.sqrt(2 * math.pi), x), T.tirx.sqrt(size)))
         if scaled:
             near = S.multiply(near, T.tirx.exp(S.negative(low)))
         else:
