@@ -39,7 +39,7 @@ from fxpasses.signature import Signature
 
 __all__ = ["FORMAT_VERSION", "load", "save"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _FORMAT = "fxpasses compiled program"
 _MANIFEST = "manifest.json"

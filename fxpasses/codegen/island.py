@@ -22,9 +22,10 @@ from torch._ops import HigherOrderOperator, OpOverload
 
 from fxpasses.codegen.callbacks import ISLAND, enter
 from fxpasses.codegen.steps import Recorder, Step, run_steps
+from fxpasses.errors import RunError
 from fxpasses.relax import tvm_api as T
 from fxpasses.schema import SYMBOLIC_BUILTINS, is_functional
-from fxpasses.signature import size_text
+from fxpasses.signature import dtype_name, size_text
 
 __all__ = ["Island", "Islands"]
 
@@ -36,11 +37,13 @@ class Island:
     Attributes:
         steps: the calls.
         results: which of their results are handed back, as (step, position).
+        types: what the program takes each result for, as (dtype, shape); None for a size that varies.
         bytes: how much memory the tensors take that go in and out; text where it depends on sizes.
     """
 
     steps: tuple[Step, ...]
     results: tuple[tuple[int, int], ...]
+    types: tuple[tuple[str, tuple[int | None, ...]], ...] = ()
     bytes: int | str = 0
 
 
@@ -92,17 +95,18 @@ class Islands:
         for node in nodes:
             recorder.add(node)
         wanted = recorder.results(nodes)
+        vals = [_handed_back(recorder.vals[where]) for _, where in wanted]
         self.rows.append(
             Island(
                 tuple(recorder.steps),
                 tuple(where for _, where in wanted),
+                tuple(map(_type, vals)),
                 _bytes([*recorder.tensor_nodes, *(node for node, _ in wanted)]),
             )
         )
         self.members.append(list(nodes))
         self.reasons.update((node, reasons[node]) for node in nodes if node in reasons)
         _register()
-        vals = [_handed_back(recorder.vals[where]) for _, where in wanted]
         types = [_type_without_sizes(b, val) for val in vals]
         call = b.emit(
             relax.op.call_pure_packed(
@@ -140,6 +144,7 @@ class Islands:
         # The program was captured without the caller's modes, such as autocast or a default device.
         with torch.no_grad(), torch.autocast("cpu", enabled=False), torch._C.DisableTorchFunction():
             results = [torch.as_tensor(_as_tensor(value)) for value in self._call(index)(inputs, sizes)]
+            _check_types(self.rows[index], results)
             taken = {tensor.untyped_storage().data_ptr() for tensor in inputs}
             own = []
             for result in results:
@@ -173,6 +178,7 @@ class Islands:
             Island(
                 tuple(Step(**step) for step in row["steps"]),
                 tuple((step, position) for step, position in row["results"]),
+                tuple((dtype, tuple(shape)) for dtype, shape in row["types"]),
                 row["bytes"],
             )
             for row in data["rows"]
@@ -197,6 +203,24 @@ _KINDS = {torch.SymFloat: torch.float64, torch.SymBool: torch.bool}
 def _handed_back(val: Any) -> torch.Tensor:
     """What a result is on its way back: numbers are tensors without dims."""
     return val if isinstance(val, torch.Tensor) else torch.empty((), dtype=_KINDS[type(val)], device="meta")
+
+
+def _type(val: torch.Tensor) -> tuple[str, tuple[int | None, ...]]:
+    return dtype_name(val.dtype), tuple(size if isinstance(size, int) else None for size in val.shape)
+
+
+def _check_types(row: Island, results: Sequence[torch.Tensor]) -> None:
+    """Raise where an operator's kernel gives another dtype or shape than its fake kernel told of."""
+    for result, (dtype, shape), (step, position) in zip(results, row.types, row.results, strict=False):
+        fits = len(shape) == result.dim() and all(
+            size in (None, real) for size, real in zip(shape, result.shape, strict=True)
+        )
+        if not fits or dtype != dtype_name(result.dtype):
+            told = ", ".join("?" if size is None else str(size) for size in shape)
+            raise RunError(
+                f"result {position} of {row.steps[step].op} is {dtype_name(result.dtype)}"
+                f"{list(result.shape)}, but its fake kernel told of {dtype}[{told}]"
+            )
 
 
 def _type_without_sizes(b: Any, val: torch.Tensor) -> Any:

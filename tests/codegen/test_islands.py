@@ -18,7 +18,7 @@ from fxpasses.codegen.compile import compile, explain
 from fxpasses.codegen.explain import Crossing
 from fxpasses.codegen.island import _ACTIVE, Island, Islands
 from fxpasses.codegen.steps import Step
-from fxpasses.errors import ArtifactError, IslandWarning, UnsupportedOperatorError
+from fxpasses.errors import ArtifactError, IslandWarning, RunError, UnsupportedOperatorError
 from fxpasses.relax.partition import stages
 from tests.codegen.helpers import compiled_of, program_of
 
@@ -32,6 +32,7 @@ library.define("fail(Tensor x) -> Tensor")
 library.define("accumulate(Tensor(a!) total, Tensor x) -> Tensor")
 library.define("pair(Tensor x) -> (Tensor, Tensor)")
 library.define("view(Tensor x) -> Tensor")
+library.define("liar(Tensor x, int length, bool wide) -> (Tensor, Tensor)")
 
 
 def split_scale(x, scale, dims, *, dtype=None):
@@ -55,6 +56,12 @@ def _fail(x):
 
 
 library.impl("fail", _fail, "CPU")
+library.impl("liar", lambda x, length, wide: (x * 1, x.new_empty(2, 3)), "Meta")
+library.impl(
+    "liar",
+    lambda x, length, wide: (x * 1, x.new_ones(2, length, dtype=torch.float64 if wide else None)),
+    "CPU",
+)
 ops = torch.ops.fxptest
 
 
@@ -99,6 +106,18 @@ def test_a_failing_island_raises_its_own_error_and_the_program_lives_on():
     for _ in range(2):
         with pytest.raises(ZeroDivisionError, match="the island is on fire"):
             compiled(torch.ones(2), torch.ones(2, 2))
+
+
+@pytest.mark.parametrize(("length", "wide", "got"), [(4, False, "float32[2, 4]"), (3, True, "float64[2, 3]")])
+def test_a_result_that_the_fake_kernel_did_not_tell_of_is_refused(length, wide, got):
+    def model(x):
+        return tuple(y * 2 for y in ops.liar(x, length, wide))
+
+    message = f"result 1 of fxptest::liar.default is {got}, but its fake kernel told of float32[2, 3]"
+    with pytest.raises(RunError, match=re.escape(message)):
+        compiled_of(model, torch.ones(2))(torch.ones(2))
+    honest = compiled_of(lambda x: ops.liar(x, 3, False)[1] * 2, torch.ones(2))
+    assert honest(torch.ones(2)).tolist() == [[2.0] * 3] * 2
 
 
 def test_strict_refuses_with_operator_count_and_line():
