@@ -30,7 +30,8 @@ class Timing:
 
     Attributes:
         prepare: seconds from the model to the first result, with empty caches.
-        memory: bytes of the process in a call, at most, beyond what it had before the model was made.
+        memory: bytes of the process in a call, at most, beyond what it had before the model was made;
+            pages of files, such as libraries, are not counted.
         calls: milliseconds of a call, one for each round.
         difference: the largest difference to eager, relative to eager's largest output.
         error: why there is nothing else.

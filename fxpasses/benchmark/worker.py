@@ -34,7 +34,8 @@ class Worker:
     Attributes:
         error: why the model does not run there, None if it does.
         prepare: seconds from the model to the first result, without the import of the system.
-        memory: bytes of the process in a call, at most, beyond what it had before the model was made.
+        memory: bytes of the process in a call, at most, beyond what it had before the model was made;
+            pages of files are not counted.
         outputs: the tensors of the first result.
 
     Nothing that an earlier process left in a cache is found there, unless *environment* says so.
@@ -54,7 +55,7 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, system, data, threads), daemon=True)
         self._folder = tempfile.TemporaryDirectory(prefix="fxpasses-bench-", ignore_cleanup_errors=True)
-        cold = {"FXPASSES_CACHE": "0", "TORCHINDUCTOR_CACHE_DIR": self._folder.name}
+        cold = {"FXPASSES_CACHE_DIR": self._folder.name, "TORCHINDUCTOR_CACHE_DIR": self._folder.name}
         with _environment({**dict.fromkeys(_THREAD_SETTINGS, str(threads)), **cold, **(environment or {})}):
             self._process.start()
         theirs.close()
@@ -171,11 +172,12 @@ def _peak(call: Any) -> float:
     except OSError:
         return float("nan")
     call()
-    return _status("VmHWM")
+    return _status("VmHWM") - _status("RssFile")
 
 
 def _resident() -> float:
-    return _status("VmRSS")
+    """Bytes of this process that are no pages of a file, such as a library, which it shares with others."""
+    return _status("RssAnon")
 
 
 def _status(name: str) -> float:

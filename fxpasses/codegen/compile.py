@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,10 +81,23 @@ def compile(
             PyTorch either or *strict* forbids it.
     """
     resolved = resolve_target(target)
-    program = to_program(model_or_program, args, kwargs, dynamic_shapes, allow_random)
-    return compile_canonical(
-        to_canonical(program), resolved, strict=strict, shared=program, optimize=optimize
-    )
+    with _without_collections():
+        program = to_program(model_or_program, args, kwargs, dynamic_shapes, allow_random)
+        return compile_canonical(
+            to_canonical(program), resolved, strict=strict, shared=program, optimize=optimize
+        )
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """No search for garbage meanwhile: it looks at all that torch holds, and took a fifth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def to_program(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 __all__ = ["linear_packed", "pack_matrix", "unpack_matrix"]
 
@@ -12,8 +11,12 @@ __all__ = ["linear_packed", "pack_matrix", "unpack_matrix"]
 def pack_matrix(matrix: Tensor, width: int) -> Tensor:
     """[K, N] as [ceil(N / width), K, width], zeros behind the last column: a step of a kernel reads one row."""
     inner, columns = matrix.shape
-    padded = F.pad(matrix, [0, -columns % width])
-    return padded.reshape(inner, -1, width).permute(1, 0, 2).contiguous(memory_format=torch.contiguous_format)
+    panels = matrix.new_empty((-(-columns // width), inner, width))
+    # A panel is copied much faster than a permutation of all of them where *matrix* is transposed.
+    for panel, part in zip(panels, matrix.split(width, dim=1), strict=True):
+        panel[:, : part.shape[1]] = part
+        panel[:, part.shape[1] :] = 0
+    return panels
 
 
 def unpack_matrix(packed: Tensor, columns: int) -> Tensor:

@@ -27,12 +27,15 @@ def tiles_of(size: int) -> int:
 
 def winograd_weight(weight: Tensor, groups: int, width: int) -> Tensor:
     """[O, I, 3, 3] as [16 * groups, O / groups / width, I, width], the packed right operand of the products."""
-    outputs, inputs = weight.shape[:2]
+    inputs = weight.shape[1]
     matrix = torch.tensor(_WEIGHT, dtype=torch.float64)
-    grouped = weight.double().reshape(groups, outputs // groups, inputs, 3, 3)
-    result = torch.einsum("ai,goxij,bj->abgxo", matrix, grouped, matrix)
-    panels = result.reshape(16 * groups, inputs, -1, width).transpose(1, 2)
-    return panels.to(weight.dtype).contiguous()
+    both = torch.kron(matrix, matrix)
+    windows = weight.reshape(-1, width, inputs, 9)
+    result = weight.new_empty((16, len(windows), inputs, width))
+    for panel, window in enumerate(windows):  # each stays in the cache
+        numbers = both @ window.permute(2, 1, 0).reshape(9, -1).double()
+        result[:, panel] = numbers.reshape(16, inputs, width)
+    return result.reshape(16 * groups, -1, inputs, width)
 
 
 @torch.library.custom_op("fxpasses::bmm_packed", mutates_args=())

@@ -57,7 +57,7 @@ class FoldConstants:
         for root in roots:
             node = g.node_map[root]
             with g.at(node):
-                g.replace(node, _constant(g, values[root]))
+                g.replace(node, _constant(g, values[root], views=self.parameters))
         return g.finish()
 
 
@@ -130,7 +130,8 @@ def _evaluate(
     return {root: env[root] for root in roots}
 
 
-def _constant(g: Any, value: torch.Tensor) -> fx.Node:
+def _constant(g: Any, value: torch.Tensor, views: bool) -> fx.Node:
+    """*value* as a constant; with *views* a permutation stays one, for the pass that packs it to read."""
     if value.numel() > 0 and value.dtype.is_complex is False:
         first, last = (value[(place,) * value.dim()] for place in (0, -1))
         # Most weights differ there already, and are not looked at any further.
@@ -138,8 +139,17 @@ def _constant(g: Any, value: torch.Tensor) -> fx.Node:
             same = bool((value == first).all()) and not bool(_negative_zero(value))
             if same or bool(value.isnan().all()):
                 return g.call(aten.full.default, list(value.shape), first.item(), dtype=value.dtype)
-    plain = value.contiguous()
-    return g.constant(plain.clone() if plain is value else plain, "folded")
+    plain = value if views and _is_permuted(value) else value.contiguous()
+    return g.constant(plain.clone() if plain is value and value.is_contiguous() else plain, "folded")
+
+
+def _is_permuted(value: torch.Tensor) -> bool:
+    """Whether *value* is all of its storage in another order."""
+    return (
+        not value.is_contiguous()
+        and value.untyped_storage().nbytes() == value.nbytes
+        and bool(aten.is_non_overlapping_and_dense.default(value))
+    )
 
 
 def _negative_zero(value: torch.Tensor) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from fxpasses.passes.decompositions.values import reshape, shape
-from fxpasses.passes.normalize_kwargs import normalize_kwargs
+from fxpasses.passes.normalize_kwargs import in_full_form
 from fxpasses.passes.remove_noops import remove_noops
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor, same_size
@@ -48,7 +48,7 @@ class FuseAttention:
     def __call__(self, program: Program) -> Program:
         if not any(node.target is aten.scaled_dot_product_attention.default for node in program.graph.nodes):
             return program
-        g = normalize_kwargs(program).edit()  # the rule reads arguments by position
+        g = in_full_form(program).edit()  # the rule reads arguments by position
         changed = False
         for node in list(g.graph.nodes):
             if node.target is aten.scaled_dot_product_attention.default and _fits(node):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch._ops import OpOverload
 
 from fxpasses.passes.normalize_kwargs import on_full_form
 from fxpasses.program import Program
-from fxpasses.rewrite import Editor
 
 __all__ = ["normalize_dims"]
 
@@ -29,16 +29,23 @@ def normalize_dims(program: Program) -> Program:
 
     The sizes of `reshape` and `expand` become those of the result, without -1.
     """
+    if all(_normal(node) == (list(node.args), node.kwargs) for node in _calls(program.nodes())):
+        return program
     g = program.edit()
-    for node in g.nodes():
-        if node.op != "call_function" or not isinstance(node.target, OpOverload):
-            continue
-        with g.at(node):
-            _normalize(g, node, node.target)
+    for node in _calls(g.nodes()):
+        args, kwargs = _normal(node)
+        if args != list(node.args) or kwargs != node.kwargs:
+            g.update(node, *args, **kwargs)
     return g.finish()
 
 
-def _normalize(g: Editor, node: fx.Node, op: OpOverload) -> None:
+def _calls(nodes: Iterable[fx.Node]) -> Iterator[fx.Node]:
+    return (node for node in nodes if node.op == "call_function" and isinstance(node.target, OpOverload))
+
+
+def _normal(node: fx.Node) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of *node* as they should be."""
+    op: OpOverload = node.target  # type: ignore[assignment]
     arguments = op._schema.arguments
     args, kwargs = list(node.args), dict(node.kwargs)
     name = op._schema.name
@@ -56,9 +63,8 @@ def _normalize(g: Editor, node: fx.Node, op: OpOverload) -> None:
         kwargs["implicit"] = False
     special = _SPECIAL.get(op)
     if special is not None:
-        special(g, node, args)
-    if args != list(node.args) or kwargs != node.kwargs:
-        g.update(node, *args, **kwargs)
+        special(node, args)
+    return args, kwargs
 
 
 def _means_all(dims: Any, name: str) -> bool:
@@ -90,17 +96,17 @@ def _wrapped(dim: Any, places: int) -> Any:
     return dim
 
 
-def _sizes(g: Editor, node: fx.Node, args: list[Any]) -> None:
+def _sizes(node: fx.Node, args: list[Any]) -> None:
     args[1] = [_static(size) for size in node.meta["val"].shape]
 
 
-def _select(g: Editor, node: fx.Node, args: list[Any]) -> None:
+def _select(node: fx.Node, args: list[Any]) -> None:
     size = _static(args[0].meta["val"].shape[args[1]])
     if isinstance(args[2], int) and args[2] < 0:
         args[2] = size + args[2]
 
 
-def _slice(g: Editor, node: fx.Node, args: list[Any]) -> None:
+def _slice(node: fx.Node, args: list[Any]) -> None:
     size = _static(args[0].meta["val"].shape[args[1]])
     start, end = args[2], args[3]
     args[2] = _bound(0 if start is None else start, size)
@@ -120,7 +126,7 @@ def _bound(bound: Any, size: Any) -> Any:
     return size if bound >= 2**62 else bound
 
 
-def _squeeze(g: Editor, node: fx.Node, args: list[Any]) -> None:
+def _squeeze(node: fx.Node, args: list[Any]) -> None:
     shape = args[0].meta["val"].shape
     args[1] = (
         sorted({dim for dim in args[1] if isinstance(shape[dim], int) and shape[dim] == 1})
@@ -139,9 +145,9 @@ _SPECIAL = {
     aten.reshape.default: _sizes,
     aten.expand.default: _sizes,
     aten.select.int: _select,
-    aten.select_scatter.default: lambda g, node, args: _scatter_index(args),
+    aten.select_scatter.default: lambda node, args: _scatter_index(args),
     aten.slice.Tensor: _slice,
-    aten.slice_scatter.default: lambda g, node, args: _scatter_bounds(args),
+    aten.slice_scatter.default: lambda node, args: _scatter_bounds(args),
     aten.squeeze.dims: _squeeze,
 }
 

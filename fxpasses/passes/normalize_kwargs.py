@@ -12,7 +12,7 @@ from fxpasses.pipeline import Pass, pass_name
 from fxpasses.program import Program
 from fxpasses.schema import bind
 
-__all__ = ["normalize_kwargs", "on_full_form"]
+__all__ = ["in_full_form", "normalize_kwargs", "on_full_form"]
 
 # Arguments that speak of where and how a tensor lies in memory, not of its value.
 _LAYOUT = ("layout", "device", "pin_memory", "memory_format", "non_blocking")
@@ -56,10 +56,15 @@ def on_full_form(pass_: Pass) -> Pass:
 
     @functools.wraps(pass_, updated=())
     def run(program: Program) -> Program:
-        return pass_(program if all(map(_is_full, program.nodes())) else normalize_kwargs(program))
+        return pass_(in_full_form(program))
 
     run.__name__ = pass_name(pass_)
     return run
+
+
+def in_full_form(program: Program) -> Program:
+    """*program* with every argument in its place; itself where they are."""
+    return program if all(map(_is_full, program.nodes())) else normalize_kwargs(program)
 
 
 def _is_full(node: fx.Node) -> bool:

@@ -10,7 +10,7 @@ from torch import fx
 
 from fxpasses.dialect.linear import pack_matrix
 from fxpasses.passes.decompositions.values import shape
-from fxpasses.passes.normalize_kwargs import normalize_kwargs
+from fxpasses.passes.normalize_kwargs import in_full_form
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 
@@ -38,7 +38,7 @@ class PackLinear:
     def __call__(self, program: Program) -> Program:
         if not any(node.target in (aten.mm.default, aten.addmm.default) for node in program.graph.nodes):
             return program
-        g = normalize_kwargs(program).edit()  # the rule reads arguments by position
+        g = in_full_form(program).edit()  # the rule reads arguments by position
         packed: dict[Any, fx.Node] = {}
         for node in list(g.graph.nodes):
             if node.target in (aten.mm.default, aten.addmm.default):
