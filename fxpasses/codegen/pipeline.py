@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.masked_logic import guard_masked_logic
 from fxpasses.codegen.schedules import schedule
 from fxpasses.codegen.schedules.empty import init_first
+from fxpasses.codegen.stack import local_on_stack
 from fxpasses.codegen.vector_math import vector_math
 from fxpasses.relax import tvm_api as T
 
@@ -76,6 +78,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
     Indices are not narrowed to 32 bits.
     """
     name = "fxpasses" if vectors else "fxpasses_libm"
+    _vectorize_isnan()
     s_tir, tirx = T.s_tir.transform, T.tirx.transform
 
     def passes() -> tuple[Any, Any, Any]:
@@ -92,6 +95,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 tirx.FlattenBuffer(),
                 tirx.BF16ComputeLegalize(),
                 partition_loops(),
+                run_in_lanes(),
                 *([vector_math()] if vectors else []),
                 tirx.VectorizeLoop(True),
                 tirx.StorageRewrite(),
@@ -110,11 +114,20 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 tirx.BF16StorageLegalize(),
             ]
         )
-        host = T.tvm.transform.Sequential([tirx.LowerTVMBuiltin(), guard_masked_logic(), tirx.LowerIntrin()])
+        host = T.tvm.transform.Sequential(
+            [local_on_stack(), tirx.LowerTVMBuiltin(), guard_masked_logic(), tirx.LowerIntrin()]
+        )
         return kernels, lambda: host, lambda: T.tvm.transform.Sequential([])
 
     T.register_tir_pipeline(name, passes)
     return name
+
+
+def _vectorize_isnan() -> None:
+    """Let `isnan` run in vectors, as its code does. TVM 0.27 takes the loop apart."""
+    op = T.ir.Op.get("tirx.isnan")
+    if not op.get_attr("TVectorizable"):
+        op.set_attr("TVectorizable", True)
 
 
 def lower_kernel(function: Any, target: Any) -> Any:

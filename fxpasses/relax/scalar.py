@@ -35,12 +35,14 @@ __all__ = [
     "divide",
     "dtype_of",
     "equal",
+    "greatest",
     "highest",
     "is_float",
     "is_half",
     "is_integer",
     "isinf",
     "isnan",
+    "least",
     "logical_not",
     "lowest",
     "maximum",
@@ -287,6 +289,16 @@ def minimum(x: Any, y: Any) -> Any:
     if is_float(dtype_of(x)):
         return select((x < y) | isnan(x), x, y)
     return T.tirx.min(x, y)
+
+
+def greatest(so_far: Any, x: Any) -> Any:
+    """As `maximum`, for many values in turn: *so_far* goes through two instructions for each."""
+    return select(isnan(x), x, select(so_far < x, x, so_far)) if is_float(dtype_of(x)) else maximum(so_far, x)
+
+
+def least(so_far: Any, x: Any) -> Any:
+    """As `minimum`, for many values in turn: *so_far* goes through two instructions for each."""
+    return select(isnan(x), x, select(x < so_far, x, so_far)) if is_float(dtype_of(x)) else minimum(so_far, x)
 
 
 def power(x: Any, y: Any) -> Any:

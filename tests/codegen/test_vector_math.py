@@ -55,10 +55,9 @@ def errors(name, x):
 
 
 def floats(start, step):
-    """Every *step*-th float32, by its bits."""
-    return torch.from_numpy(
-        np.arange(start, 1 << 32, step, dtype=np.uint64).astype(np.uint32).view(np.float32)
-    )
+    """Every *step*-th float32, by its bits; in memory of PyTorch's, which is aligned as kernels want it."""
+    bits = np.arange(start, 1 << 32, step, dtype=np.uint64).astype(np.uint32)
+    return torch.from_numpy(bits.view(np.float32)).clone()
 
 
 def check(name, x):

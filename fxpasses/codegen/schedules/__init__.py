@@ -28,7 +28,7 @@ from fxpasses.codegen.schedules.inline import inline
 from fxpasses.codegen.schedules.kernel import Kernel
 from fxpasses.codegen.schedules.packed import tiles
 from fxpasses.codegen.schedules.products import product, tail_of
-from fxpasses.codegen.schedules.reductions import pad_sums, reduction
+from fxpasses.codegen.schedules.reductions import reduction
 from fxpasses.codegen.schedules.rows import rows
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
@@ -74,7 +74,7 @@ def _tried(scheduled: Any, function: Any, trial: Callable[[Any], Any] | None) ->
 
 def schedule_function(function: Any, cpu: CpuInfo) -> Any:
     """*function* scheduled; as it was where no rule fits."""
-    for steps in ((inline, pad_sums, _apply_rules), (pad_sums, _apply_rules)):
+    for steps in ((inline, _apply_rules), (_apply_rules,)):
         kernel = Kernel(function, cpu)
         try:
             for step in steps:

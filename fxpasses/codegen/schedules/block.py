@@ -106,15 +106,6 @@ class Block:
         return "fxpasses.tiles" in (self.stmt.annotations or {})
 
     @cached_property
-    def is_padded(self) -> bool:
-        """Whether `pad_summed_axes` put a condition into it."""
-        found: list[Any] = []
-        T.tvm_ffi.structural_walk(
-            self.stmt.body, (T.ir.Call, returning_none(lambda call: found.append(op_name(call))))
-        )
-        return "likely" in found
-
-    @cached_property
     def factors(self) -> tuple[Any, Any] | None:
         """The two loads of ``C[...] = C[...] + A[...] * B[...]``; None for another body, and for a single column."""
         if not self.is_reduction or self.extents[self.rank - 1] == 1:

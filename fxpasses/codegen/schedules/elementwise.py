@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fxpasses.codegen.schedules.block import Block
-from fxpasses.codegen.schedules.expressions import elements, same
+from fxpasses.codegen.schedules.expressions import elements
 from fxpasses.codegen.schedules.kernel import PARALLEL_ELEMENTS, Kernel, NoFit
+from fxpasses.codegen.schedules.memory import stretch
 
 __all__ = ["elementwise", "outer", "outermost"]
 
@@ -17,7 +16,7 @@ def elementwise(kernel: Kernel, block: Block) -> None:
         raise NoFit
     lanes = block.lanes(kernel.cpu)
     loops = block.loops
-    flat = _flat_axes(block)
+    flat = stretch(block, range(len(block.vars)))
     outer, inner = loops[: len(loops) - flat], kernel.fuse(loops[len(loops) - flat :], block)
     guarded = False
     if not outer:
@@ -30,33 +29,6 @@ def elementwise(kernel: Kernel, block: Block) -> None:
     if outer:
         kernel.parallel(kernel.fuse(outer, block), elements(block.extents))
     kernel.vectorize(inner, lanes, guarded=guarded)
-
-
-def _flat_axes(block: Block) -> int:
-    """How many of the last axes all operands run through as one stretch of memory, or not at all."""
-    assert block.store is not None
-    count = 1
-    while count < len(block.vars):
-        axes = range(len(block.vars) - count - 1, len(block.vars))
-        accesses = [(load.source, load.indices) for load in block.loads]
-        accesses.append((block.store.buffer, block.store.indices))
-        if not all(_is_stretch(block, buffer, indices, axes) for buffer, indices in accesses):
-            break
-        count += 1
-    return count
-
-
-def _is_stretch(block: Block, buffer: Any, indices: Any, axes: range) -> bool:
-    if not block.uses(indices) & set(axes):
-        return True
-    if len(indices) < len(axes):
-        return False
-    tail = list(zip(indices, buffer.shape, strict=True))[-len(axes) :]
-    whole = all(
-        index.same_as(block.vars[axis]) and same(size, block.stmt.iter_vars[axis].dom.extent)
-        for (index, size), axis in zip(tail, axes, strict=True)
-    )
-    return whole and not block.uses(indices[: len(indices) - len(axes)]) & set(axes)
 
 
 def _chunk(extent: int | None, lanes: int) -> int | None:

@@ -10,13 +10,13 @@ from fxpasses.codegen.schedules.expressions import int_value
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["PARALLEL_ELEMENTS", "Kernel", "NoFit"]
+__all__ = ["PARALLEL_ELEMENTS", "STACK_BYTES", "Kernel", "NoFit"]
 
 # Below this many elements the start of the threads costs more than it saves.
 PARALLEL_ELEMENTS = 16384
 
 # Intermediate rows up to this size live on the stack of a thread.
-_STACK_BYTES = 32768
+STACK_BYTES = 32768
 
 
 class NoFit(Exception):
@@ -116,5 +116,5 @@ class Kernel:
     def keep_on_stack(self, block: Block, elements: int | None) -> None:
         """Let what *block* makes, *elements* at a time, live on the stack if it is small."""
         assert block.store is not None
-        if elements is not None and elements * block.store.buffer.dtype.bits // 8 <= _STACK_BYTES:
+        if elements is not None and elements * block.store.buffer.dtype.bits // 8 <= STACK_BYTES:
             self.sch.set_scope(block.rv, 0, "local")

@@ -13,6 +13,7 @@ from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.elementwise import elementwise
 from fxpasses.codegen.schedules.expressions import elements, int_value, same, static_product
 from fxpasses.codegen.schedules.kernel import Kernel, NoFit
+from fxpasses.codegen.schedules.memory import step
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
@@ -195,18 +196,10 @@ def _stays_in_cache(load: Any) -> bool:
     return size is not None and size * load.source.dtype.bits // 8 <= _CACHE_BYTES
 
 
-def _step(block: Block, load: Any, axis: int) -> int | None:
-    """How many bytes lie between what *load* reads for two neighbours along *axis*; None where it is unknown."""
-
-    def moved(var: Any) -> Any:
-        return var + 1 if var.same_as(block.vars[axis]) else var
-
-    count: Any = 0
-    for index, size in zip(load.indices, load.source.shape, strict=True):
-        step = T.tvm_ffi.structural_map(index, [(T.tirx.Var, moved)]) - index
-        count = count * size + step
-    elements = int_value(T.Analyzer().simplify(count))
-    return None if elements is None else elements * load.source.dtype.bits // 8
+def _step_bytes(block: Block, load: Any, axis: int) -> int | None:
+    """`step` in bytes."""
+    count = step(block, load, axis)
+    return None if count is None else count * load.source.dtype.bits // 8
 
 
 class _Tile(NamedTuple):
@@ -224,7 +217,7 @@ def _tile(cpu: CpuInfo, block: Block, axes: _Axes, can_pad: bool) -> _Tile:
     n = axes.columns
     lanes = cpu.lanes(block.store.buffer.dtype)
     panel = _panel(axes.right)
-    crowded = {axis for axis in axes.rows if (_step(block, axes.left, axis) or 1) % _SET_BYTES == 0}
+    crowded = {axis for axis in axes.rows if (_step_bytes(block, axes.left, axis) or 1) % _SET_BYTES == 0}
     best: tuple[float, float, _Tile] | None = None
     for width in _widths(block.extents[n], lanes, can_pad):
         for vectors, m, rows in itertools.product(range(4, 0, -1), [*axes.rows, None], range(14, 0, -1)):

@@ -33,8 +33,8 @@ def reducer(name: str) -> Any:
     combine, identity = {
         "sum": (S.add, lambda dtype: S.const(0, dtype)),
         "prod": (S.multiply, lambda dtype: S.const(1, dtype)),
-        "max": (S.maximum, S.lowest),
-        "min": (S.minimum, S.highest),
+        "max": (S.greatest, S.lowest),
+        "min": (S.least, S.highest),
     }[name]
     if name == "sum":
         return T.te.sum
@@ -78,8 +78,6 @@ class Axes:
 
 def fold(x: Any, axes: Axes, name: str, dtype: str, element: Element) -> Any:
     """The TE tensor of a reduction of ``element(x)``, which has *dtype*."""
-    if name in _EXTREMES and S.is_float(dtype) and axes.dims:
-        return _float_extreme(x, axes, name, dtype, element)
     loop = axes.loop()
     if not loop:
         return T.te.compute(axes.result, lambda *index: element(x(*axes.at(index, []))), name=name)
@@ -88,43 +86,6 @@ def fold(x: Any, axes: Axes, name: str, dtype: str, element: Element) -> Any:
         return reducer(name)(element(x(*axes.at(index, loop))), axis=loop)
 
     return T.te.compute(axes.result, reduced, name=name)
-
-
-_EXTREMES = ("max", "min")
-_NUMBERS, _NANS = 1, 2
-
-
-def _float_extreme(x: Any, axes: Axes, name: str, dtype: str, element: Element) -> Any:
-    """The extreme of floats: TVM's own, which runs in vectors, where it is right.
-
-    It is not where there is a NaN, nor where all values are infinities beyond
-    the least number, from which TVM starts. The extreme of a code for each value tells.
-    """
-    reduce, bound = (T.te.max, S.lowest) if name == "max" else (T.te.min, S.highest)
-
-    def code(value: Any) -> Any:
-        is_number = value > bound(dtype) if name == "max" else value < bound(dtype)
-        nan, number, beyond = (T.tirx.const(kind, "int32") for kind in (_NANS, _NUMBERS, 0))
-        return S.select(S.isnan(value), nan, S.select(is_number, number, beyond))
-
-    def over(function: Callable[[Any, Any], Any], suffix: str) -> Any:
-        loop = axes.loop()
-        return T.te.compute(
-            axes.result,
-            lambda *index: function(element(x(*axes.at(index, loop))), loop),
-            name=f"{name}_{suffix}",
-        )
-
-    plain = over(lambda value, loop: reduce(value, axis=loop), "of_numbers")
-    codes = over(lambda value, loop: T.te.max(code(value), axis=loop), "of_codes")
-    nan = S.const(math.nan, dtype)
-
-    def result(*index: Any) -> Any:
-        kind = codes(*index)
-        number = S.select(kind.equal(_NUMBERS), plain(*index), bound(dtype))
-        return S.select(kind.equal(_NANS), nan, number)
-
-    return T.te.compute(axes.result, result, name=name)
 
 
 def filled(axes: Axes, number: float, dtype: str) -> Any:

@@ -1,0 +1,198 @@
+"""`run_in_lanes`: reductions along memory as one for each lane of a few vectors, and one of the lanes.
+
+A schedule annotates the loops of a reduction with `LANES`. The pass runs when
+only loops are left, and writes ``total = f(total, term(k))`` over them as
+
+1. vectors of lanes, each of which combines every so many terms,
+2. a last vector that overlaps the one before where the length is no multiple,
+3. a tree that combines halves of the lanes, and ``total`` with what is left.
+
+Without the pass the loops mean the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fxpasses.codegen.combination import Combination, combination
+from fxpasses.codegen.schedules.expressions import int_value
+from fxpasses.codegen.schedules.reductions import LANES
+from fxpasses.relax import tvm_api as T
+
+__all__ = ["MOST_VECTORS", "run_in_lanes"]
+
+MOST_VECTORS = 4
+"""How many vectors are summed up side by side: a sum takes the time of four to come back."""
+
+
+def run_in_lanes() -> Any:
+    """The pass."""
+
+    def run(function: Any, _mod: Any, _context: Any) -> Any:
+        return T.tvm_ffi.structural_map(function, [(T.tirx.For, _in_lanes)], order="pre")
+
+    return T.tirx.transform.prim_func_pass(run, opt_level=0, name="fxpasses.run_in_lanes")
+
+
+def _in_lanes(loop: Any) -> Any:
+    """What *loop* does, in lanes; the loop itself where it is no reduction with the annotation."""
+    outer: list[Any] = []
+    body = loop
+    while isinstance(body, T.tirx.For) and LANES in (body.annotations or {}):
+        outer.append(body)
+        body = body.body
+    if not outer or not isinstance(body, T.tirx.BufferStore):
+        return loop
+    inner = outer.pop()
+    found = combination(body.value, lambda value: _reads(value, body))
+    if found is None:
+        return loop
+    return _Lanes(body, found, inner, int(inner.annotations[LANES])).statement(outer)
+
+
+def _reads(value: Any, store: Any) -> bool:
+    """Whether *value* is what *store* overwrites."""
+    return (
+        isinstance(value, T.ir.TensorLoad)
+        and value.source.same_as(store.buffer)
+        and len(value.indices) == len(store.indices)
+        and all(map(T.tvm_ffi.structural_equal, value.indices, store.indices))
+    )
+
+
+class _Lanes:
+    """The statements for one reduction.
+
+    Args:
+        total: the statement that combines one term.
+        step: how it does.
+        loop: the innermost loop.
+        lanes: of a vector.
+    """
+
+    def __init__(self, total: Any, step: Combination, loop: Any, lanes: int) -> None:
+        self.total, self.step, self.loop, self.lanes = total, step, loop, lanes
+        self.index = str(loop.loop_var.ty.dtype)
+        length = int_value(loop.extent)
+        self.vectors = MOST_VECTORS
+        while length is not None and self.vectors > 1 and length < 4 * self.vectors * lanes:
+            self.vectors //= 2
+        self.dtype = str(total.buffer.dtype)
+        self.sums = T.tirx.decl_buffer(
+            (self.number(self.vectors * lanes),), self.dtype, "lanes", scope="local", layout=None
+        )
+
+    def statement(self, outer: Sequence[Any]) -> Any:
+        """All of it, in the loops *outer*."""
+        tirx = T.tirx
+        steps = [step for step in self.steps() if step is not None]
+        body = tirx.SeqStmt(steps) if len(steps) > 1 else steps[0]
+        for loop in reversed(outer):
+            body = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+        neutral = self.step.neutral(self.dtype)
+        start = self.over_vectors(self.vectors, lambda at: tirx.BufferStore(self.sums, neutral, [at]))
+        return tirx.SeqStmt([tirx.AllocBuffer(self.sums), start, body, *self.tree()])
+
+    def steps(self) -> list[Any]:
+        """The terms of the innermost loop."""
+        tirx = T.tirx
+        analyzer = T.Analyzer()
+        length, lanes = self.loop.extent, self.number(self.lanes)
+        chunk = self.number(self.vectors * self.lanes)
+        chunks = analyzer.simplify(tirx.floordiv(length, chunk))
+        whole = analyzer.simplify(chunks * chunk)
+        single = analyzer.simplify(tirx.floordiv(length - whole, lanes))
+        rest = analyzer.simplify(tirx.floormod(length, lanes))
+        made = [self.over("chunk", chunks, lambda c: self.over_vectors(self.vectors, self.added(c * chunk)))]
+        if self.vectors > 1:
+            made.append(
+                self.over("vector", single, lambda v: self.over_vectors(1, self.added(whole + v * lanes)))
+            )
+        if int_value(rest) != 0:
+            made.append(self.rest(length, rest))
+        return made
+
+    def rest(self, length: Any, rest: Any) -> Any:
+        """What is left behind the last whole vector: of the last *lanes* terms those that are not in it."""
+        tirx = T.tirx
+        lanes = self.number(self.lanes)
+
+        def overlapping(lane: Any) -> Any:
+            term = self.term(length - lanes + lane)
+            new = tirx.Select(lane >= lanes - rest, term, self.step.neutral(self.dtype))
+            return self.combined(lane, new)
+
+        vector = self.over_vectors(1, overlapping)
+        if int_value(length) is not None:
+            return vector
+        short = self.over(
+            "k", length, lambda k: self.stored(self.total.buffer, self.total.indices, self.term(k))
+        )
+        return tirx.IfThenElse(length < lanes, short, tirx.IfThenElse(rest > self.number(0), vector, None))
+
+    def tree(self) -> list[Any]:
+        """Halves of the lanes combined until one is left, and that one with the total."""
+        made = []
+        count = self.vectors * self.lanes
+        while count > 1:
+            half = count // 2
+            whole = min(half, self.lanes)
+
+            def folded(at: Any, half: int = half) -> Any:
+                return self.combined(at, T.tirx.BufferLoad(self.sums, [at + self.number(half)]))
+
+            made.append(self.over_vectors(half // whole, folded, whole))
+            count = half
+        lane = T.tirx.BufferLoad(self.sums, [self.number(0)])
+        return [*made, self.stored(self.total.buffer, self.total.indices, lane)]
+
+    # -- pieces ------------------------------------------------------------------------------
+
+    def number(self, value: int) -> Any:
+        return T.tirx.IntImm(self.index, value)
+
+    def term(self, at: Any) -> Any:
+        """The term at a place of the innermost loop."""
+
+        def placed(var: Any) -> Any:
+            return at if var.same_as(self.loop.loop_var) else var
+
+        return T.tvm_ffi.structural_map(self.step.term, [(T.tirx.Var, placed)])
+
+    def stored(self, buffer: Any, indices: Sequence[Any], term: Any) -> Any:
+        """*term* combined with what *buffer* holds."""
+        value = self.step.apply(T.tirx.BufferLoad(buffer, list(indices)), term)
+        return T.tirx.BufferStore(buffer, value, list(indices))
+
+    def combined(self, lane: Any, term: Any) -> Any:
+        return self.stored(self.sums, [lane], term)
+
+    def added(self, start: Any) -> Callable[[Any], Any]:
+        """A vector of terms from *start* on, added to the lanes."""
+        return lambda at: self.combined(at, self.term(start + at))
+
+    def over(self, name: str, extent: Any, body: Callable[[Any], Any], kind: Any = None) -> Any:
+        """A loop; none around a single step, and None for no step."""
+        if int_value(extent) == 0:
+            return None
+        if int_value(extent) == 1:
+            return body(self.number(0))
+        var = T.tirx.Var(name, self.index)
+        kind = T.tirx.ForKind.SERIAL if kind is None else kind
+        return T.tirx.For(var, self.number(0), extent, kind, body(var))
+
+    def over_vectors(self, count: int, body: Callable[[Any], Any], lanes: int | None = None) -> Any:
+        """*body* for each lane of so many vectors."""
+        lanes = self.lanes if lanes is None else lanes
+        tirx = T.tirx
+
+        def vector(number: Any) -> Any:
+            return self.over(
+                "lane",
+                self.number(lanes),
+                lambda lane: body(number * self.number(lanes) + lane),
+                tirx.ForKind.VECTORIZED,
+            )
+
+        return self.over("vector", self.number(count), vector, tirx.ForKind.UNROLLED)
