@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from fxpasses.program import Program
+from fxpasses.schema import bind
 
 __all__ = ["narrow_ranges"]
 
@@ -75,7 +77,8 @@ def _add(
 
 
 def _slice_sizes(node: fx.Node) -> list[Any]:
-    source, dim, start, end, step = node.args
+    source, dim, start, end, step = bind(aten.slice.Tensor, node.args, node.kwargs)[0]
+    start, end = 0 if start is None else start, sys.maxsize if end is None else end
     return [node.meta["val"].shape[dim], source.meta["val"].shape[dim], start, end, step]  # type: ignore[union-attr, index]
 
 

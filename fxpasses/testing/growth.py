@@ -415,7 +415,7 @@ class Growth:
             fitting = [
                 v
                 for v in reversed(self.values)
-                if isinstance(v.source, Call) and v.dtype == old.dtype and v.shape == old.shape
+                if isinstance(v.source, Call) and v.dtype == old.dtype and _shapes(v) == _shapes(old)
             ]
             at = self.integer(0, len(fitting))
             try:
@@ -557,6 +557,11 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return len(shape) <= len(target) and all(
         a == b or a == 1 or b == 1 for a, b in zip(reversed(shape), reversed(target), strict=False)
     )
+
+
+def _shapes(value: Value) -> list[torch.Size]:
+    """At the sizes of the sample, and at the others."""
+    return [value.shape, *(other.shape for other in value.resized)]
 
 
 def _hints(fake: torch.Tensor) -> tuple[int | None, ...]:

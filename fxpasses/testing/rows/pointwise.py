@@ -1,0 +1,156 @@
+"""Operators of one tensor, element by element."""
+
+from __future__ import annotations
+
+import torch
+
+from fxpasses.testing.drawers import (
+    ALL,
+    BOOL,
+    FLOAT,
+    INT,
+    NUMERIC,
+    WIDE,
+    Motif,
+    Row,
+    broadcast,
+    choose,
+    dim,
+    new_dtype,
+    optional,
+    rows,
+    tensor,
+)
+
+__all__ = ["POINTWISE"]
+
+aten = torch.ops.aten
+
+POINTWISE: list[Row | Motif] = [
+    *rows(
+        {"self": tensor(FLOAT)},
+        aten.relu.default,
+        aten.neg.default,
+        aten.abs.default,
+        aten.exp.default,
+        aten.sin.default,
+        aten.cos.default,
+        aten.tanh.default,
+        aten.sigmoid.default,
+        aten.erf.default,
+        aten.silu.default,
+        aten.atan.default,
+        aten.asinh.default,
+        aten.sinh.default,
+        aten.expm1.default,
+        aten.square.default,
+        aten.hardswish.default,
+        aten.hardsigmoid.default,
+        aten.relu6.default,
+        aten.mish.default,
+        aten.selu.default,
+        aten.log_sigmoid.default,
+        aten.tan.default,
+        aten.exp2.default,
+        aten.frac.default,
+    ),
+    *rows(
+        {"self": tensor(FLOAT, domain="positive")},
+        aten.sqrt.default,
+        aten.rsqrt.default,
+        aten.log.default,
+        aten.log2.default,
+        aten.log10.default,
+        aten.log1p.default,
+        aten.reciprocal.default,
+    ),
+    *rows(
+        {"self": tensor(FLOAT, domain="unit")},
+        aten.asin.default,
+        aten.acos.default,
+        aten.atanh.default,
+        aten.log1p.default,
+    ),
+    *rows(
+        {"self": tensor(FLOAT)}, aten.floor.default, aten.ceil.default, aten.round.default, aten.trunc.default
+    ),
+    *rows(
+        {"self": tensor(NUMERIC)},
+        aten.neg.default,
+        aten.abs.default,
+        aten.sign.default,
+        aten.relu.default,
+        aten.square.default,
+        aten.sgn.default,
+        aten.exp.default,
+        aten.sigmoid.default,
+        aten.sin.default,
+    ),
+    *rows({"self": tensor(INT + BOOL)}, aten.bitwise_not.default),
+    *rows({"self": tensor(ALL)}, aten.logical_not.default),
+    *rows({"self": tensor(FLOAT)}, aten.isnan.default, aten.isinf.default, aten.isfinite.default),
+    Row(aten.round.decimals, {"self": tensor(WIDE), "decimals": choose(1, 2)}),
+    Row(aten.gelu.default, {"self": tensor(FLOAT), "approximate": optional(choose("tanh", "none"))}),
+    Row(aten.elu.default, {"self": tensor(FLOAT), "alpha": optional(choose(0.5, 2))}),
+    Row(aten.celu.default, {"self": tensor(FLOAT), "alpha": optional(choose(0.5, 2.0))}),
+    Row(aten.leaky_relu.default, {"self": tensor(FLOAT), "negative_slope": optional(choose(0.2, 2))}),
+    Row(
+        aten.softplus.default,
+        {
+            "self": tensor(FLOAT),
+            "beta": optional(choose(2, 0.5)),
+            "threshold": optional(choose(1.7)),
+        },
+    ),
+    Row(
+        aten.hardtanh.default,
+        {
+            "self": tensor(FLOAT),
+            "min_val": optional(choose(-0.7)),
+            "max_val": optional(choose(0.9, 2)),
+        },
+    ),
+    Row(aten.threshold.default, {"self": tensor(NUMERIC), "threshold": choose(1, 0), "value": choose(2, -1)}),
+    Row(aten.hardshrink.default, {"self": tensor(FLOAT), "lambd": optional(choose(0.3, 1))}),
+    Row(aten.softshrink.default, {"self": tensor(FLOAT), "lambd": optional(choose(0.3, 1))}),
+    Row(aten.logit.default, {"self": tensor(FLOAT, domain="any"), "eps": choose(0.1, 0.01)}),
+    Row(
+        aten.nan_to_num.default,
+        {
+            "self": tensor(FLOAT),
+            "nan": optional(choose(1.5)),
+            "posinf": optional(choose(9.0)),
+        },
+    ),
+    Row(
+        aten.clamp.default,
+        {"self": tensor(NUMERIC), "min": optional(choose(-1, 0, 0.6)), "max": optional(choose(2, 1, 1.4))},
+    ),
+    Row(aten.clamp_min.default, {"self": tensor(NUMERIC), "min": choose(0, 1, 0.6)}),
+    Row(
+        aten.clamp.Tensor,
+        {"self": tensor(NUMERIC), "min": optional(broadcast("self")), "max": optional(broadcast("self"))},
+    ),
+    Row(aten._to_copy.default, {"self": tensor(ALL), "dtype": new_dtype(*ALL)}),
+    Row(aten.to.dtype, {"self": tensor(ALL), "dtype": new_dtype(*ALL)}),
+    Row(aten.glu.default, {"self": tensor(FLOAT, (1, 4)), "dim": dim()}),
+    *rows(
+        {"self": tensor(FLOAT)},
+        aten.cosh.default,
+        aten.erfc.default,
+        aten.signbit.default,
+        aten.isposinf.default,
+        aten.isneginf.default,
+        aten.i0.default,
+        aten.special_i1.default,
+        aten.special_i0e.default,
+        aten.special_i1e.default,
+        aten.sinc.default,
+        aten.deg2rad.default,
+        aten.frexp.Tensor,
+        aten.angle.default,
+    ),
+    *rows({"self": tensor(FLOAT, domain="positive")}, aten.lgamma.default, aten.digamma.default),
+    Row(aten.erfinv.default, lambda g: {"self": g.constant(g.tensor_data(g.dtype(FLOAT), (3, 2), "unit"))}),
+    *rows({"self": tensor(INT)}, aten.signbit.default, aten.cosh.default, aten.erfc.default),
+]
