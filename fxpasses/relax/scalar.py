@@ -11,10 +11,9 @@ bfloat16 do not look into it, and an inlined one may bind its variable twice.
 Elements are in a *compute dtype*: float32, float64, an integer type, or bool
 for truth values. Half types are converted to float32 first, as PyTorch does.
 
-Signed overflow wraps, as in PyTorch, with one limit that LLVM sets: TVM marks
-additions and products of int64 as free of overflow, so that a fused kernel
-that overflows int64 and then compares or divides the sum may be simplified
-as if it had not.
+Integers wrap around, as in PyTorch. TVM and LLVM take sums and products of integers
+not to overflow (``x + 1 > x`` becomes true, ``x * 2 // 2`` becomes x), so these are
+computed in twice the width, int64 in 128 bits; LLVM narrows them to what they were.
 """
 
 from __future__ import annotations
@@ -60,6 +59,8 @@ __all__ = [
 BITS = {"int8": 8, "uint8": 8, "int16": 16, "int32": 32, "int64": 64}
 
 _SAME_WIDTH = {"float64": "int64", "float32": "int32", "float16": "int16", "bfloat16": "int16"}
+
+_TWICE = {"int8": "int16", "uint8": "int16", "int16": "int32", "int32": "int64", "int64": "int128"}
 
 _LARGEST = {
     "float64": 1.7976931348623157e308,
@@ -271,10 +272,12 @@ def divide(x: Any, y: Any) -> Any:
 
 
 def _wrapping(function: Any, x: Any, y: Any) -> Any:
-    """int32 through int64, where nothing overflows that LLVM assumes not to."""
-    if dtype_of(x) != "int32":
+    """The sum, difference or product, of integers in twice the width."""
+    dtype = dtype_of(x)
+    wide = _TWICE.get(dtype)
+    if wide is None:
         return function(x, y)
-    return function(x.astype("int64"), y.astype("int64")).astype("int32")
+    return function(x.astype(wide), y.astype(wide)).astype(dtype)
 
 
 def maximum(x: Any, y: Any) -> Any:
