@@ -13,7 +13,6 @@ from fxpasses.relax import tvm_api as T
 
 __all__ = ["partition_loops"]
 
-_HINT = "pragma_loop_partition_hint"
 _HIDDEN = "fxpasses.hidden."
 
 
@@ -31,7 +30,7 @@ def partition_loops() -> Any:
 
 
 def _hide(function: Any, _mod: Any, _context: Any) -> Any:
-    """Hide comparisons within values where a hinted loop has a symbolic length.
+    """Hide comparisons within values whose outcome turns with a size that is known at run time.
 
     `LoopPartition` would split the loop at them, too, and takes for granted
     that the parts follow each other: of a part whose length turns out to be
@@ -39,10 +38,11 @@ def _hide(function: Any, _mod: Any, _context: Any) -> Any:
     conditions of statements are left: they say where a loop ends, and not
     where something else begins.
     """
-    if not _has_symbolic_hint(function):
-        return function
+    counted = _counted(function)
 
     def hide(comparison: Any) -> Any:
+        if _variables(comparison) <= counted:
+            return comparison
         kind = _HIDDEN + type(comparison).__name__
         return T.tirx.call_pure_extern("bool", kind, comparison.a, comparison.b)
 
@@ -69,11 +69,17 @@ def _comparisons() -> dict[str, Any]:
     return {kind.__name__: kind for kind in (tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.EQ, tirx.NE)}
 
 
-def _has_symbolic_hint(function: Any) -> bool:
+def _counted(function: Any) -> set[Any]:
+    """The variables of the loops whose length is a number."""
     found: list[Any] = []
-    T.tvm_ffi.structural_walk(function.body, (T.tirx.AttrStmt, returning_none(found.append)))
-    loops = [attr.body for attr in found if attr.attr_key == _HINT]
-    return any(int_value(loop.extent) is None for loop in loops)
+    T.tvm_ffi.structural_walk(function.body, (T.tirx.For, returning_none(found.append)))
+    return {loop.loop_var for loop in found if int_value(loop.extent) is not None}
+
+
+def _variables(expression: Any) -> set[Any]:
+    found: list[Any] = []
+    T.tvm_ffi.structural_walk(expression, (T.tirx.Var, returning_none(found.append)))
+    return set(found)
 
 
 def _same_width(function: Any, _mod: Any, _context: Any) -> Any:

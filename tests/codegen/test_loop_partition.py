@@ -32,3 +32,21 @@ def test_each_length(case: str) -> None:
     for length in LENGTHS:
         x = torch.rand(4, length)
         assert torch.equal(compiled(x), function(x)), length
+
+
+@pytest.mark.parametrize("rest", [1, 5])
+@pytest.mark.parametrize("case", ["behind", "before", "around", "behind, of rows"])
+def test_a_few_elements_and_many(case: str, rest: int) -> None:
+    """Loops whose length is known, over chunks of a tensor whose size is not."""
+    functions = {
+        "behind": lambda x, y: torch.cat((x, y)),
+        "before": lambda x, y: torch.cat((y, x)),
+        "around": lambda x, y: torch.cat((y, x, y)),
+        "behind, of rows": lambda x, y: torch.cat((x.unflatten(0, (-1, 1)), y[:, None])).relu(),
+    }
+    function = functions[case]
+    y = torch.rand(rest)
+    compiled = fxp.compile(function, (torch.rand(20), y), dynamic_shapes=({0: Dim.DYNAMIC}, None))
+    for length in (*LENGTHS, 1000, 1023, 1024, 1025, 2047, 5000):
+        x = torch.rand(length)
+        assert torch.equal(compiled(x, y), function(x, y)), length
