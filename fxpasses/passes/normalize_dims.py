@@ -17,6 +17,8 @@ __all__ = ["normalize_dims"]
 aten = torch.ops.aten
 
 _DIM_NAMES = frozenset({"dim", "dims", "dim0", "dim1", "dim2"})
+# Its "dims" are numbers of copies.
+_NO_DIMS = ("aten::tile",)
 # The dim counts places between dims, so that rank itself is allowed.
 _INSERTING = ("aten::unsqueeze", "aten::stack", "aten::diag_embed")
 # Results of a reduction over "no dims" are reductions over all of them.
@@ -50,7 +52,8 @@ def _normal(node: fx.Node) -> tuple[list[Any], dict[str, Any]]:
     args, kwargs = list(node.args), dict(node.kwargs)
     name = op._schema.name
     rank = _rank(args)
-    if rank is not None and op.namespace == "aten":  # what a dim of another operator counts is not known
+    # What a dim of another namespace's operator counts is not known.
+    if rank is not None and op.namespace == "aten" and name not in _NO_DIMS:
         places = rank + 1 if name in _INSERTING else rank
         for keyword in kwargs.keys() & _DIM_NAMES:
             kwargs[keyword] = _wrapped(kwargs[keyword], places)

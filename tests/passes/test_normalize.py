@@ -65,6 +65,11 @@ def test_dims_indices_and_sizes_are_spelled_out(name):
     assert canonical_lines(function, X, exact=True)[-2] == expected
 
 
+def test_numbers_of_copies_are_no_dims():
+    program, (x,) = single_op_program(aten.tile.default, torch.rand(2, 2), [2])
+    apply(P.normalize_dims, program, x)
+
+
 I = torch.arange(4)  # noqa: E741
 PROMOTION = {
     "number takes the dtype": (
