@@ -9,10 +9,10 @@ from fxpasses.passes import (
     ChannelsLast,
     FuseAttention,
     PackLinear,
+    TurnRecurrentWeights,
     eliminate_common_subexpressions,
     freeze,
     merge_rows,
-    turn_recurrent_weights,
     winograd,
 )
 from fxpasses.pipeline import Pipeline
@@ -37,6 +37,6 @@ def optimizations(target: Any = "llvm") -> Pipeline:
         freeze,
         PackLinear(cpu.vector_bytes, cpu.registers),
         freeze,
-        turn_recurrent_weights,
+        TurnRecurrentWeights(cpu.vector_bytes),
         name="optimize",
     )

@@ -29,7 +29,7 @@ from fxpasses.passes.pack_linear import PackLinear, pack_linear
 from fxpasses.passes.propagate_shapes import propagate_shapes
 from fxpasses.passes.remove_assertions import remove_assertions
 from fxpasses.passes.remove_noops import remove_noops
-from fxpasses.passes.turn_recurrent_weights import turn_recurrent_weights
+from fxpasses.passes.turn_recurrent_weights import TurnRecurrentWeights, turn_recurrent_weights
 from fxpasses.passes.winograd import Winograd, winograd
 from fxpasses.pipeline import Pass, Pipeline, pass_name
 
@@ -40,6 +40,7 @@ __all__ = [
     "FoldConstants",
     "FuseAttention",
     "PackLinear",
+    "TurnRecurrentWeights",
     "Winograd",
     "canonicalize",
     "channels_last",

@@ -1,13 +1,17 @@
-"""`turn_recurrent_weights`: the weights of recurrent layers lie the way that their kernel reads them."""
+"""`TurnRecurrentWeights`: the weights of recurrent layers lie the way that their kernel reads them."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import fx
 
+from fxpasses.dialect.linear import pack_matrix
 from fxpasses.program import Program
+from fxpasses.rewrite import Editor
 
-__all__ = ["turn_recurrent_weights"]
+__all__ = ["TurnRecurrentWeights", "turn_recurrent_weights"]
 
 aten = torch.ops.aten
 
@@ -20,39 +24,77 @@ _PARAMETERS = {
 }
 
 
-def turn_recurrent_weights(program: Program) -> Program:
+@dataclass(frozen=True)
+class TurnRecurrentWeights:
     """Keep each matrix of a recurrent layer transposed, and hand the layer a transposed view of it.
 
     The kernel multiplies with the transposed matrix: it takes it from behind
-    the view, so that no call copies it. For a program that is about to be
-    compiled: its weights are final, and `fold_constants` would undo this.
+    the view, so that no call copies it. The one that each step multiplies with
+    is cut into panels of columns, whose sums stay in registers; the layer is
+    handed a view of these. For a program that is about to be compiled: its
+    weights are final, and `fold_constants` would undo this.
+
+    Args:
+        vector_bytes: the size of a vector register of the target.
+        vectors: a panel has at most so many vectors in a row.
     """
-    layers = [node for node in program.graph.nodes if node.target in _PARAMETERS]
-    changed = {role.target for role, _ in program.outputs if role.kind == "buffer_mutation"}
-    if not any(_is_weight(value, changed) for node in layers for value in _parameters(node)):
-        return program
-    g = program.edit()
-    turned: dict[fx.Node, fx.Node] = {}
-    for node in layers:
-        copy = g.node_map[node]
-        for value in map(g.node_map.__getitem__, _parameters(node)):
-            if _is_weight(value, changed) and value not in turned:
-                name = value.meta["role"].target
-                matrix = g.constant(program.tensors[name].t().contiguous(), f"{name}_turned", kind="param")
-                with g.at(copy):
-                    turned[value] = g.call(aten.permute.default, matrix, [1, 0])
-        place = _PARAMETERS[node.target]
-        args = list(copy.args)
-        args[place] = [turned.get(value, value) for value in args[place]]
-        copy.args = tuple(args)
-    for value in turned:
-        if not value.users:
-            value.graph.erase_node(value)
-    return g.finish()
+
+    vector_bytes: int = 64
+    vectors: int = 4
+    __name__ = "turn_recurrent_weights"
+
+    def __call__(self, program: Program) -> Program:
+        layers = [node for node in program.graph.nodes if node.target in _PARAMETERS]
+        changed = {role.target for role, _ in program.outputs if role.kind == "buffer_mutation"}
+        if not any(_is_weight(value, changed) for node in layers for value in _parameters(node)):
+            return program
+        g = program.edit()
+        turned: dict[fx.Node, fx.Node] = {}
+        for node in layers:
+            copy = g.node_map[node]
+            of_state = _of_state(copy)
+            for value in _parameters(copy):
+                if _is_weight(value, changed) and value not in turned:
+                    with g.at(copy):
+                        turned[value] = self._view(g, value, value in of_state)
+            place = _PARAMETERS[node.target]
+            args = list(copy.args)
+            args[place] = [turned.get(value, value) for value in args[place]]  # type: ignore[union-attr]
+            copy.args = tuple(args)
+        for value in turned:
+            if not value.users:
+                value.graph.erase_node(value)
+        return g.finish()
+
+    def _view(self, g: Editor, value: fx.Node, in_panels: bool) -> fx.Node:
+        name = value.meta["role"].target
+        matrix = g.tensors[name].detach().t()
+        lanes = max(self.vector_bytes // matrix.dtype.itemsize, 1)
+        widths = [
+            lanes * count for count in range(self.vectors, 0, -1) if matrix.shape[1] % (lanes * count) == 0
+        ]
+        if in_panels and widths and matrix.numel():
+            panels = g.constant(pack_matrix(matrix, widths[0]), f"{name}_packed", kind="param")
+            turned = g.call(aten.permute.default, panels, [0, 2, 1])
+            return g.call(aten.reshape.default, turned, list(matrix.t().shape))
+        turned = g.constant(matrix.contiguous(), f"{name}_turned", kind="param")
+        return g.call(aten.permute.default, turned, [1, 0])
+
+
+turn_recurrent_weights = TurnRecurrentWeights()
+"""`TurnRecurrentWeights` for vectors of 64 bytes."""
 
 
 def _parameters(node: fx.Node) -> list[fx.Node]:
     return list(node.args[_PARAMETERS[node.target]])  # type: ignore[arg-type, index]
+
+
+def _of_state(node: fx.Node) -> list[fx.Node]:
+    """The matrices that states are multiplied with: the second of each layer and direction."""
+    parameters, place = _parameters(node), _PARAMETERS[node.target]
+    layers, bidirectional = node.args[place + 2], node.args[place + 5]
+    size = len(parameters) // (layers * (2 if bidirectional else 1))  # type: ignore[operator]
+    return parameters[1::size]
 
 
 def _is_weight(value: fx.Node, changed: set[str | None]) -> bool:

@@ -57,6 +57,30 @@ def test_the_compiled_program_transposes_no_weight(name):
 _OPERATORS = [getattr(torch.ops.aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")]
 
 
+WIDE = {
+    "lstm": lambda: nn.LSTM(4, 16, num_layers=2, bidirectional=True, batch_first=True),
+    "projected": lambda: nn.LSTM(4, 16, proj_size=3),
+    "no bias": lambda: nn.LSTM(4, 20, bias=False),
+    "gru": lambda: nn.GRU(4, 32, batch_first=True),
+    "rnn": lambda: nn.RNN(4, 16),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_whole_vectors_of_columns_lie_in_panels(name):
+    layer = WIDE[name]().eval()
+    program = fxp.canonicalize(fxp.capture(layer, (X,)))
+    turned = turn_recurrent_weights(program)
+    fxp.testing.assert_equivalent(program, turned, (X,))
+    assert fxp.verify(turned).ok
+    matrices = sum("weight_hh" in name for name in program.tensors)
+    assert sum(t.dim() == 3 for t in turned.tensors.values()) == matrices
+    lowered = T.relax.transform.DeadCodeElimination(["main"])(fxp.lower(turned))
+    assert not re.search(r"(permute_dims|reshape)\(\w*_packed", str(lowered["main"]))
+    got, want = fxp.compile(layer, (X,))(X), layer(X)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
 def test_a_weight_that_the_caller_gives_stays():
     def run(x, w_ih, w_hh):
         return torch.lstm(

@@ -230,6 +230,44 @@ def _behind_transpose(b: Any, weight: Any) -> Any:
     return None
 
 
+def _behind_packing(b: Any, weight: Any) -> Any:
+    """The [panels, hidden, width] that `turn_recurrent_weights` made *weight* a view of, None if it is none."""
+    view = b.block.lookup_binding(weight)
+    if not isinstance(view, T.relax.Call) or getattr(view.op, "name", "") != "relax.reshape":
+        return None
+    packed = _behind_transpose(b, view.args[0])
+    return packed if packed is not None and len(b.shape_of(packed)) == 3 else None
+
+
+def _multiply(states: Any, n: Any, matrix: Any, bias: Any, result: Any, step: Any) -> None:
+    """Write row *n* of *states* times *matrix*, and the *bias*, to *result*.
+
+    Every other *step* takes the panels backwards: it begins with those that are still in the cache.
+    """
+    builder, dtype = T.ir_builder.tirx, str(result.dtype)
+
+    def start(j: Any) -> Any:
+        return const(0, dtype) if bias is None else load(bias, [j])
+
+    if len(matrix.shape) == 2:
+        hidden, width = matrix.shape
+        with grid(width) as (j,):
+            store(result, start(j), [j])
+        with grid(hidden, width) as (k, j):
+            store(result, load(result, [j]) + load(states, [n, k]) * load(matrix, [k, j]), [j])
+        return
+    panels, hidden, width = matrix.shape
+    with builder.serial(panels) as place:
+        panel = T.tirx.Select(T.tirx.floormod(step, 2).equal(0), place, panels - 1 - place)
+        sums = builder.alloc_buffer((width,), dtype, scope="local")
+        with builder.vectorized(width) as j:
+            store(sums, start(panel * width + j), [j])
+        with builder.serial(hidden) as k, builder.vectorized(width) as j:
+            store(sums, load(sums, [j]) + load(states, [n, k]) * load(matrix, [panel, k, j]), [j])
+        with builder.vectorized(width) as j:
+            store(result, load(sums, [j]), [panel * width + j])
+
+
 def _run(
     b: Any, cell: _Cell, sequence: Any, states: list[Any], own: _Weights, *, backwards: bool, work: str
 ) -> list[Any]:
@@ -252,7 +290,7 @@ def _run(
 
     def kernel(gates: Any, of_state: Any, states: Any, extra: Any, projection: Any) -> Any:
         steps, batch, width = gates.shape
-        hidden = of_state.shape[0]
+        hidden = of_state.shape[-2]
         units = T.tirx.floordiv(width, cell.gates)
 
         def body(*buffers: Any) -> None:
@@ -268,11 +306,7 @@ def _run(
                     store(target, convert(load(source, at), work), at)
             with grid(steps, batch) as (step, n):
                 time = steps - 1 - step if backwards else step
-                with grid(width) as (j,):
-                    store(inner, const(0, work) if bias is None else load(bias, [j]), [j])
-                with grid(hidden, width) as (k, j):
-                    product = load(current[0], [n, k]) * load(of_state, [k, j])
-                    store(inner, load(inner, [j]) + product, [j])
+                _multiply(current[0], n, of_state, bias, inner, step)
                 with grid(units) as (j,):
                     from_input = [load(gates, [time, n, j + units * g]) for g in range(cell.gates)]
                     from_state = [load(inner, [j + units * g]) for g in range(cell.gates)]
@@ -310,5 +344,7 @@ def _run(
         found = loops([gates, of_state, *states, *extra, *projection], results, body, "recurrence")
         return list(found)[: 1 + len(states)]
 
-    found = b.te(kernel, gates, turned(own.of_state), states, extra, projection, name="recurrence")
+    packed = _behind_packing(b, own.of_state)
+    of_state = turned(own.of_state) if packed is None else b.cast(packed, work)
+    found = b.te(kernel, gates, of_state, states, extra, projection, name="recurrence")
     return [b.emit(found[index]) for index in range(1 + len(states))]
