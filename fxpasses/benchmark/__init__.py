@@ -20,6 +20,9 @@ from fxpasses.view.tables import table_text
 __all__ = ["SYSTEMS", "Benchmark", "Timing", "bench", "geometric_mean", "summary"]
 
 
+# Seconds between two systems, in which the threads of the first stop waiting for work and fall asleep.
+_PAUSE = 0.1
+
 # A system that took so many milliseconds in its rounds takes part in no more of them.
 _ENOUGH = 5000.0
 
@@ -149,17 +152,24 @@ def bench(
         calls: dict[str, list[float]] = {system: [] for system in names if timings[system].error is None}
         for number in range(rounds):
             progress(f"round {number + 1} of {rounds}")
-            for system, values in calls.items():
-                if sum(values) > _ENOUGH:
+            for system in _turned([*calls], number):  # each comes after each of the others
+                if sum(calls[system]) > _ENOUGH:
                     continue
-                time.sleep(0.02)  # the threads of the one before fall asleep
-                values.append(workers[system].round())
+                time.sleep(_PAUSE)
+                calls[system].append(workers[system].round())
     if timings["fxpasses"].error is not None:
         raise FxpassesError(f"fxpasses could not run the model: {timings['fxpasses'].error}")
     for system, values in calls.items():
         timing = timings[system]
         timings[system] = replace(timing, calls=tuple(values))
     return Benchmark(name or _name(model), threads, timings)
+
+
+def _turned(names: Sequence[str], number: int) -> list[str]:
+    """*names* from another one on in each round, and every other time round backwards."""
+    turns, start = divmod(number, max(len(names), 1))
+    turned = [*names[start:], *names[:start]]
+    return turned[::-1] if turns % 2 else turned
 
 
 def summary(results: Sequence[Benchmark]) -> list[tuple[str, ...]]:

@@ -73,7 +73,8 @@ def compile(
 
     Returns:
         A callable on torch tensors; see `Compiled`. Its weights are a snapshot
-        of the model's.
+        of the model's, and it runs in as many threads as torch does
+        (`torch.set_num_threads`).
 
     Raises:
         CaptureError: the model cannot be captured.

@@ -43,6 +43,9 @@ class Compiled:
       the compiled program.
     - Mutated arguments are written back into the caller's tensors. Mutated
       buffers belong to the compiled program: see `state`.
+    - A call runs in ``torch.get_num_threads()`` threads: `torch.set_num_threads`
+      is the setting for both, in each thread that calls. The environment
+      variable ``TVM_NUM_THREADS``, where it is set, is the most there can be.
     - Calls from several threads are safe. They run side by side, except where
       the program has buffers of its own, whose update must not interleave.
     """
@@ -267,8 +270,18 @@ def use_threads(count: int) -> None:
         # Else TVM would bind the calling thread to one core for good, and with it every thread
         # that PyTorch or the user starts from there later on.
         os.environ.setdefault("TVM_BIND_THREADS", "0")
+        # TVM starts its pool with half of the processors, taking them for twins of each other, and
+        # never uses more threads than that.
+        os.environ.setdefault("TVM_NUM_THREADS", str(_processors()))
         T.config_threadpool(1, count)
         _threads.count = count
+
+
+def _processors() -> int:
+    """How many processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _refuse_tracing() -> None:

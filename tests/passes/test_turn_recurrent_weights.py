@@ -63,6 +63,7 @@ WIDE = {
     "no bias": lambda: nn.LSTM(4, 20, bias=False),
     "gru": lambda: nn.GRU(4, 32, batch_first=True),
     "rnn": lambda: nn.RNN(4, 16),
+    "in threads": lambda: nn.LSTM(4, 192),
 }
 
 

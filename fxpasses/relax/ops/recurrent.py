@@ -7,6 +7,7 @@ Half types are computed in float32; outputs and states are rounded once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ from fxpasses.relax.ops.elementary import sigmoid
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
+
+# A step that multiplies with so many weights runs in up to so many threads; they wait for each other twice.
+_PARALLEL, _THREADS = 1 << 17, 4
 
 
 @lowering(aten.lstm.input)
@@ -242,7 +246,8 @@ def _behind_packing(b: Any, weight: Any) -> Any:
 def _multiply(states: Any, n: Any, matrix: Any, bias: Any, result: Any, step: Any) -> None:
     """Write row *n* of *states* times *matrix*, and the *bias*, to *result*.
 
-    Every other *step* takes the panels backwards: it begins with those that are still in the cache.
+    Each thread keeps its panels, and takes them backwards every other *step*: it
+    begins with those that its cache still holds.
     """
     builder, dtype = T.ir_builder.tirx, str(result.dtype)
 
@@ -256,9 +261,15 @@ def _multiply(states: Any, n: Any, matrix: Any, bias: Any, result: Any, step: An
         with grid(hidden, width) as (k, j):
             store(result, load(result, [j]) + load(states, [n, k]) * load(matrix, [k, j]), [j])
         return
-    panels, hidden, width = matrix.shape
-    with builder.serial(panels) as place:
-        panel = T.tirx.Select(T.tirx.floormod(step, 2).equal(0), place, panels - 1 - place)
+    panels, hidden, width = map(int, matrix.shape)
+    threads = math.gcd(panels, _THREADS) if panels * hidden * width >= _PARALLEL else 1
+    each = panels // threads
+    with (
+        (builder.parallel if threads > 1 else builder.serial)(threads) as part,
+        builder.serial(each) as place,
+    ):
+        turned = T.tirx.Select(T.tirx.floormod(step, 2).equal(0), place, each - 1 - place)
+        panel = part * each + turned
         sums = builder.alloc_buffer((width,), dtype, scope="local")
         with builder.vectorized(width) as j:
             store(sums, start(panel * width + j), [j])
