@@ -238,3 +238,14 @@ def test_a_guard_over_many_sizes_is_tried_quickly() -> None:
     shapes = tuple(dict.fromkeys(range(5), Dim.AUTO) for _ in args)
     with pytest.raises(CaptureError, match="holds only for sizes with"):
         fxp.capture(convolution, args, dynamic_shapes=shapes)
+
+
+def test_sizes_that_are_tried_in_vain_print_nothing(capfd) -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        first, second = x.chunk(2)
+        return torch.cat((second, first))
+
+    program = fxp.capture(function, (torch.rand(8),), dynamic_shapes=({0: Dim.DYNAMIC},))
+    (bounds,) = program.ranges.values()
+    assert bounds.lower == 2
+    assert capfd.readouterr().err == ""
