@@ -76,6 +76,41 @@ def test_all_doors_lead_to_one_form(name, via):
 
 
 @pytest.mark.sweep
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_half_precision(name, dtype):
+    case = ARCHITECTURES[name]()
+    model = case.model.to(dtype)
+    args, kwargs = pytree.tree_map_only(
+        torch.Tensor, lambda x: x.to(dtype) if x.is_floating_point() else x, (case.args, case.kwargs)
+    )
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    except RuntimeError as error:
+        pytest.skip(f"PyTorch: {error}")
+    assert_equivalent(model, fxp.compile(model, args, kwargs, strict=True), args, kwargs=kwargs)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_saved_and_loaded(name, tmp_path):
+    model, args, kwargs = ARCHITECTURES[name]()
+    compiled = fxp.compile(model, args, kwargs)
+    compiled.save(tmp_path / "model.fxp")
+    loaded = fxp.load(tmp_path / "model.fxp")
+    torch.testing.assert_close(loaded(*args, **kwargs), compiled(*args, **kwargs), rtol=0, atol=0)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_backend_of_torch_compile(name):
+    model, args, kwargs = ARCHITECTURES[name]()
+    torch._dynamo.reset()
+    assert_equivalent(model, torch.compile(model, backend="fxpasses"), args, kwargs=kwargs)
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_with_the_line_that_branches(name):
     model, args, kwargs = REFUSED[name]()
