@@ -70,8 +70,13 @@ class Worker:
             self.outputs = [torch.from_numpy(output) for output in outputs]
 
     def round(self) -> float:
-        """Milliseconds of a call, over a few calls."""
-        self._pipe.send("round")
+        """Milliseconds of a call, over a few calls.
+
+        Raises:
+            FxpassesError: the process ended.
+        """
+        with contextlib.suppress(OSError):  # there is nobody to read it; the answer says why
+            self._pipe.send("round")
         answer = self._receive()
         if isinstance(answer, str):
             raise FxpassesError(f"a process of the benchmark ended: {answer}")
@@ -80,7 +85,7 @@ class Worker:
     def _receive(self) -> Any:
         try:
             return self._pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             self._process.join()
             return f"the process ended with exit code {self._process.exitcode}"
 

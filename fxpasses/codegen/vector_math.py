@@ -40,14 +40,15 @@ _LOG1P = (-0.49999988079071045, 0.33333325386047363, -0.25001582503318787, 0.200
 _TANH = (-0.33333316445350647, 0.13332583010196686, -0.05385199561715126, 0.021070294082164764,
          -0.006272158585488796)  # fmt: skip
 
-# erf(x) = x + x * p(x^2) for |x| <= 0.9
-_ERF = (0.12837915122509003, -0.3761252462863922, 0.11282140761613846, -0.02677890844643116,
-        0.005011962726712227, -0.0006090360111556947)  # fmt: skip
+# erf(x) = x + x * p(x^2) for |x| <= 1.05
+_ERF = (0.12837916612625122, -0.37612617015838623, 0.11283466219902039, -0.02684851735830307,
+        0.00517772464081645, -0.0007912935107015073, 7.521034422097728e-05)  # fmt: skip
 
-# 1 - erf(x) = exp(p(x)) for 0.9 <= x <= 3.95; erf is 1 in float32 from 3.92 on
-_LOG_ERFC = (0.0001705508620943874, -1.1294951438903809, -0.6333866715431213, -0.10823660343885422,
-             0.025091486051678658, -0.004160522948950529, 0.0004323020693846047,
-             -2.0909468730678782e-05)  # fmt: skip
+# erf(x) = p(x - 2.5) for 1.05 <= x <= 3.93; it is 1 in float32 from 3.92 on
+_ERF_FAR = (0.9995930790901184, 0.0021780829411000013, -0.005446606315672398, 0.008353203535079956,
+            -0.008615625090897083, 0.006103354971855879, -0.0028174533508718014, 0.0005702229682356119,
+            0.00028575584292411804, -0.00027881411369889975, 6.224218668648973e-05, 2.1022528017056175e-05,
+            -9.186701390717644e-06)  # fmt: skip
 
 # sin(r) = r + r * r^2 * p(r^2) and cos(r) = 1 - r^2 / 2 + r^4 * q(r^2) for |r| <= pi / 4
 _SIN = (-0.16666655242443085, 0.008332155644893646, -0.00019514630548655987)
@@ -162,11 +163,6 @@ def exp(value: Any) -> Any:
     return _let(value, formula)
 
 
-def _ordinary_exp(value: Any) -> Any:
-    """``e ** x`` for x within 87 of 0, where each power of two is a normal number."""
-    return _let(value, lambda x: _reduced(x, lambda n, raised: (raised + _number(1.0)) * _power_of_two(n)))
-
-
 def expm1(value: Any) -> Any:
     """``e ** x - 1``, exact to the last places near 0 too."""
 
@@ -209,16 +205,13 @@ def tanh(value: Any) -> Any:
 
 
 def erf(value: Any) -> Any:
-    """The error function: a polynomial up to 0.9, ``1 - e ** p(|x|)`` above."""
+    """The error function: a polynomial of x * x up to 1.05, another one of |x| above."""
 
     def formula(x: Any) -> Any:
         near = _let(x * x, lambda square: _polynomial(_ERF, square) * x + x)
-        far = _let(
-            _clamp(_size(x), 0.9, 3.95),
-            lambda size: _number(1.0) - _ordinary_exp(_polynomial(_LOG_ERFC, size)),
-        )
-        saturated = S.select(_size(x) < _number(3.93), far, _number(1.0))
-        return _unless_nan(x, S.select(_size(x) < _number(0.9), near, _with_sign(saturated, x)))
+        far = _let(_clamp(_size(x), 1.05, 3.93) - _number(2.5), lambda u: _polynomial(_ERF_FAR, u))
+        saturated = S.select(_size(x) < _number(3.93), T.tirx.min(far, _number(1.0)), _number(1.0))
+        return S.select(_size(x) >= _number(1.05), _with_sign(saturated, x), near)  # a NaN is not
 
     return _let(value, formula)
 
