@@ -9,7 +9,7 @@ from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import const, highest, lowest
 
-__all__ = ["Combination", "combination"]
+__all__ = ["Combination", "combination", "is_overwritten"]
 
 
 class Combination(NamedTuple):
@@ -48,3 +48,13 @@ def combination(value: Any, so_far: Callable[[Any], bool]) -> Combination | None
         if T.tvm_ffi.structural_equal(value, apply(inner.false_value, term)):
             return Combination(apply, start, term)
     return None
+
+
+def is_overwritten(value: Any, store: Any) -> bool:
+    """Whether *value* is what *store* overwrites."""
+    return (
+        isinstance(value, T.ir.TensorLoad)
+        and value.source.same_as(store.buffer)
+        and len(value.indices) == len(store.indices)
+        and all(map(T.tvm_ffi.structural_equal, value.indices, store.indices))
+    )

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fxpasses.codegen.combination import Combination, combination
+from fxpasses.codegen.combination import Combination, combination, is_overwritten
+from fxpasses.codegen.loop_writer import LoopWriter, at_place, sequence
 from fxpasses.codegen.schedules.expressions import int_value
 from fxpasses.codegen.schedules.reductions import LANES
 from fxpasses.relax import tvm_api as T
@@ -45,23 +46,13 @@ def _in_lanes(loop: Any) -> Any:
     if not outer or not isinstance(body, T.tirx.BufferStore):
         return loop
     inner = outer.pop()
-    found = combination(body.value, lambda value: _reads(value, body))
+    found = combination(body.value, lambda value: is_overwritten(value, body))
     if found is None:
         return loop
     return _Lanes(body, found, inner, int(inner.annotations[LANES])).statement(outer)
 
 
-def _reads(value: Any, store: Any) -> bool:
-    """Whether *value* is what *store* overwrites."""
-    return (
-        isinstance(value, T.ir.TensorLoad)
-        and value.source.same_as(store.buffer)
-        and len(value.indices) == len(store.indices)
-        and all(map(T.tvm_ffi.structural_equal, value.indices, store.indices))
-    )
-
-
-class _Lanes:
+class _Lanes(LoopWriter):
     """The statements for one reduction.
 
     Args:
@@ -72,8 +63,8 @@ class _Lanes:
     """
 
     def __init__(self, total: Any, step: Combination, loop: Any, lanes: int) -> None:
+        super().__init__(str(loop.loop_var.ty.dtype))
         self.total, self.step, self.loop, self.lanes = total, step, loop, lanes
-        self.index = str(loop.loop_var.ty.dtype)
         length = int_value(loop.extent)
         self.vectors = MOST_VECTORS
         while length is not None and self.vectors > 1 and length < 4 * self.vectors * lanes:
@@ -86,12 +77,13 @@ class _Lanes:
     def statement(self, outer: Sequence[Any]) -> Any:
         """All of it, in the loops *outer*."""
         tirx = T.tirx
-        steps = [step for step in self.steps() if step is not None]
-        body = tirx.SeqStmt(steps) if len(steps) > 1 else steps[0]
+        body = sequence(*self.steps())
         for loop in reversed(outer):
             body = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
         neutral = self.step.neutral(self.dtype)
-        start = self.over_vectors(self.vectors, lambda at: tirx.BufferStore(self.sums, neutral, [at]))
+        start = self.over_vectors(
+            self.vectors, self.lanes, lambda at: tirx.BufferStore(self.sums, neutral, [at])
+        )
         return tirx.SeqStmt([tirx.AllocBuffer(self.sums), start, body, *self.tree()])
 
     def steps(self) -> list[Any]:
@@ -104,10 +96,18 @@ class _Lanes:
         whole = analyzer.simplify(chunks * chunk)
         single = analyzer.simplify(tirx.floordiv(length - whole, lanes))
         rest = analyzer.simplify(tirx.floormod(length, lanes))
-        made = [self.over("chunk", chunks, lambda c: self.over_vectors(self.vectors, self.added(c * chunk)))]
+        made = [
+            self.over(
+                "chunk", chunks, lambda c: self.over_vectors(self.vectors, self.lanes, self.added(c * chunk))
+            )
+        ]
         if self.vectors > 1:
             made.append(
-                self.over("vector", single, lambda v: self.over_vectors(1, self.added(whole + v * lanes)))
+                self.over(
+                    "vector",
+                    single,
+                    lambda v: self.over_vectors(1, self.lanes, self.added(whole + v * lanes)),
+                )
             )
         if int_value(rest) != 0:
             made.append(self.rest(length, rest))
@@ -123,7 +123,7 @@ class _Lanes:
             new = tirx.Select(lane >= lanes - rest, term, self.step.neutral(self.dtype))
             return self.combined(lane, new)
 
-        vector = self.over_vectors(1, overlapping)
+        vector = self.over_vectors(1, self.lanes, overlapping)
         if int_value(length) is not None:
             return vector
         short = self.over(
@@ -142,23 +142,16 @@ class _Lanes:
             def folded(at: Any, half: int = half) -> Any:
                 return self.combined(at, T.tirx.BufferLoad(self.sums, [at + self.number(half)]))
 
-            made.append(self.over_vectors(half // whole, folded, whole))
+            made.append(self.over_vectors(half // whole, whole, folded))
             count = half
         lane = T.tirx.BufferLoad(self.sums, [self.number(0)])
         return [*made, self.stored(self.total.buffer, self.total.indices, lane)]
 
     # -- pieces ------------------------------------------------------------------------------
 
-    def number(self, value: int) -> Any:
-        return T.tirx.IntImm(self.index, value)
-
     def term(self, at: Any) -> Any:
         """The term at a place of the innermost loop."""
-
-        def placed(var: Any) -> Any:
-            return at if var.same_as(self.loop.loop_var) else var
-
-        return T.tvm_ffi.structural_map(self.step.term, [(T.tirx.Var, placed)])
+        return at_place(self.step.term, {self.loop.loop_var: at})
 
     def stored(self, buffer: Any, indices: Sequence[Any], term: Any) -> Any:
         """*term* combined with what *buffer* holds."""
@@ -171,28 +164,3 @@ class _Lanes:
     def added(self, start: Any) -> Callable[[Any], Any]:
         """A vector of terms from *start* on, added to the lanes."""
         return lambda at: self.combined(at, self.term(start + at))
-
-    def over(self, name: str, extent: Any, body: Callable[[Any], Any], kind: Any = None) -> Any:
-        """A loop; none around a single step, and None for no step."""
-        if int_value(extent) == 0:
-            return None
-        if int_value(extent) == 1:
-            return body(self.number(0))
-        var = T.tirx.Var(name, self.index)
-        kind = T.tirx.ForKind.SERIAL if kind is None else kind
-        return T.tirx.For(var, self.number(0), extent, kind, body(var))
-
-    def over_vectors(self, count: int, body: Callable[[Any], Any], lanes: int | None = None) -> Any:
-        """*body* for each lane of so many vectors."""
-        lanes = self.lanes if lanes is None else lanes
-        tirx = T.tirx
-
-        def vector(number: Any) -> Any:
-            return self.over(
-                "lane",
-                self.number(lanes),
-                lambda lane: body(number * self.number(lanes) + lane),
-                tirx.ForKind.VECTORIZED,
-            )
-
-        return self.over("vector", self.number(count), vector, tirx.ForKind.UNROLLED)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from fxpasses.codegen.columns import run_by_columns
 from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.masked_logic import guard_masked_logic
 from fxpasses.codegen.schedules import schedule
 from fxpasses.codegen.schedules.empty import init_first
 from fxpasses.codegen.stack import local_on_stack
+from fxpasses.codegen.turned import run_turned
 from fxpasses.codegen.vector_math import vector_math
+from fxpasses.codegen.vectors import run_in_vectors
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["cpu_pipeline", "fusion_passes", "kernel_passes", "lower_kernel", "tir_pipeline"]
@@ -78,7 +81,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
     Indices are not narrowed to 32 bits.
     """
     name = "fxpasses" if vectors else "fxpasses_libm"
-    _vectorize_isnan()
+    _allow_vectors()
     s_tir, tirx = T.s_tir.transform, T.tirx.transform
 
     def passes() -> tuple[Any, Any, Any]:
@@ -96,6 +99,9 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 tirx.BF16ComputeLegalize(),
                 partition_loops(),
                 run_in_lanes(),
+                run_by_columns(),
+                run_in_vectors(),
+                run_turned(),
                 *([vector_math()] if vectors else []),
                 tirx.VectorizeLoop(True),
                 tirx.StorageRewrite(),
@@ -123,11 +129,15 @@ def tir_pipeline(*, vectors: bool = True) -> str:
     return name
 
 
-def _vectorize_isnan() -> None:
-    """Let `isnan` run in vectors, as its code does. TVM 0.27 takes the loop apart."""
-    op = T.ir.Op.get("tirx.isnan")
-    if not op.get_attr("TVectorizable"):
-        op.set_attr("TVectorizable", True)
+_VECTOR_OPS = ("isnan", "nearbyint")
+"""What LLVM has for vectors, while TVM 0.27 takes a loop with it apart."""
+
+
+def _allow_vectors() -> None:
+    for name in _VECTOR_OPS:
+        op = T.ir.Op.get(f"tirx.{name}")
+        if not op.get_attr("TVectorizable"):
+            op.set_attr("TVectorizable", True)
 
 
 def lower_kernel(function: Any, target: Any) -> Any:

@@ -16,8 +16,8 @@ from fxpasses.relax.ops.reduction import reducer
 
 TORCH = {"sum": torch.sum, "prod": torch.prod, "max": torch.amax, "min": torch.amin}
 
-# Products of narrow integers are made in int64, and are none that is known.
-WIDER = {("prod", "int32"), ("prod", "uint8")}
+# Products of integers are made in a wider type, and are none that is known.
+WIDER = {("prod", "int32"), ("prod", "int64"), ("prod", "uint8")}
 
 
 def kernel(shape, axes, kind, dtype="float32"):

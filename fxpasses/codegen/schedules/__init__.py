@@ -11,6 +11,11 @@ each product       the first of `TILE_RULES` that fits, with what follows it
 each other block   the first of `BLOCK_RULES` that fits
 =================  ===================================================================
 
+Some rules leave loops whole and annotate them, where a split would cost TVM its
+sight of what lies side by side in memory, or needs a last step of another form:
+the passes `lanes`, `columns`, `turned` and `vectors` of `fxpasses.codegen`
+write these out once only loops are left.
+
 A rule that does not fit leaves the kernel as it was; the schedule primitives
 check that each step keeps the meaning.
 """
@@ -30,6 +35,7 @@ from fxpasses.codegen.schedules.packed import tiles
 from fxpasses.codegen.schedules.products import product, tail_of
 from fxpasses.codegen.schedules.reductions import reduction
 from fxpasses.codegen.schedules.rows import rows
+from fxpasses.codegen.schedules.turned import turned
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
@@ -38,7 +44,7 @@ __all__ = ["BLOCK_RULES", "TILE_RULES", "schedule", "schedule_function"]
 log = logging.getLogger(__name__)
 
 TILE_RULES = (tiles, cells, depthwise, product)
-BLOCK_RULES = (reduction, elementwise, outer, outermost)
+BLOCK_RULES = (reduction, turned, elementwise, outer, outermost)
 
 
 def schedule(target: Any, trial: Callable[[Any], Any] | None = None) -> Any:

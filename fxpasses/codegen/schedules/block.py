@@ -106,6 +106,28 @@ class Block:
         return "fxpasses.tiles" in (self.stmt.annotations or {})
 
     @cached_property
+    def places(self) -> set[int]:
+        """The axes on which the value depends otherwise than by what it loads."""
+
+        def nothing(load: Any) -> Any:
+            return T.tirx.const(0, str(load.source.dtype))
+
+        assert self.store is not None
+        return self.uses([T.tvm_ffi.structural_map(self.store.value, [(T.ir.TensorLoad, nothing)])])
+
+    @cached_property
+    def has_parts(self) -> bool:
+        """Whether its value has conditions on the place, as that of a padding or a concatenation has."""
+        found: list[Any] = []
+
+        def visit(call: Any) -> None:
+            if op_name(call) == "if_then_else" and self.uses([call.args[0]]):
+                found.append(call)
+
+        T.tvm_ffi.structural_walk(self.stmt.body, (T.ir.Call, visit))
+        return bool(found)
+
+    @cached_property
     def factors(self) -> tuple[Any, Any] | None:
         """The two loads of ``C[...] = C[...] + A[...] * B[...]``; None for another body, and for a single column."""
         if not self.is_reduction or self.extents[self.rank - 1] == 1:

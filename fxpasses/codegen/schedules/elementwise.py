@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.expressions import elements
-from fxpasses.codegen.schedules.kernel import PARALLEL_ELEMENTS, Kernel, NoFit
+from fxpasses.codegen.schedules.kernel import Kernel, NoFit
 from fxpasses.codegen.schedules.memory import stretch
 
 __all__ = ["elementwise", "outer", "outermost"]
@@ -16,31 +16,13 @@ def elementwise(kernel: Kernel, block: Block) -> None:
         raise NoFit
     lanes = block.lanes(kernel.cpu)
     loops = block.loops
-    flat = stretch(block, range(len(block.vars)))
+    flat = 1 if block.places else stretch(block, range(len(block.vars)))
     outer, inner = loops[: len(loops) - flat], kernel.fuse(loops[len(loops) - flat :], block)
-    guarded = False
-    if not outer:
-        extent = kernel.extent(inner)
-        size = _chunk(extent, lanes)
-        if size is not None:
-            guarded = extent is None or extent % size != 0
-            chunk, inner = kernel.sch.split(inner, [None, size])
-            outer = [chunk]
     if outer:
         kernel.parallel(kernel.fuse(outer, block), elements(block.extents))
-    kernel.vectorize(inner, lanes, guarded=guarded)
-
-
-def _chunk(extent: int | None, lanes: int) -> int | None:
-    """How much of a flat loop one thread takes at a time; None to take all of it."""
-    if extent is None:
-        return 64 * lanes
-    if extent < PARALLEL_ELEMENTS:
-        return None
-    if extent % lanes == 0:
-        vectors = extent // lanes
-        return lanes * max(size for size in range(1, 129) if vectors % size == 0)
-    return 64 * lanes
+    elif not block.has_parts:
+        kernel.parallel(inner, elements(block.extents))
+    kernel.vectorize(inner, lanes, parts=block.has_parts)
 
 
 def outer(kernel: Kernel, block: Block) -> None:
@@ -59,4 +41,4 @@ def outermost(kernel: Kernel, block: Block) -> None:
     first = next((loop for loop in outer if kernel.extent(loop) != 1), None)
     if first is not None:
         kernel.parallel(first, elements(block.extents))
-    kernel.vectorize(inner, block.lanes(kernel.cpu))
+    kernel.vectorize(inner, block.lanes(kernel.cpu), parts=block.has_parts)

@@ -10,7 +10,10 @@ from fxpasses.codegen.schedules.expressions import int_value
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["PARALLEL_ELEMENTS", "STACK_BYTES", "Kernel", "NoFit"]
+__all__ = ["PARALLEL_ELEMENTS", "STACK_BYTES", "VECTORS", "Kernel", "NoFit"]
+
+VECTORS = "fxpasses.vectors"
+"""The annotation of a loop that `fxpasses.codegen.vectors` writes out: how many lanes a vector has."""
 
 # Below this many elements the start of the threads costs more than it saves.
 PARALLEL_ELEMENTS = 16384
@@ -84,21 +87,23 @@ class Kernel:
         if work >= PARALLEL_ELEMENTS and self.extent(loop) != 1:
             self.sch.parallel(loop)
 
-    def vectorize(self, loop: Any, lanes: int, *, guarded: bool = False) -> None:
+    def vectorize(self, loop: Any, lanes: int, *, guarded: bool = False, parts: bool = False) -> None:
         """Run *loop* in vectors: whole ones, and a rest.
 
-        *guarded* says that the loop may run past the end, behind a condition.
+        *guarded* says that the loop may run past the end, behind a condition;
+        *parts* that conditions tell parts of it apart. It is split at these.
         """
         extent = self.extent(loop)
         if lanes < 2 or (extent is not None and extent < 4):
             return
         if extent is not None and extent <= lanes and not guarded:
             self.sch.vectorize(loop)
-            return
-        outer, inner = self.sch.split(loop, [None, lanes])
-        if guarded or extent is None or extent % lanes:
+        elif guarded or parts:
+            outer, inner = self.sch.split(loop, [None, lanes])
             self.sch.annotate(outer, "pragma_loop_partition_hint", 1)
-        self.sch.vectorize(inner)
+            self.sch.vectorize(inner)
+        else:
+            self.sch.annotate(loop, VECTORS, lanes)
 
     def unroll(self, loop: Any) -> None:
         extent = self.extent(loop)

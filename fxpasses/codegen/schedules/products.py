@@ -72,6 +72,8 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         raise NoFit
     axes = _axes(block)
     n = axes.columns
+    if _is_read_once(block, axes):
+        raise NoFit  # it is a sum of rows of a matrix, and the matrix is best read row by row
     trivial = all(map(_is_trivial, (axes.left, axes.right)))
     m, rows, vectors, width = _tile(kernel.cpu, block, axes, trivial)
     columns = vectors * width
@@ -119,7 +121,7 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         padded = kernel.block(copy)
         if _reads_rows(padded, axes) or not _has_many(block, m, rows):
             kernel.move(copy, tile)
-            kernel.vectorize(sch.get_loops(copy)[-1], block.lanes(kernel.cpu))
+            kernel.vectorize(sch.get_loops(copy)[-1], block.lanes(kernel.cpu), parts=padded.has_parts)
         else:
             elementwise(kernel, padded)  # all of it once: every tile of rows reads it
     kernel.move(out, within[-1] if within else tile, after=True)
@@ -166,6 +168,12 @@ def _axes(block: Block) -> _Axes:
         raise NoFit
     rows = [axis for axis in reversed(range(n)) if axis in of_left and axis not in of_right]
     return _Axes(rows, [axis for axis in range(n) if axis not in rows], n, left, right)
+
+
+def _is_read_once(block: Block, axes: _Axes) -> bool:
+    """Whether the right operand is a large matrix that lies in memory row by row, and the left one a single row."""
+    one = all(block.extents[axis] == 1 for axis in axes.rows)
+    return one and not _stays_in_cache(axes.right) and _panel(axes.right) is None and _is_trivial(axes.right)
 
 
 def _reads_rows(copy: Block, axes: _Axes) -> bool:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from fxpasses.codegen.combination import combination
+from fxpasses.codegen.combination import Combination, combination
 from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.expressions import elements
 from fxpasses.codegen.schedules.kernel import Kernel, NoFit
 from fxpasses.codegen.schedules.memory import step, stretch
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["LANES", "in_lanes", "reduction", "vector_axis"]
+__all__ = ["COLUMNS", "LANES", "in_lanes", "reduction", "vector_axis"]
 
 LANES = "fxpasses.lanes"
 """The annotation of each loop of a reduction that `fxpasses.codegen.lanes` writes out: how many lanes a vector has."""
+
+COLUMNS = "fxpasses.columns"
+"""The annotation of the loop over the columns of a reduction that `fxpasses.codegen.columns` writes out: the same."""
+
+# So many independent rows are enough for the threads.
+_MANY = 8
 
 # Fewer terms than this are not worth a vector.
 _LEAST_LANES = 8
@@ -22,11 +29,9 @@ _LEAST_LANES = 8
 
 def reduction(kernel: Kernel, block: Block) -> None:
     """A reduction by itself."""
-    sch = kernel.sch
     if not (block.is_reduction and block.is_plain):
         raise NoFit
     work = elements(block.extents)
-    lanes = block.lanes(kernel.cpu)
     axis = vector_axis(block)
     loops = block.loops
     if axis is None:
@@ -34,23 +39,29 @@ def reduction(kernel: Kernel, block: Block) -> None:
             kernel.parallel(kernel.fuse(loops[: block.rank], block), work)
         in_lanes(kernel, block)
         return
-    others = [loop for i, loop in enumerate(loops[: block.rank]) if i != axis]
+    _by_columns(kernel, block, axis, work)
+
+
+def _by_columns(kernel: Kernel, block: Block, axis: int, work: float) -> None:
+    """A reduction whose operand is contiguous along an axis of the output."""
+    sch = kernel.sch
+    loops = block.loops
+    count = stretch(block, range(axis + 1)) if axis == block.rank - 1 and not block.wraps_round else 1
+    columns = loops[axis - count + 1 : axis + 1]
+    others = [loop for loop in loops[: block.rank] if not any(loop.same_as(column) for column in columns)]
     summed = loops[block.rank :]
-    extent = kernel.extent(loops[axis])
-    if extent is None or extent > 4 * lanes:
-        outer, inner = sch.split(
-            loops[axis], [None, 4 * lanes if extent is None or extent >= 64 * lanes else lanes]
-        )
-        others.append(outer)
+    sch.reorder(*others, *columns, *summed)
+    column = kernel.fuse(columns, block)
+    outer = kernel.fuse(others, block) if others else None
+    if outer is not None and (kernel.extent(outer) or _MANY) >= _MANY:
+        kernel.parallel(outer, work)
     else:
-        inner = loops[axis]
-    sch.reorder(*others, *summed, inner)
-    if others:
-        kernel.parallel(kernel.fuse(others, block), work)
-    size = kernel.extent(inner)
-    if size is not None and size > 1:
-        sch.vectorize(inner)
-        sch.vectorize(sch.get_loops(sch.decompose_reduction(block.rv, summed[0]))[-1])
+        kernel.parallel(column, work)
+    if _combination(block) is None:
+        return
+    start = sch.decompose_reduction(block.rv, column)
+    kernel.vectorize(sch.get_loops(start)[-1], block.lanes(kernel.cpu))
+    sch.annotate(column, COLUMNS, block.lanes(kernel.cpu))
 
 
 def in_lanes(kernel: Kernel, block: Block) -> None:
@@ -60,8 +71,7 @@ def in_lanes(kernel: Kernel, block: Block) -> None:
     """
     sch = kernel.sch
     axis = _contiguous_axis(block)
-    own = block.store.buffer  # type: ignore[union-attr]
-    if axis is None or combination(block.store.value, lambda value: _loads(value, own)) is None:  # type: ignore[union-attr]
+    if axis is None or _combination(block) is None:
         return
     summed = list(sch.get_loops(block.rv)[block.rank - len(block.kinds) :])
     order = [at for at in range(block.rank, len(block.kinds)) if at != axis] + [axis]
@@ -82,8 +92,15 @@ def in_lanes(kernel: Kernel, block: Block) -> None:
         sch.annotate(loop, LANES, lanes)
 
 
-def _loads(value: Any, buffer: Any) -> bool:
-    return isinstance(value, T.ir.TensorLoad) and value.source.same_as(buffer)
+def _combination(block: Block) -> Combination | None:
+    """How a reduction combines its terms, where that is known."""
+    assert block.store is not None
+    own = block.store.buffer
+
+    def is_total(value: Any) -> bool:
+        return isinstance(value, T.ir.TensorLoad) and value.source.same_as(own)
+
+    return combination(block.store.value, is_total)
 
 
 def _contiguous_axis(block: Block) -> int | None:
@@ -97,7 +114,13 @@ def _contiguous_axis(block: Block) -> int | None:
 
 def vector_axis(block: Block) -> int | None:
     """The axis of the output along which the main operand of a reduction is contiguous, if one is."""
-    load = max(block.loads, key=lambda load: len(block.uses(load.indices)), default=None)
+
+    def size(load: Any) -> tuple[int, int]:
+        """Of what is read: axes that are not known, and elements along the others."""
+        extents = [block.extents[axis] for axis in block.uses(load.indices)]
+        return extents.count(None), math.prod(extent for extent in extents if extent is not None)
+
+    load = max(block.loads, key=size, default=None)
     if load is None or not len(load.indices):
         return None
     return max((axis for axis in block.uses([load.indices[-1]]) if block.kinds[axis] == "S"), default=None)

@@ -62,7 +62,7 @@ def triu(b: Any, self: Any, diagonal: Any) -> Any:
 def _triangle(b: Any, value: Any, diagonal: Any, inside: Any) -> Any:
     def kernel(x: Any, diagonal: Any) -> Any:
         def element(*at: Any) -> Any:
-            return T.tirx.if_then_else(inside(*at[-2:], diagonal), x(*at), const(0, str(x.dtype)))
+            return T.tirx.Select(inside(*at[-2:], diagonal), x(*at), const(0, str(x.dtype)))
 
         return T.te.compute(x.shape, element, name="triangle")
 

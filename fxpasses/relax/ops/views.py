@@ -153,12 +153,18 @@ def roll(b: Any, self: Any, shifts: Any, dims: Any) -> Any:
 @lowering(aten.repeat.default)
 def repeat(b: Any, self: Any, repeats: Any) -> Any:
     sizes = b.shape_of(self)
+    if not sizes:
+        return _pick(b, self, lambda at: [])
 
     def source(at: Sequence[Any], *sizes: Any) -> list[Any]:
-        own = at[len(at) - len(sizes) :]
-        return [T.tirx.floormod(i, size) for i, size in zip(own, sizes, strict=True)]
+        *lead, _, i = at
+        own = lead[len(lead) - len(sizes) + 1 :]
+        return [*(T.tirx.floormod(j, size) for j, size in zip(own, sizes[:-1], strict=True)), i]
 
-    return _pick(b, self, source, *sizes)
+    # The repeats of the last dim are a dim of their own, so that each lies side by side in memory.
+    *lead, _ = b.shape(b.val)
+    apart = [*lead, b.size(repeats[-1]), sizes[-1]]
+    return T.relax.op.reshape(b.emit(_pick(b, self, source, *sizes, shape=apart)), b.shape(b.val))
 
 
 @lowering(aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default)
@@ -186,14 +192,35 @@ def _slice(b: Any, value: Any, axis: int, start: Any, step: int, shape: list[Any
 
 
 def _rolled(b: Any, value: Any, shifts: dict[int, Any], sizes: list[Any]) -> Any:
-    def source(at: Sequence[Any], sizes: Sequence[Any], *shifts: Any) -> list[Any]:
-        along = dict(zip(axes, shifts, strict=True))
-        return [
-            T.tirx.floormod(i - along[axis], sizes[axis]) if axis in along else i for axis, i in enumerate(at)
-        ]
+    axes, last = list(shifts), len(sizes) - 1
+    known = last in shifts and isinstance(shifts[last], int) and isinstance(sizes[last], T.tirx.IntImm)
+    shift = shifts[last] % max(int(sizes[last]), 1) if known else None
 
-    axes = list(shifts)
-    return _pick(b, value, source, sizes, *shifts.values(), shape=sizes)
+    def kernel(x: Any, sizes: Sequence[Any], *shifts: Any) -> Any:
+        along = dict(zip(axes, shifts, strict=True))
+
+        def at_source(at: Sequence[Any]) -> Any:
+            return x(
+                *(
+                    T.tirx.floormod(i - along[axis], sizes[axis])
+                    if axis in along and along[axis] is not None
+                    else i
+                    for axis, i in enumerate(at)
+                )
+            )
+
+        def element(*at: Any) -> Any:
+            if not shift:
+                return at_source(at)
+            # In two parts, each of which lies side by side in memory.
+            *lead, i = at
+            behind, before = (at_source([*lead, i + offset]) for offset in (sizes[-1] - shift, -shift))
+            return T.tirx.if_then_else(i < shift, behind, before)
+
+        return T.te.compute(tuple(sizes), element, name="roll")
+
+    passed = [None if axis == last and known else shifts[axis] for axis in axes]
+    return b.te(kernel, value, sizes, *passed)
 
 
 def _padded_by(b: Any, value: Any, padding: Sequence[int], inside: Callable[[Any, Any], Any]) -> Any:

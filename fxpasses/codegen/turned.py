@@ -1,0 +1,154 @@
+"""`run_turned`: kernels that read along another axis than they write, by squares that are turned in registers.
+
+A schedule annotates the loop along which memory is read with `TURNED`; the one
+along which it is written is inside. The pass runs when only loops are left. A
+square is read in as many vectors as a vector has lanes, turned by exchanging
+ever larger parts of pairs of them, and written in vectors. Where a length is
+no multiple, the last square overlaps the one before.
+
+Without the pass the loops mean the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fxpasses.codegen.loop_writer import LoopWriter, at_place, may_run_twice
+from fxpasses.codegen.schedules.expressions import int_value, returning_none
+from fxpasses.codegen.schedules.turned import TURNED
+from fxpasses.relax import tvm_api as T
+
+__all__ = ["run_turned"]
+
+
+def run_turned() -> Any:
+    """The pass."""
+
+    def run(function: Any, _mod: Any, _context: Any) -> Any:
+        twice = may_run_twice(function)
+
+        def turned(loop: Any) -> Any:
+            return _turned(loop, may_overlap=twice(loop)) if TURNED in (loop.annotations or {}) else loop
+
+        return T.tvm_ffi.structural_map(function, [(T.tirx.For, turned)], order="pre")
+
+    return T.tirx.transform.prim_func_pass(run, opt_level=0, name="fxpasses.run_turned")
+
+
+def _turned(loop: Any, *, may_overlap: bool) -> Any:
+    if not isinstance(loop.body, T.tirx.For):
+        return loop
+    lanes = int(loop.annotations[TURNED])
+    if not may_overlap and any((int_value(each.extent) or 1) % lanes for each in (loop, loop.body)):
+        return loop
+    store = loop.body.body
+    if not isinstance(store, T.tirx.BufferStore):
+        return loop
+    found: list[Any] = []
+    T.tvm_ffi.structural_walk(store.value, (T.ir.TensorLoad, returning_none(found.append)))
+    across = [
+        load for load in found if _step(load, loop.loop_var) == 1 and _step(load, loop.body.loop_var) != 1
+    ]
+    if not across or not all(T.tvm_ffi.structural_equal(load, across[0]) for load in across):
+        return loop
+    return _Squares(loop, loop.body, store, across[0]).statement()
+
+
+def _step(load: Any, var: Any) -> int | None:
+    """How far apart neighbours along a loop lie in memory."""
+    (index,) = load.indices
+    return int_value(T.Analyzer().simplify(at_place(index, {var: var + 1}) - index))
+
+
+class _Squares(LoopWriter):
+    """The statements for one kernel.
+
+    Args:
+        reading: the loop along which memory is read.
+        writing: the one along which it is written.
+        store: the statement inside.
+        source: what it reads across.
+    """
+
+    def __init__(self, reading: Any, writing: Any, store: Any, source: Any) -> None:
+        super().__init__(str(reading.loop_var.ty.dtype))
+        self.reading, self.writing, self.store, self.source = reading, writing, store, source
+        self.lanes = int(reading.annotations[TURNED])
+
+    def statement(self) -> Any:
+        """All of it."""
+        return self.over_starts(
+            self.reading, lambda j: self.over_starts(self.writing, lambda i: self.square(i, j))
+        )
+
+    def over_starts(self, loop: Any, body: Any) -> Any:
+        """*body* for the first place of each square along a loop."""
+        extent, lanes = int_value(loop.extent), self.lanes
+        assert extent is not None
+        last = self.number(extent - lanes)
+
+        def at(which: Any) -> Any:
+            start = which * self.number(lanes)
+            return body(start if extent % lanes == 0 else T.tirx.min(start, last))
+
+        return self.over("square", self.number(-(-extent // lanes)), at, loop.kind)
+
+    def square(self, i: Any, j: Any) -> Any:
+        """The square from *i* on along what is written, and from *j* on along what is read."""
+        tirx, lanes = T.tirx, self.lanes
+        size, dtype = (self.number(lanes * lanes),), str(self.source.source.dtype)
+        now, then = (
+            tirx.decl_buffer(size, dtype, name, scope="local", layout=None) for name in ("rows", "columns")
+        )
+        statements = [tirx.AllocBuffer(now), tirx.AllocBuffer(then)]
+        places = {self.writing.loop_var: i, self.reading.loop_var: j}
+        (start,) = self.source.indices
+        for row in range(lanes):
+            at = at_place(start, {**places, self.writing.loop_var: i + self.number(row)})
+            statements.append(self.put(now, row, tirx.BufferLoad(self.source.source, [self.ramp(at)])))
+        part = 1
+        while part < lanes:
+            for row in range(lanes):
+                if not row & part:
+                    pair = [self.row(now, row), self.row(now, row + part)]
+                    for which, indices in enumerate(_exchanged(lanes, part)):
+                        statements.append(self.put(then, row + which * part, tirx.Shuffle(pair, indices)))
+            now, then, part = then, now, 2 * part
+        statements += [self.written(i, j + self.number(column), now, column) for column in range(lanes)]
+        return tirx.SeqStmt(statements)
+
+    def written(self, i: Any, j: Any, turned: Any, column: int) -> Any:
+        """What is stored along a column of the source, which is a row of the turned square."""
+        tirx = T.tirx
+        start = self.number(column * self.lanes)
+
+        def element(lane: Any) -> Any:
+            def replaced(load: Any) -> Any:
+                is_source = T.tvm_ffi.structural_equal(load, self.source)
+                return tirx.BufferLoad(turned, [start + lane]) if is_source else load
+
+            value = T.tvm_ffi.structural_map(self.store.value, [(T.ir.TensorLoad, replaced)])
+            places = {self.writing.loop_var: i + lane, self.reading.loop_var: j}
+            indices = [at_place(index, places) for index in self.store.indices]
+            return tirx.BufferStore(self.store.buffer, at_place(value, places), indices)
+
+        return self.over_vectors(1, self.lanes, element)
+
+    # -- rows of a square --------------------------------------------------------------------
+
+    def ramp(self, start: Any) -> Any:
+        return T.tirx.Ramp(start, self.number(1), self.lanes)
+
+    def row(self, square: Any, row: int) -> Any:
+        return T.tirx.BufferLoad(square, [self.ramp(self.number(row * self.lanes))])
+
+    def put(self, square: Any, row: int, value: Any) -> Any:
+        return T.tirx.BufferStore(square, value, [self.ramp(self.number(row * self.lanes))])
+
+
+def _exchanged(lanes: int, part: int) -> tuple[list[int], list[int]]:
+    """The lanes of two vectors, one after the other, once each second part of the first is exchanged with
+    the part before it of the second."""
+    first = [at if not at & part else lanes + at - part for at in range(lanes)]
+    second = [at + part if not at & part else lanes + at for at in range(lanes)]
+    return first, second

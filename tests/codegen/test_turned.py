@@ -1,0 +1,74 @@
+"""Copies that turn squares in registers: every size, what is computed on the way, several threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import fxpasses as fxp
+from fxpasses.codegen.schedules import schedule_function
+from fxpasses.codegen.schedules.turned import TURNED
+from fxpasses.codegen.target import CpuInfo, host_target
+from fxpasses.relax import tvm_api as T
+from tests.codegen.test_lanes import built, draw
+
+
+def kernel(shape, order, dtype="float32"):
+    te = T.te
+    x = te.placeholder(shape, dtype, "x")
+
+    def element(*at):
+        place = dict(zip(order, at, strict=True))
+        return x(*(place[axis] for axis in range(len(shape))))
+
+    out = te.compute([shape[axis] for axis in order], element, "out")
+    return schedule_function(te.create_prim_func([x, out]), CpuInfo.of(host_target()))
+
+
+ORDERS = [
+    ((16, 16), (1, 0)), ((17, 33), (1, 0)), ((64, 48), (1, 0)), ((131, 257), (1, 0)), ((3, 40, 24), (0, 2, 1)),
+    ((2, 17, 5, 19), (0, 2, 3, 1)), ((2, 5, 19, 17), (0, 3, 1, 2)), ((20, 18, 22), (2, 1, 0)), ((20, 3, 40), (2, 1, 0)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "float64", "int64"])
+@pytest.mark.parametrize(("shape", "order"), ORDERS, ids=str)
+def test_permutations(shape, order, dtype):
+    function = kernel(shape, order, dtype)
+    assert TURNED in function.script()
+    x = draw(shape, getattr(torch, dtype), "sum")
+    out = torch.full([shape[axis] for axis in order], 99, dtype=x.dtype)
+    built(function)(T.tvm_ffi.from_dlpack(x), T.tvm_ffi.from_dlpack(out))
+    assert torch.equal(out, x.permute(order))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "bool"])
+def test_other_types(dtype):
+    x = torch.randint(0, 2, (40, 50)).to(getattr(torch, dtype))
+    turn = fxp.compile(lambda x: x.t().contiguous(), (x,))
+    assert torch.equal(turn(x), x.t())
+
+
+CHAINS = {
+    "sum": lambda x, y, row, column: x.t() + y,
+    "both": lambda x, y, row, column: torch.relu(x.t()) * 2 - x.t(),
+    "row": lambda x, y, row, column: x.t() * row,
+    "column": lambda x, y, row, column: x.t() * column,
+    "two": lambda x, y, row, column: x.t() + (x * 3).t(),
+    "nan": lambda x, y, row, column: torch.where(x.t() > 0, x.t(), float("nan")),
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_what_is_computed_on_the_way(name):
+    args = torch.randn(37, 50), torch.randn(50, 37), torch.randn(37), torch.randn(50, 1)
+    got, want = fxp.compile(CHAINS[name], args)(*args), CHAINS[name](*args)
+    torch.testing.assert_close(got, want, equal_nan=True)
+
+
+def test_a_dynamic_size():
+    n = torch.export.Dim("n", min=1)
+    turn = fxp.compile(lambda x: x.t() + 1, (torch.randn(40, 50),), dynamic_shapes=({0: n},))
+    for size in (1, 15, 16, 17, 100):
+        x = torch.randn(size, 50)
+        assert torch.equal(turn(x), x.t() + 1)

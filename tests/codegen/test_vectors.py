@@ -1,0 +1,107 @@
+"""Loops in whole vectors: every length, what lies side by side through several axes, what must not be made twice."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+import fxpasses as fxp
+from fxpasses.codegen.pipeline import lower_kernel, tir_pipeline
+from fxpasses.codegen.schedules import schedule_function
+from fxpasses.codegen.schedules.kernel import VECTORS
+from fxpasses.codegen.target import CpuInfo, host_target
+from fxpasses.codegen.vectors import run_in_vectors
+from fxpasses.relax import tvm_api as T
+
+
+def kernel(shape, *others):
+    """The scheduled sum of a tensor and of others with fewer dims."""
+    te = T.te
+    x = te.placeholder(shape, "float32", "x")
+    rest = [te.placeholder(other, "float32", f"y{i}") for i, other in enumerate(others)]
+    out = te.compute(shape, lambda *i: sum((y(*i[len(i) - len(y.shape) :]) for y in rest), x(*i)), "out")
+    return schedule_function(te.create_prim_func([x, *rest, out]), CpuInfo.of(host_target()))
+
+
+def run(function, *tensors):
+    mod = T.tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    call = T.tvm.tirx.build(mod, host_target(), pipeline=tir_pipeline())["main"]
+    out = torch.full(tensors[0].shape, 99.0)
+    call(*(T.tvm_ffi.from_dlpack(tensor) for tensor in (*tensors, out)))
+    return out
+
+
+@pytest.mark.parametrize("length", [*range(1, 40), 63, 64, 65, 16383, 16384, 16399, 40000])
+def test_every_length(length):
+    x = torch.randn(length)
+    assert torch.equal(run(kernel((length,), (length,)), x, x), x + x)
+
+
+def test_a_length_that_is_not_known():
+    n = T.tirx.Var("n", "int64")
+    function = kernel((n,))
+    assert VECTORS in function.script()
+    for length in (1, 2, 15, 16, 17, 33, 1023, 1024, 1025, 50000):
+        x = torch.randn(length)
+        assert torch.equal(run(function, x), x)
+
+
+@pytest.mark.parametrize("lead", [1, 3])
+def test_memory_that_several_axes_run_through_is_read_in_vectors(lead):
+    """Neither TVM nor LLVM sees that ``k // 45 * 45 + k % 45 // 9 * 9 + k % 9`` is ``k``."""
+    function = kernel((lead, 7, 5, 9), (7, 5, 9))
+    text = lower_kernel(function, host_target()).script()
+    assert "Ramp" in text
+    assert "// T.Broadcast" not in text
+    x, y = torch.randn(lead, 7, 5, 9), torch.randn(7, 5, 9)
+    assert torch.equal(run(function, x, y), x + y)
+
+
+def test_what_reads_its_own_result_is_not_made_twice():
+    """The last vector of any other loop overlaps the one before."""
+    tirx = T.tirx
+    size = tirx.IntImm("int64", 37)
+    buffer = tirx.decl_buffer((size,), "float32", "x", layout=None)
+    k = tirx.Var("k", "int64")
+    body = tirx.BufferStore(buffer, tirx.BufferLoad(buffer, [k]) + tirx.const(1.0, "float32"), [k])
+    notes = {VECTORS: tirx.IntImm("int32", 16)}
+    loop = tirx.For(k, tirx.IntImm("int64", 0), size, tirx.ForKind.SERIAL, body, annotations=notes)
+    mod = run_in_vectors()(T.tvm.IRModule({"main": tirx.PrimFunc([buffer], loop)}))
+    x = torch.zeros(37)
+    call = T.tvm.tirx.build(mod["main"].with_attr("global_symbol", "main"), host_target())["main"]
+    call(T.tvm_ffi.from_dlpack(x))
+    assert torch.equal(x, torch.ones(37))
+
+
+@pytest.mark.parametrize("length", [17, 37, 63])
+def test_one_intermediate_result_of_another(length):
+    """TVM puts them into the same memory, so that no step may be made twice."""
+    x, y = torch.randn(length, 1) * 9, torch.randn(1, length)
+
+    def divide(x, y):
+        return torch.div(x, y, rounding_mode="floor")
+
+    assert torch.equal(fxp.compile(divide, (x, y))(x, y), divide(x, y))
+
+
+CAT = {"cat": lambda x: torch.cat([x, x * 2], -1), "three": lambda x: torch.cat([x[:, :7], x, x[:, 3:]], -1)}
+
+
+@pytest.mark.parametrize("name", CAT)
+@pytest.mark.parametrize("width", [1, 16, 24, 32, 33, 100])
+def test_concatenations(name, width):
+    if name == "three" and width < 8:
+        pytest.skip("there is nothing to slice")
+    x = torch.randn(5, width)
+    assert torch.equal(fxp.compile(CAT[name], (x,))(x), CAT[name](x))
+
+
+def test_concatenations_of_sizes_that_are_not_known():
+    x = torch.randn(5, 40)
+    width = torch.export.Dim("width", min=8)
+    compiled = fxp.compile(CAT["three"], (x,), dynamic_shapes=({1: width},))
+    for size in itertools.chain(range(8, 20), (31, 32, 33, 100)):
+        x = torch.randn(5, size)
+        assert torch.equal(compiled(x), CAT["three"](x)), size
