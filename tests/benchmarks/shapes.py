@@ -29,6 +29,7 @@ import fxpasses as fxp
 from fxpasses.benchmark import geometric_mean
 from fxpasses.benchmark.profile import Recorder
 from fxpasses.view.console import open_console, plain_table
+from tests.benchmarks import wide
 from tests.benchmarks.products import HEADS, MATRICES, Case, attention_cases, linear_cases
 
 SIZES = (
@@ -190,6 +191,7 @@ KINDS: dict[str, Callable[[], Iterable[Case]]] = {
     "pointwise": pointwise,
     "reductions": reductions,
     "moves": moves,
+    **wide.KINDS,
 }
 
 
@@ -229,7 +231,7 @@ def measure(kind: str, case: Case, rounds: int) -> Row:
     try:
         compiled = fxp.compile(model, args, strict=True)
         with torch.inference_mode():
-            torch.testing.assert_close(compiled(*args), model(*args), rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(compiled(*args), model(*args), rtol=1e-3, atol=1e-3, equal_nan=True)
             call, library = _in_turn(rounds, lambda: compiled(*args), lambda: model(*args))
             recorder = Recorder(time.thread_time)
             with compiled.instrumented(recorder):
