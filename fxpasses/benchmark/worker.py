@@ -131,7 +131,8 @@ def _serve(pipe: Any, system: str, data: bytes, threads: int) -> None:
             del model
             outputs = [_array(leaf) for leaf in pytree.tree_leaves(_plain(result)) if _is_array(leaf)]
             del result
-            memory = _peak(call) - before
+            peak, slow = _peak(call)
+            memory = peak - before
         except Exception as error:
             pipe.send(
                 f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"[:200]
@@ -139,7 +140,7 @@ def _serve(pipe: Any, system: str, data: bytes, threads: int) -> None:
             return
         pipe.send((seconds, memory, outputs))
         del outputs
-        if _seconds_of(call) < _SLOW_SECONDS:
+        if not slow:
             for _ in range(2):
                 call()
         while True:
@@ -147,7 +148,7 @@ def _serve(pipe: Any, system: str, data: bytes, threads: int) -> None:
                 pipe.recv()
             except EOFError:
                 return
-            pipe.send(_round(call))
+            pipe.send(_round(call, slow))
 
 
 def _silence() -> None:
@@ -157,27 +158,21 @@ def _silence() -> None:
         os.dup2(nowhere, stream)
 
 
-def _seconds_of(call: Any) -> float:
-    """Seconds of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def _peak(call: Any) -> float:
-    """Bytes of this process during a call, at most; NaN where the system does not tell."""
+def _peak(call: Any) -> tuple[float, bool]:
+    """Bytes of this process during a call, at most; NaN where the system does not tell. Then whether it was slow."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         import ctypes
 
         ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not of this call
-    try:
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # the high-water mark starts anew
-    except OSError:
-        return float("nan")
+    peak = float("nan")
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the high-water mark starts anew
+        peak = 0.0
+    start = time.perf_counter()
     call()
-    return _status("VmHWM") - _status("RssFile")
+    slow = time.perf_counter() - start > _SLOW_SECONDS
+    return peak + _status("VmHWM") - _status("RssFile"), slow
 
 
 def _resident() -> float:
@@ -197,9 +192,10 @@ def _status(name: str) -> float:
     return float("nan")
 
 
-def _round(call: Any) -> float:
+def _round(call: Any, slow: bool) -> float:
     """Seconds of a call."""
-    call()  # wakes the threads
+    if not slow:
+        call()  # wakes the threads
     count, start = 0, time.perf_counter()
     while True:
         call()
