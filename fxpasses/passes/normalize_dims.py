@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import fx
 from torch._ops import OpOverload
 
+from fxpasses.errors import IndexRangeError, UnsupportedOperatorError
 from fxpasses.passes.normalize_kwargs import on_full_form
 from fxpasses.program import Program
 
@@ -144,7 +145,20 @@ def _static(size: Any) -> Any:
     return size
 
 
-_SPECIAL = {
+def _unique_shape(node: fx.Node, args: list[Any]) -> None:
+    if args[3] is not None and node.meta["val"][0].dim() != args[0].meta["val"].dim():
+        raise UnsupportedOperatorError(
+            "unique_consecutive: torch tells a wrong shape of it for a dim that is counted from the end"
+        )
+
+
+def _scatter_bounds(args: list[Any]) -> None:
+    size = _static(args[0].meta["val"].shape[args[2]])
+    args[3] = _bound(0 if args[3] is None else args[3], size)
+    args[4] = size if args[4] is None else _bound(args[4], size)
+
+
+_SPECIAL: dict[OpOverload, Callable[[fx.Node, list[Any]], None]] = {
     aten.reshape.default: _sizes,
     aten.expand.default: _sizes,
     aten.select.int: _select,
@@ -152,16 +166,13 @@ _SPECIAL = {
     aten.slice.Tensor: _slice,
     aten.slice_scatter.default: lambda node, args: _scatter_bounds(args),
     aten.squeeze.dims: _squeeze,
+    aten.unique_consecutive.default: _unique_shape,
 }
 
 
 def _scatter_index(args: list[Any]) -> None:
     size = _static(args[0].meta["val"].shape[args[2]])
+    if isinstance(args[3], int) and isinstance(size, int) and not -size <= args[3] < size:
+        raise IndexRangeError(f"select_scatter: index {args[3]} of a dim of size {size}")
     if isinstance(args[3], int) and args[3] < 0:
         args[3] = size + args[3]
-
-
-def _scatter_bounds(args: list[Any]) -> None:
-    size = _static(args[0].meta["val"].shape[args[2]])
-    args[3] = _bound(0 if args[3] is None else args[3], size)
-    args[4] = size if args[4] is None else _bound(args[4], size)

@@ -267,8 +267,8 @@ def negative(x: Any) -> Any:
 
 
 def divide(x: Any, y: Any) -> Any:
-    """``x / y`` for floats."""
-    return T.tirx.div(x, y)
+    """``x / y`` for floats; TVM takes what a zero is divided by for another number than zero."""
+    return T.tirx.div(opaque(x), y)
 
 
 def _wrapping(function: Any, x: Any, y: Any) -> Any:

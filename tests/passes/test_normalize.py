@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 import fxpasses as fxp
 from fxpasses import passes as P
+from fxpasses.errors import PassError
 from fxpasses.pipeline import Pipeline
 from fxpasses.testing import single_op_program
 from tests.passes.helpers import apply, aten, body, program_of
@@ -292,3 +293,12 @@ def test_slices_that_begin_before_the_first_element(name):
         x = torch.randn(size, 3)
         assert torch.equal(program.run(x)[0], SLICES[name](x))
         assert torch.equal(compiled(x), SLICES[name](x))
+
+
+def test_what_has_a_wrong_place_or_shape_is_refused():
+    program, _ = single_op_program(aten.select_scatter.default, X, X[0] * 2, 0, 5)
+    with pytest.raises(PassError, match="index 5 of a dim of size 2"):
+        P.canonicalize(program)
+    program, _ = single_op_program(aten.unique_consecutive.default, X, False, False, -1)
+    with pytest.raises(PassError, match="torch tells a wrong shape of it"):
+        P.canonicalize(program)

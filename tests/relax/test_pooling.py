@@ -100,3 +100,15 @@ def test_dynamic_sizes():
         x = random((batch, 3, height, 10))
         for got, want in zip(compiled(x), Model()(x), strict=True):
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_values_go_back_to_where_they_were(dims):
+    pool, unpool = (getattr(torch.nn.functional, f"max_{kind}{dims}d") for kind in ("pool", "unpool"))
+    values, places = pool(random((2, 3, *[6] * dims)), 2, return_indices=True)
+    compiled = fxp.compile(lambda values, places: unpool(values, places, 2), (values, places), strict=True)
+    assert torch.equal(compiled(values, places), unpool(values, places, 2))
+    for outside in (-1, 6**dims):
+        places.view(-1)[1] = outside
+        with pytest.raises(IndexError, match=f"index {outside}"):
+            compiled(values, places)

@@ -29,6 +29,13 @@ def test_special_functions(dtype):
     check_calls(calls, tolerance=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_scaled_bessel_functions_of_the_largest_numbers(dtype):
+    x = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).max / 4], dtype=dtype)
+    for op in (aten.special_i0e.default, aten.special_i1e.default):
+        check_calls([call(op, x)], tolerance={**ULPS, torch.float64: 2e-12})
+
+
 def test_angles_of_real_numbers():
     check_calls(
         [call(aten.angle.default, edges(dtype)) for dtype in (torch.float32, torch.float64, torch.int32)]

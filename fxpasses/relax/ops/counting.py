@@ -274,7 +274,5 @@ def unique(b: Any, self: Any, sorted: Any, return_inverse: Any, return_counts: A
 @lowering(aten.unique_consecutive.default)
 def unique_consecutive(b: Any, self: Any, return_inverse: Any, return_counts: Any, dim: Any) -> Any:
     if dim is not None:
-        if b.val[0].dim() != len(b.shape_of(self)):
-            raise LoweringError(b.where("torch gives this a wrong shape; count its dim from the front"))
         raise UnsupportedOperatorError("unique slices are not compared")
     return _unique(b, self, sorts=False, inverse=return_inverse, counts=return_counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -73,8 +74,28 @@ for _op, _function in _UNARY.items():
 
 lowering(aten.atan2.default)(binary(_libm("atan2"), FLOAT))
 lowering(aten.hypot.default)(binary(_libm("hypot")))
-lowering(aten.nextafter.default)(binary(_libm("nextafter")))
 lowering(aten.copysign.Tensor, aten.copysign.Scalar)(binary(copysign, FLOAT))
+
+
+def _next_half(x: Any, y: Any) -> Any:
+    """The number of a half type that comes after *x* on the way to *y*: their bits are in order."""
+    dtype = S.dtype_of(x)
+    here, there = S.cast(x, "float32"), S.cast(y, "float32")
+    zero, one = S.const(0.0, "float32"), T.tirx.const(1, "int16")
+    bits = T.tirx.reinterpret("int16", x)
+    larger = ((here < there) & (here > zero)) | ((here > there) & (here < zero))
+    least = S.select(there < zero, T.tirx.const(1 - (1 << 15), "int16"), one)
+    moved = S.select(S.equal(here, zero), least, S.select(larger, bits + one, bits - one))
+    moved = S.select(S.equal(here, there), T.tirx.reinterpret("int16", y), moved)
+    lost = S.isnan(here) | S.isnan(there)
+    return S.select(lost, S.const(math.nan, dtype), T.tirx.reinterpret(dtype, moved))
+
+
+@lowering(aten.nextafter.default)
+def nextafter(b: Any, self: Any, other: Any) -> Any:
+    dtype = b.dtype(b.val.dtype)
+    step = _next_half if S.is_half(dtype) else _libm("nextafter")
+    return elementwise(b, step, self, other, compute=dtype)
 
 
 def _logit(x: Any) -> Any:
