@@ -26,13 +26,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fxpasses.errors import FxpassesError
 from fxpasses.schema import bind, draws_random
 
-__all__ = ["Float64", "NoOracle", "RoundingNoise", "is_exact", "widened"]
+__all__ = ["HALF", "Float64", "NoOracle", "RoundingNoise", "is_exact", "widened"]
 
 RESULT_ULPS = 2.0
 """By how many units in the last place `RoundingNoise` moves a result, at most."""
 
 OPERAND_ULPS = 0.5
 """The same for an operand: a correctly rounded value may be half a unit off."""
+
+HALF = (torch.float16, torch.bfloat16)
+"""Dtypes that are computed in float32: results are rounded once, and are moved by half of `RESULT_ULPS`."""
 
 _WIDE = {
     torch.float16: torch.float64,
@@ -45,22 +48,22 @@ _WIDE = {
 _EXACT = frozenset(
     """
     _conj _reshape_alias _to_copy _unsafe_view abs alias amax amin aminmax arange argmax argmin argsort
-    as_strided broadcast_tensors cat ceil chunk clamp clamp_max clamp_min clone complex conj_physical constant_pad_nd
-    contiguous copy cummax cummin detach diag diag_embed diagonal diagonal_copy diagonal_scatter
-    embedding empty empty_like empty_permuted empty_strided expand expand_as expand_copy eye fill
-    flatten flip floor fmax fmin frac full full_like gather hardtanh imag index index_copy index_fill
-    index_put index_select kthvalue lift_fresh lift_fresh_copy masked_fill masked_scatter
-    masked_select max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d
-    max_pool3d_with_indices maximum median min minimum moveaxis movedim nan_to_num narrow neg
-    new_empty new_full new_ones new_zeros nonzero one_hot ones ones_like pad permute permute_copy
+    as_strided broadcast_tensors cat ceil chunk clamp clamp_max clamp_min clone complex conj_physical
+    constant_pad_nd contiguous copy copysign cummax cummin detach diag diag_embed diagonal diagonal_copy
+    diagonal_scatter embedding empty empty_like empty_permuted empty_strided expand expand_as expand_copy
+    eye fill flatten flip floor fmax fmin fmod frac frexp full full_like gather hardtanh heaviside imag
+    index index_copy index_fill index_put index_select kthvalue lift_fresh lift_fresh_copy masked_fill
+    masked_scatter masked_select max max_pool1d max_pool2d max_pool2d_with_indices max_pool3d
+    max_pool3d_with_indices maximum median min minimum moveaxis movedim nan_to_num narrow neg new_empty
+    new_full new_ones new_zeros nextafter nonzero one_hot ones ones_like pad permute permute_copy
     pixel_shuffle pixel_unshuffle positive real reflection_pad1d reflection_pad2d reflection_pad3d relu
     relu6 repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d reshape
-    resolve_conj resolve_neg roll rot90 round scalar_tensor scatter select select_copy
-    select_scatter sgn sign slice slice_copy slice_scatter sort split split_copy split_with_sizes
-    split_with_sizes_copy squeeze squeeze_copy stack t t_copy take take_along_dim threshold tile to
-    topk transpose transpose_copy tril triu trunc type_as unbind unbind_copy unflatten unfold
-    unfold_copy unsqueeze unsqueeze_copy upsample_nearest1d upsample_nearest2d upsample_nearest3d
-    view view_as view_as_complex view_as_real view_copy where zero zeros zeros_like
+    resolve_conj resolve_neg roll rot90 round scalar_tensor scatter select select_copy select_scatter sgn
+    sign slice slice_copy slice_scatter sort split split_copy split_with_sizes split_with_sizes_copy
+    squeeze squeeze_copy stack t t_copy take take_along_dim threshold tile to topk transpose
+    transpose_copy tril triu trunc type_as unbind unbind_copy unflatten unfold unfold_copy unsqueeze
+    unsqueeze_copy upsample_nearest1d upsample_nearest2d upsample_nearest3d view view_as view_as_complex
+    view_as_real view_copy where zero zeros zeros_like
     """.split()  # noqa: SIM905
 )
 """Operators whose result holds values of their operands, or numbers that no
@@ -162,8 +165,12 @@ class RoundingNoise(TorchDispatchMode):
             {id(value) for _, value in _written(func, args, kwargs)} if func._schema.is_mutable else set()
         )
 
+        pointwise = torch.Tag.pointwise in func.tags
+
         def operand(value: Any) -> Any:
-            return value if id(value) in written else self._move(value, OPERAND_ULPS, False)
+            if id(value) in written or (pointwise and getattr(value, "dtype", None) in HALF):
+                return value  # one of a few numbers is exact in float32
+            return self._move(value, OPERAND_ULPS, False)
 
         if _gives_floats(func, args, kwargs):
             args, kwargs = pytree.tree_map(operand, (args, kwargs))
@@ -179,6 +186,8 @@ class RoundingNoise(TorchDispatchMode):
             return value.copy_(moved) if in_place else moved
         if not value.is_floating_point():
             return value
+        if value.dtype in HALF and ulps == RESULT_ULPS:
+            ulps /= 2
         wide = value.double()
         # A sum: a factor next to 1 would itself be rounded, to 1, in double precision.
         shift = wide.where(wide.isfinite(), 0) * (

@@ -121,9 +121,21 @@ def write(to: Path = MATRIX) -> None:
             op: {d: dict(sorted(c.items())) for d, c in sorted(calls[op].items())} for op in sorted(calls)
         },
         "reasons": {op: sorted(reasons[op]) for op in sorted(reasons)},
+        "systems": _systems(),
     }
     to.write_text(_text(data))
     print(f"{len(outcomes)} calls of {len(calls)} overloads written to {to}")
+
+
+def _systems() -> dict[str, dict[str, int]]:
+    """What became of the calls of the units that all systems have worked through."""
+    tables = {name: load(state_file(name, False)) for name in SYSTEMS}
+    common = set.intersection(*map(set, tables.values()))
+    found = {}
+    for name, table in tables.items():
+        counts = Counter(outcome.kind for outcome in _outcomes(table[unit] for unit in common))
+        found[name] = {"units": len(common), **{kind: counts[kind] for kind in KINDS if counts[kind]}}
+    return found
 
 
 def _text(data: dict[str, dict[str, object]]) -> str:

@@ -8,12 +8,13 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from fxpasses.fingerprint import target_name
+from fxpasses.testing.single import Call
 from tests.sweep.judge import Outcome
 from tests.sweep.samples import operator_of
 
@@ -98,19 +99,23 @@ class _Task:
     settings: Settings
     start: int = 0
     size: int = GROUP
+    groups: int | None = None
+    """How many groups of calls to judge; all by default."""
 
 
 def _finish(units: Sequence[str], settings: Settings, worker: _Worker) -> tuple[dict[str, Finished], _Worker]:
     """All outcomes of the units: a group in which the worker dies is judged again, call by call."""
     finished = {unit: Finished() for unit in units}
-    start, size, unit, op = 0, GROUP, units[0], CAPTURE
+    start, size, unit, op, asked = 0, GROUP, units[0], CAPTURE, False
     while True:
         worker.send(_Task(tuple(units), settings, start, size))
         try:
             while (message := worker.receive()) is not None:
                 kind, payload = message
                 if kind == "judging":
-                    start, unit, op = payload
+                    (start, unit, op), asked = payload, False
+                elif kind == "asked":
+                    asked = True
                 elif kind == "reached":
                     unit, refused, left_out = payload
                     if start == 0:
@@ -135,13 +140,30 @@ def _finish(units: Sequence[str], settings: Settings, worker: _Worker) -> tuple[
                     Outcome(f"{CAPTURE} {unit}", unit.split(" ")[1], "crash", detail)
                 )
                 return finished, worker
-            if size == 1:
+            if size == 1 and (not asked or _ends_pytorch(_Task(tuple(units), settings, start, 1))):
+                finished[unit].left_out.append(f"{op}: PyTorch itself ends the process, {detail}")
+                start += 1
+            elif size == 1:
                 crash = Outcome(
                     op, unit.split(" ")[1], "crash", detail, f"call {start} of {' + '.join(units)}"
                 )
                 finished[unit].outcomes.append(crash)
                 start += 1
             size = 1
+
+
+def _ends_pytorch(task: _Task) -> bool:
+    """Whether the first call of *task* ends a process in which PyTorch alone answers it."""
+    worker = _Worker()
+    worker.send(replace(task, settings=replace(task.settings, system="eager_answers"), groups=1))
+    try:
+        while worker.receive() is not None:
+            pass
+    except EOFError:
+        return True
+    finally:
+        worker.stop()
+    return False
 
 
 def _one_by_one(
@@ -204,10 +226,21 @@ def _main(connection: Connection) -> None:
     from tests.sweep.edges import Variant, variants
     from tests.sweep.judge import judge
     from tests.sweep.samples import reach
+    from tests.sweep.systems import Answer, System
 
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
+
+    def asking(system: System) -> System:
+        """*system*, which says so before it is asked: what ends the process before is PyTorch."""
+
+        def answers(calls: Sequence[Call]) -> list[Answer]:
+            connection.send(("asked", None))
+            return system(calls)
+
+        return answers
+
     while True:
         try:
             task = connection.recv()
@@ -221,10 +254,10 @@ def _main(connection: Connection) -> None:
             calls += [(unit, variant) for variant in found]
             refused = list(_refusals(unit, reached.refused))
             connection.send(("reached", (unit, refused, reached.left_out)))
-        for first in range(task.start, len(calls), task.size):
+        for first in list(range(task.start, len(calls), task.size))[: task.groups]:
             names, group = zip(*calls[first : first + task.size], strict=True)
             connection.send(("judging", (first, names[0], target_name(group[0].call[0]))))
-            outcomes = judge(group, getattr(systems, task.settings.system))
+            outcomes = judge(group, asking(getattr(systems, task.settings.system)))
             connection.send(("outcomes", list(zip(names, outcomes, strict=True))))
         connection.send(None)
 

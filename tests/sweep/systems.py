@@ -1,4 +1,4 @@
-"""What answers calls: fxpasses, and for comparison TVM's own importer."""
+"""What answers calls: fxpasses, and for comparison TVM's own importer and PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from fxpasses.program import Program
 from fxpasses.signature import dtype_name
 from fxpasses.testing.single import Call, calls_program
 
-__all__ = ["Answer", "System", "fxpasses_answers", "tvm_answers"]
+__all__ = ["Answer", "System", "eager_answers", "fxpasses_answers", "tvm_answers"]
+
+EAGER_RUNS = 50
 
 # Random numbers are asked for. Those that PyTorch's operators draw are equal for equal seeds.
 _CANONICALIZE = Pipeline(CheckInference(allow_random=True), *list(canonicalize)[1:], name="canonicalize")
@@ -84,6 +86,17 @@ def _needed(nodes: list[Any]) -> Iterator[fx.Node]:
             seen.add(node)
             yield node
             todo += node.all_input_nodes
+
+
+def eager_answers(calls: Sequence[Call]) -> list[Answer]:
+    """PyTorch's own answers; given often, since a read of foreign memory does not end every process."""
+    for _ in range(EAGER_RUNS):
+        answers = []
+        for op, args, kwargs in calls:
+            args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
+            leaves = pytree.tree_leaves(op(*args, **kwargs))
+            answers.append(Answer([leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]))
+    return answers
 
 
 # -- TVM's own importer ----------------------------------------------------------------

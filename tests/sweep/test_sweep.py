@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from fxpasses.support import OUTCOMES, matrix
+from fxpasses.support import FAILURES, OUTCOMES, matrix
 from tests.sweep.edges import Variant, variants
 from tests.sweep.judge import judge
 from tests.sweep.samples import operator_of, reach, units
@@ -118,3 +118,5 @@ def test_the_matrix_of_the_package():
     }
     assert set(data["reasons"]) == excepted
     assert re.match(r"\d+\.\d+", data["torch"])
+    assert set(data["systems"]) == {"fxpasses", "tvm"}
+    assert not set(data["systems"]["fxpasses"]) & set(FAILURES)
