@@ -142,7 +142,7 @@ def support(
     op: Annotated[str, typer.Argument(metavar="[OPERATOR]", help="Part of a name, such as aten.add.")] = "",
 ) -> None:
     """Show which operators are native, and how they compared with eager PyTorch, by dtype."""
-    from fxpasses.support import OUTCOMES, matrix
+    from fxpasses.support import FAILURES, OUTCOMES, matrix
 
     measured = matrix()
     if op:
@@ -153,7 +153,8 @@ def support(
     else:
         out.print(console.core_table())
         out.print(console.outcomes_table(measured))
-    for outcome, meaning in OUTCOMES.items():
+        out.print(console.systems_table(measured))
+    for outcome, meaning in (OUTCOMES if op else OUTCOMES | FAILURES).items():
         out.print(f"{outcome:10} {meaning}", markup=False)
 
 

@@ -23,7 +23,7 @@ from fxpasses.passes.decompositions.table import decompositions
 from fxpasses.relax.table import lowerings
 from fxpasses.schema import is_canonical_target
 
-__all__ = ["ISLANDS", "OUTCOMES", "SIZES", "Route", "matrix", "route"]
+__all__ = ["FAILURES", "ISLANDS", "OUTCOMES", "SIZES", "Route", "matrix", "route"]
 
 aten = torch.ops.aten
 
@@ -91,10 +91,17 @@ OUTCOMES = {
     "close": "within the tolerance that the computation itself has",
     "island": "runs in PyTorch inside the compiled program",
     "raises": "an error, where eager PyTorch raises one",
-    "undefined": "uninitialised or random: dtype and shape agree",
+    "undefined": "uninitialised, random, or an edge at which PyTorch does not agree with itself",
     "refused": "a clear error before anything runs",
 }
 """What the sweep over PyTorch's operator samples can say of a call."""
+
+FAILURES = {
+    "wrong": "another value, dtype or shape, without a word",
+    "error": "an error that does not say what is not supported",
+    "crash": "the end of the process",
+}
+"""What it can say besides; the sweep writes no matrix with one of these for fxpasses."""
 
 
 @cache
@@ -104,6 +111,8 @@ def matrix() -> Mapping[str, Any]:
     ``matrix()["calls"]["aten.add.Tensor"]["float32"]`` counts the measured calls
     by outcome (see `OUTCOMES`), ``matrix()["reasons"]`` has the reasons of islands
     and refusals by overload, ``matrix()["torch"]`` the release that it is about.
+    ``matrix()["systems"]`` counts the outcomes of fxpasses and of TVM's own importer
+    (``tvm``) on the same units of samples, failures included (see `FAILURES`).
     """
     text = resources.files("fxpasses").joinpath("support.json").read_text()
     return json.loads(text)

@@ -339,6 +339,7 @@ def test_support_at_a_glance(fxpasses):
     assert run.code == 0
     assert "Core overloads of torch" in run.out
     assert "lowered" in run.out
+    assert "Beside TVM's own importer" in run.out
 
 
 def test_support_of_an_unknown_operator(fxpasses):

@@ -33,6 +33,7 @@ __all__ = [
     "rules_table",
     "summary_table",
     "support_table",
+    "systems_table",
 ]
 
 
@@ -173,6 +174,19 @@ def outcomes_table(matrix: Mapping[str, Any]) -> Table:
     ]
     title = f"Calls from the operator samples of torch {matrix['torch']}: {len(matrix['calls'])} overloads"
     return plain_table(title, ["dtype", "calls #", *(f"{outcome} #" for outcome in OUTCOMES)], rows)
+
+
+def systems_table(matrix: Mapping[str, Any]) -> Table:
+    """The same calls answered by fxpasses and by TVM's own importer."""
+    from fxpasses.support import FAILURES, OUTCOMES
+
+    kinds = [*OUTCOMES, *FAILURES]
+    rows = []
+    for name, counts in matrix["systems"].items():
+        numbers = [counts.get(kind, 0) for kind in kinds]
+        rows.append((name, str(counts["units"]), str(sum(numbers)), *map(str, numbers)))
+    columns = ["system", "units #", "calls #", *(f"{kind} #" for kind in kinds)]
+    return plain_table("Beside TVM's own importer, on the units that both have worked through", columns, rows)
 
 
 def support_table(matrix: Mapping[str, Any], names: Sequence[str]) -> Table:
