@@ -83,7 +83,7 @@ def _judge(pairs: Sequence[tuple[Variant, Any]], system: System) -> list[Outcome
         return [_judge_one(*pair, system) for pair in pairs]
     try:
         answers = system([variant.call for variant, _ in pairs])
-    except Exception:
+    except Exception:  # the call that raises it is judged alone in the end, and keeps it
         half = len(pairs) // 2
         return _judge(pairs[:half], system) + _judge(pairs[half:], system)
     return [_compared(*pair, answer) for pair, answer in zip(pairs, answers, strict=True)]
