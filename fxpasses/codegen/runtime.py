@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fxpasses.codegen.callbacks import register, take_error
+from fxpasses.codegen.pages import in_large_pages
 from fxpasses.codegen.plan import CallPlan, Source
 from fxpasses.errors import DivisionError, IndexRangeError, InputError, RunError
 from fxpasses.relax import tvm_api as T
@@ -350,21 +351,27 @@ def own_tensors(
 
     Copied are those that live in the storage of one in *shared* (the model's own),
     and those in *changed*, each by itself. Equal views of one storage stay one tensor.
+    Where there are many bytes, all but those in *changed* are copied to large pages.
     """
     foreign = {tensor.untyped_storage().data_ptr() for tensor in shared}
     private = set(changed)
-    owned: dict[str, torch.Tensor] = {}
-    copies: dict[Any, torch.Tensor] = {}
+    keys: dict[str, Any] = {}
+    plains: dict[Any, torch.Tensor] = {}
     for name, tensor in tensors.items():
         plain = tensor.detach().resolve_neg().resolve_conj()
         key = name if name in private else (plain.data_ptr(), plain.dtype, plain.shape, plain.stride())
+        keys[name] = key
+        plains.setdefault(key, plain)
+    fixed = [key for key, plain in plains.items() if key not in private and plain.numel()]
+    placed = in_large_pages([plains[key] for key in fixed])
+    copies = {} if placed is None else dict(zip(fixed, placed, strict=True))
+    for key, plain in plains.items():
         if key not in copies:
             copy = (
-                name in private
+                key in private
                 or plain.untyped_storage().data_ptr() in foreign
                 or not plain.is_contiguous()
                 or plain.data_ptr() % ALIGNMENT
             )
             copies[key] = plain.clone(memory_format=torch.contiguous_format) if copy else plain
-        owned[name] = copies[key]
-    return owned
+    return {name: copies[key] for name, key in keys.items()}

@@ -1,0 +1,100 @@
+"""Weights in large pages: equal to the bit, aligned, apart from each other, and only where there are many."""
+
+import gc
+import itertools
+import mmap
+
+import pytest
+import torch
+from torch import nn
+
+import fxpasses as fxp
+from fxpasses.codegen import pages
+from fxpasses.codegen.pages import in_large_pages
+from fxpasses.codegen.runtime import ALIGNMENT, own_tensors
+
+pytestmark = pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="the system has no large pages")
+
+_MANY = torch.zeros(2 << 20)
+
+
+def test_copies_are_equal_aligned_and_apart():
+    tensors = [
+        _MANY + 1,
+        torch.randn(3, 5, 7),
+        torch.tensor(2.5, dtype=torch.float64),
+        torch.tensor([True, False, True]),
+        torch.randn(7, dtype=torch.complex64),
+        torch.randn(5, 3).to(torch.bfloat16),
+        torch.randn(6, 4).t(),
+        torch.arange(11, dtype=torch.int16),
+    ]
+    copies = in_large_pages(tensors)
+    assert copies is not None
+    for tensor, copy in zip(tensors, copies, strict=True):
+        assert (copy.dtype, copy.shape) == (tensor.dtype, tensor.shape)
+        assert copy.is_contiguous()
+        assert copy.data_ptr() % ALIGNMENT == 0
+        assert torch.equal(copy, tensor)
+        assert copy.data_ptr() != tensor.data_ptr()
+    ends = sorted((copy.data_ptr(), copy.data_ptr() + copy.nbytes) for copy in copies)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(ends))
+    copies[1].fill_(9)
+    assert torch.equal(copies[0], tensors[0])
+    assert torch.equal(copies[2], tensors[2])
+
+
+def test_memory_outlives_its_neighbours():
+    copies = in_large_pages([_MANY + 3, torch.arange(5.0)])
+    assert copies is not None
+    last = copies[1]
+    del copies
+    gc.collect()
+    assert torch.equal(last, torch.arange(5.0))
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        [],
+        [torch.zeros(10)],
+        [_MANY, torch.zeros(0)],
+        [_MANY, torch.zeros(4, 4).to_sparse()],
+        [_MANY, nn.Parameter(torch.zeros(4))],
+        [_MANY, torch.zeros(4, device="meta")],
+    ],
+    ids=["none", "few", "empty", "sparse", "subclass", "meta"],
+)
+def test_others_stay_where_they_are(tensors):
+    assert in_large_pages(tensors) is None
+
+
+def test_without_large_pages_nothing_is_copied(monkeypatch):
+    class Refusing:
+        def __init__(self, *_args, **_kwargs):
+            raise OSError("no memory in one piece")
+
+    monkeypatch.setattr(pages.mmap, "mmap", Refusing)
+    assert in_large_pages([_MANY]) is None
+
+
+def test_own_tensors_places_all_but_those_that_change():
+    shared = {"weight": _MANY + 2, "state": torch.ones(3), "empty": torch.zeros(0, 4)}
+    tensors = {**shared, "tied": shared["weight"], "same": shared["weight"]}
+    owned = own_tensors(tensors, shared.values(), ["state"])
+    assert all(torch.equal(owned[name], tensor) for name, tensor in tensors.items())
+    assert owned["weight"] is owned["tied"] is owned["same"]
+    pointers = {tensor.data_ptr() for tensor in shared.values() if tensor.numel()}
+    assert not pointers & {tensor.data_ptr() for tensor in owned.values()}
+
+
+def test_a_compiled_model_does_not_follow_its_source(tmp_path):
+    model = nn.Sequential(nn.Linear(1024, 1024), nn.Linear(1024, 1024)).eval()
+    x = torch.randn(2, 1024)
+    compiled = fxp.compile(model, (x,))
+    expected = model(x).detach()
+    with torch.no_grad():
+        model[0].weight.zero_()
+    torch.testing.assert_close(compiled(x), expected)
+    compiled.save(tmp_path / "model.fxp")
+    torch.testing.assert_close(fxp.load(tmp_path / "model.fxp")(x), expected)
