@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 
 from fxpasses.composites import BY_SHAPE, kernels_by_shape
 from fxpasses.errors import FxpassesError, source_line
+from fxpasses.fake_kernels import FAKE_KERNELS, fake_kernels
 from fxpasses.program import Input, Program, body_of, graph_modules, make_graph_module
 from fxpasses.recurrence import RECURRENT_LAYERS, one_step_shapes
 from fxpasses.schema import bind, is_pure
@@ -445,6 +446,14 @@ def copy_graph_module(module: fx.GraphModule) -> tuple[fx.GraphModule, dict[fx.N
     return make_graph_module(graph, bodies), mapping
 
 
+_BY_PYTHON = frozenset(
+    getattr(torch.ops.aten, f"{name}{rank}d").vec
+    for name in ("upsample_nearest", "_upsample_nearest_exact")
+    for rank in (1, 2, 3)
+)
+"""Operators whose fake kernels fail on an empty batch, and whose decompositions in Python do not."""
+
+
 def fake_value(fake_mode: Any, node: fx.Node) -> Any:
     """Run a call on the fake values of its arguments."""
     from torch._dispatch.python import enable_python_dispatcher
@@ -464,12 +473,14 @@ def fake_value(fake_mode: Any, node: fx.Node) -> Any:
             stack.enter_context(shape_env.suppress_guards())
             # Symbols of data-dependent sizes wait for nobody to bind them.
             stack.enter_context(shape_env.ignore_fresh_unbacked_symbols())
-        if any(
+        if node.target in _BY_PYTHON or any(
             isinstance(x, torch.Tensor) and x._has_symbolic_sizes_strides for x in pytree.tree_leaves(args)
         ):
             stack.enter_context(enable_python_dispatcher())  # some kernels in C++ would fix the sizes
         if node.target in RECURRENT_LAYERS:
             stack.enter_context(one_step_shapes())
+        if node.target in FAKE_KERNELS:
+            stack.enter_context(fake_kernels())
         if node.target in BY_SHAPE:
             stack.enter_context(kernels_by_shape())
             stack.enter_context(enable_python_dispatcher())  # torch looks at these kernels under it alone

@@ -24,6 +24,7 @@ __all__ = [
     "COMPOSED_NAMESPACES",
     "SYMBOLIC_BUILTINS",
     "bind",
+    "checks_tensor",
     "checks_values",
     "draws_random",
     "inference_overloads",
@@ -257,8 +258,15 @@ def _is_kind(symbol: Any, *kinds: str) -> bool:
     return bool(symbol_is_type(symbol, tuple(SymT[kind] for kind in kinds)))
 
 
+def checks_tensor(node: fx.Node) -> bool:
+    """Whether *node* asserts that the one element of a tensor is not zero."""
+    return isinstance(node.target, OpOverload) and node.target._schema.name == "aten::_assert_async"
+
+
 def checks_values(node: fx.Node) -> bool:
     """Whether *node* asserts something of values that no range of one symbol says."""
+    if checks_tensor(node):
+        return True
     if node.target is not aten._assert_scalar.default:
         return False
     condition = node.args[0]

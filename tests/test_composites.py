@@ -1,12 +1,15 @@
-"""Composite operators that torch itself cannot trace, since their kernels look at values."""
+"""Operators and functions that torch itself cannot trace, since they look at values."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch._subclasses.fake_impls import op_implementations_dict
 
 import fxpasses as fxp
 from fxpasses.composites import BY_SHAPE
+from fxpasses.errors import FxpassesError, RunError
 
 X = torch.linspace(-2, 3, 21).reshape(3, 7).sin()
 
@@ -42,7 +45,97 @@ def test_any_number_of_observations():
         torch.testing.assert_close(compiled(X[:, :count]), torch.cov(X[:, :count]))
 
 
+WEIGHTS = torch.tensor([1, 2, 0, 4, 1, 1, 3])
+CLASSES = torch.tensor([[1, 3, 2], [0, 0, 2]])
+
+# name: (a function, arguments that it takes, others for which it raises an error)
+DEMANDING = {
+    "one_hot": (F.one_hot, (CLASSES,), (-CLASSES,)),
+    "one_hot of five": (lambda x: F.one_hot(x, 5), (CLASSES,), (CLASSES + 2,)),
+    "narrow": (lambda x, start: x.narrow(1, start, 2), (X, torch.tensor(-3)), (X, torch.tensor(6))),
+    "narrow to nothing": (lambda x, n: torch.narrow(x, 0, n, 0), (X, torch.tensor(3)), (X, torch.tensor(4))),
+    "cov by frequency": (lambda x, w: torch.cov(x, fweights=w), (X, WEIGHTS), (X, -WEIGHTS)),
+    "cov by weight": (lambda x, w: torch.cov(x, aweights=w.abs()), (X, X[0]), (X, 0 * X[0])),
+    "cov by both": (
+        lambda x, w: torch.cov(x, correction=2, fweights=w, aweights=w * 0.5),
+        (X, WEIGHTS),
+        (X, 0 * WEIGHTS),
+    ),
+    "gaussian_nll_loss": (F.gaussian_nll_loss, (X, X + 1, X.square()), (X, X + 1, X)),
+}
+
+
+@pytest.mark.parametrize("name", DEMANDING)
+def test_what_they_demand_of_values_is_asserted(name):
+    function, good, bad = DEMANDING[name]
+
+    def model(*args):
+        return function(*args)
+
+    compiled = fxp.compile(model, good, strict=True)
+    torch.testing.assert_close(compiled(*good), model(*good))
+    with pytest.raises((RuntimeError, ValueError, IndexError)) as eager:
+        model(*bad)
+    with pytest.raises(RunError) as caught:
+        compiled(*bad)
+    assert isinstance(caught.value, eager.type) or eager.type is ValueError
+    torch.testing.assert_close(compiled(*good), model(*good))
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("shape", [(3, 7), (3, 1), (3,), ()])
+def test_gaussian_nll_loss(shape, reduction, full):
+    var = torch.rand(shape) if shape else 0.3
+
+    def model(x, var):
+        return F.gaussian_nll_loss(x, x * 2, var, full=full, reduction=reduction)
+
+    compiled = fxp.compile(model, (X, var), strict=True)
+    torch.testing.assert_close(compiled(X, var), model(X, var))
+
+
+def test_gaussian_nll_loss_of_other_shapes():
+    for arguments in ((X, X, X[:, :2]), (X, X, X, False, 1e-6, "some")):
+        with pytest.raises(FxpassesError):
+            fxp.compile(lambda *args, given=arguments: F.gaussian_nll_loss(*args, *given[3:]), arguments[:3])
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("tensors", [False, True])
+def test_ctc_loss_is_one_island(tensors, reduction):
+    scores, targets = torch.randn(6, 2, 4).log_softmax(-1), torch.tensor([[1, 2, 2], [2, 3, 0]])
+    lengths = ([6, 5], [3, 2])
+    if tensors:
+        lengths = tuple(map(torch.tensor, lengths))
+
+    def model(scores, targets):
+        return F.ctc_loss(scores, targets, *lengths, reduction=reduction, zero_infinity=True)
+
+    args = scores, targets
+    compiled = fxp.compile(model, args)
+    assert [row.op for row in fxp.explain(model, args).rows if row.kind == "island"] == [
+        f"aten._ctc_loss.{'Tensor' if tensors else 'default'}"
+    ]
+    torch.testing.assert_close(compiled(*args), model(*args))
+
+
+@pytest.mark.parametrize("driver", ["gels", "gelsy", "gelsd", "gelss"])
+@pytest.mark.parametrize("shapes", [((5, 3), (5, 2)), ((3, 5), (3,)), ((5, 3), (5,)), ((2, 3, 5), (2, 3))])
+def test_lstsq_has_residuals_by_driver_and_rank(shapes, driver):
+    def model(a, b):
+        return torch.linalg.lstsq(a, b, driver=driver)
+
+    a, b = (torch.randn(shape) for shape in shapes)
+    compiled = fxp.compile(model, (a, b))
+    for matrix in (a, a if driver == "gels" else a * 0):
+        for got, want in zip(compiled(matrix, b), model(matrix, b), strict=True):
+            torch.testing.assert_close(got, want)
+
+
 def test_torch_is_left_as_it_was():
     before = {op: dict(op.py_kernels) for op in BY_SHAPE}
+    shapes = dict(op_implementations_dict)
     fxp.capture(torch.cov, (X,))
+    assert shapes == op_implementations_dict
     assert before == {op: dict(op.py_kernels) for op in BY_SHAPE}

@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from torch.utils import _pytree as pytree
 from fxpasses.capture.replay import has_regions, replay_graph
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source
-from fxpasses.composites import kernels_by_shape
+from fxpasses.composites import functions_by_shape, kernels_by_shape
 from fxpasses.errors import CaptureError
+from fxpasses.fake_kernels import fake_kernels
 from fxpasses.program import Input, Program
 from fxpasses.recurrence import one_step_shapes
 
@@ -38,9 +39,12 @@ def by_export(source: Source) -> Captured:
 
 def export(source: Source, *, strict: bool = False) -> Captured:
     """Export a module, and make a `Program` of the result."""
-    # Dynamo would read the hook as code of the model's.
-    containers = nullcontext() if strict else _output_containers(source.root)
-    with inference_tracing(), one_step_shapes(), kernels_by_shape(), containers, quiet():
+    contexts = [inference_tracing(), one_step_shapes(), kernels_by_shape(), fake_kernels(), quiet()]
+    if not strict:  # dynamo would read these as code of the model's
+        contexts += [functions_by_shape(), _output_containers(source.root)]
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
         exported = torch.export.export(
             source.root,
             source.args,

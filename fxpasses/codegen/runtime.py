@@ -235,6 +235,8 @@ class Compiled:
         whose = "" if check.argument < 0 else f"argument {self.signature.inputs[check.argument].name!r}: "
         if check.kind == "division":
             return DivisionError(f"{whose}{check.op} divides an integer by zero{place}")
+        if check.kind == "assertion":
+            return RunError(f"{whose}{check.message or 'an assertion of the model does not hold'}{place}")
         low, high = (
             bound if isinstance(bound, int) else evaluate(bound, symbols) for bound in (check.low, check.high)
         )

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from fxpasses.errors import IndexRangeError, UnsupportedOperatorError
+from fxpasses.errors import IndexRangeError
 from fxpasses.passes.normalize_kwargs import on_full_form
 from fxpasses.program import Program
 
@@ -145,13 +145,6 @@ def _static(size: Any) -> Any:
     return size
 
 
-def _unique_shape(node: fx.Node, args: list[Any]) -> None:
-    if args[3] is not None and node.meta["val"][0].dim() != args[0].meta["val"].dim():
-        raise UnsupportedOperatorError(
-            "unique_consecutive: torch tells a wrong shape of it for a dim that is counted from the end"
-        )
-
-
 def _scatter_bounds(args: list[Any]) -> None:
     size = _static(args[0].meta["val"].shape[args[2]])
     args[3] = _bound(0 if args[3] is None else args[3], size)
@@ -166,7 +159,6 @@ _SPECIAL: dict[OpOverload, Callable[[fx.Node, list[Any]], None]] = {
     aten.slice.Tensor: _slice,
     aten.slice_scatter.default: lambda node, args: _scatter_bounds(args),
     aten.squeeze.dims: _squeeze,
-    aten.unique_consecutive.default: _unique_shape,
 }
 
 

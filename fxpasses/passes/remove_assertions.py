@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fxpasses.program import Program
-from fxpasses.schema import checks_values, is_assertion
+from fxpasses.schema import checks_tensor, checks_values, is_assertion
 
 __all__ = ["remove_assertions"]
 
@@ -11,14 +11,16 @@ __all__ = ["remove_assertions"]
 def remove_assertions(program: Program) -> Program:
     """Erase ``_assert_scalar``, ``_assert_tensor_metadata``, ``sym_constrain_range`` and their kin.
 
-    What stays are assertions of numbers that depend on values, and that no
-    range tells (``u0 <= s0``): only the run can show whether they hold. Their
-    messages go, since each way of capture words them otherwise.
+    What stays are assertions of values: of tensors, and of numbers that no range
+    tells (``u0 <= s0``). Only the run can show whether they hold. The messages
+    of the latter go, since each way of capture words them otherwise.
     """
     if not any(is_assertion(node.target) for node in program.nodes()):
         return program
     g = program.edit()
     for node in reversed(g.nodes()):
+        if checks_tensor(node):
+            continue
         if checks_values(node):
             node.args = (node.args[0], "")
             node.kwargs = {}

@@ -17,10 +17,11 @@ from fxpasses.errors import FxpassesError, LoweringError, UnsupportedOperatorErr
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.checks import INDEXED_BY_NUMBER, Check, Checks, condition_of
 from fxpasses.relax.control import CONTROL, Choice
+from fxpasses.relax.kernel import used
 from fxpasses.relax.partition import Group, schedule
 from fxpasses.relax.symbols import SymbolTable
 from fxpasses.relax.table import lowerings
-from fxpasses.schema import bind, checks_values, is_read, unbound_symbols
+from fxpasses.schema import bind, checks_tensor, checks_values, is_read, unbound_symbols
 from fxpasses.signature import dtype_name
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ class Builder:
         with self.block.function(name, list(parameters), attrs=attrs, private=name != "main"):
             self._region = self.block.dataflow()
             self._region.__enter__()
-            self._pending = [node for node in graph.nodes if checks_values(node)]
+            self._pending = [node for node in graph.nodes if checks_values(node) and not checks_tensor(node)]
             for item in schedule(graph, self.emission.outside):
                 self._emit_item(item)
             results = [self._result(node) for node in returned]
@@ -324,11 +325,23 @@ class Builder:
         if node.target is operator.getitem:
             self.env[node] = self.env[node.args[0]][node.args[1]]  # type: ignore[index]
             return
-        vals = self.val if isinstance(self.val, tuple | list) else (self.val,)
+        if checks_tensor(node):
+            self._check(node)
+            return
+        several = isinstance(self.val, tuple | list)
+        vals = self.val if several else (self.val,)
         # No row has to think of loops over nothing.
-        if all(_is_empty(val) and not unbound_symbols(val) for val in vals):
-            empty = tuple(self._zeros(self.type(v)) for v in vals)
-            self.env[node] = empty if isinstance(self.val, tuple | list) else empty[0]
+        asked = [not several or used(self, place) for place in range(len(vals))]
+        if all(
+            _is_empty(val) and not unbound_symbols(val)
+            for val, is_asked in zip(vals, asked, strict=True)
+            if is_asked or not any(asked)
+        ):
+            empty = tuple(
+                self._zeros(self.type(val)) if is_asked else None
+                for val, is_asked in zip(vals, asked, strict=True)
+            )
+            self.env[node] = empty if several else empty[0]
             return
         value = self._call(node)
         values = value if isinstance(value, tuple | list) else (value,)
@@ -371,9 +384,12 @@ class Builder:
             raise
         except Exception as error:
             raise LoweringError(self.where(f"the lowering of {node.target} failed: {error}")) from error
+        self._check(node)
+        return value
+
+    def _check(self, node: fx.Node) -> None:
         if self.emission.checks is not None:
             self.codes += self.emission.checks.emit(self, node)
-        return value
 
     def _operand(self, arg: Any) -> Any:
         return self.env[arg] if isinstance(arg, fx.Node) else arg

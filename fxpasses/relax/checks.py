@@ -30,38 +30,45 @@ __all__ = ["Check", "Checks", "Demand", "checks_of", "condition_of"]
 aten = torch.ops.aten
 
 
+Kind = Literal["index", "division", "condition", "assertion"]
+
+
 @dataclass(frozen=True)
 class Check:
     """One check, as plain data for the message of its failure.
 
     Attributes:
         kind: ``index``: all elements lie in ``[low, high)``; ``division``: none is zero;
-            ``condition``: the expression of sizes `low` holds.
+            ``condition``: the expression of sizes `low` holds; ``assertion``: none is zero, as the model demands.
         op: the operator that demands it.
         source: the user's line.
         argument: the flat user argument whose elements these are; -1 where they are computed.
         low, high: the bounds.
+        message: what the model says of a failed assertion.
     """
 
-    kind: Literal["index", "division", "condition"]
+    kind: Kind
     op: str
     source: str | None
     argument: int = -1
     low: Dim = 0
     high: Dim = 0
+    message: str = ""
 
 
 @dataclass(frozen=True)
 class Demand:
     """What a call demands of the elements of one operand.
 
-    `size` bounds an index; None stands for a divisor. With `negative`, an index
-    may count from the end.
+    `size` bounds an index, which with `negative` may count from the end. Without
+    it no element may be zero.
     """
 
     operand: fx.Node
     size: Any = None
     negative: bool = False
+    kind: Kind = "index"
+    message: str = ""
 
 
 class Checks:
@@ -84,12 +91,13 @@ class Checks:
     def _emit(self, b: Builder, node: fx.Node, demand: Demand) -> Any:
         low, high = _bounds(demand)
         argument = self._position.get(_origin(demand.operand), -1)
-        kind: Literal["index", "division"] = "division" if demand.size is None else "index"
-        number = self.number(Check(kind, str(node.target), source_line(node), argument, low, high))
+        row = Check(demand.kind, str(node.target), source_line(node), argument, low, high, demand.message)
+        number = self.number(row)
         value = b.env[demand.operand]
-        if demand.size is None:
-            result = node.meta["val"]
-            return b.te(_zero_divisor, value, b.shape(result), number, name="check_divisor")
+        if demand.kind == "division":
+            return b.te(_zero, value, b.shape(node.meta["val"]), number, name="check_divisor")
+        if demand.kind == "assertion":
+            return b.te(_zero, value, [], number, name="check_assertion")
         return b.te(_outside, value, b.size(demand.size), demand.negative, number, name="check_index")
 
 
@@ -142,17 +150,19 @@ def _outside(index: Any, size: Any, negative: bool, number: int) -> Any:
     return _largest(index.shape, bad, T.tirx.const(number, "int32"))
 
 
-def _zero_divisor(divisor: Any, shape: Any, number: int) -> Any:
-    # A quotient without elements divides by nothing.
+def _zero(value: Any, shape: Any, number: int) -> Any:
+    """*number* if an element of *value* is zero and a result of *shape* has elements: else nothing is divided."""
     code = T.tirx.const(number, "int32")
     for size in shape:
         if not isinstance(size, T.tirx.IntImm):
             code = T.tirx.Select(size > T.tirx.IntImm("int64", 0), code, T.tirx.const(0, "int32"))
 
     def bad(*at: Any) -> Any:
-        return divisor(*at).equal(T.tirx.const(0, str(divisor.dtype)))
+        element = value(*at)
+        is_truth = str(value.dtype) == "bool"
+        return T.tirx.Not(element) if is_truth else element.equal(T.tirx.const(0, str(value.dtype)))
 
-    return _largest(divisor.shape, bad, code)
+    return _largest(value.shape, bad, code)
 
 
 def _largest(shape: Any, bad: Callable[..., Any], number: Any) -> Any:
@@ -191,7 +201,11 @@ def _advanced(args: tuple[Any, ...]) -> Iterator[Demand]:
 
 def _divisor(args: tuple[Any, ...]) -> Iterator[Demand]:
     if _is_int(_dtype(args[0])) and _is_int(_dtype(args[1])):
-        yield Demand(args[1])
+        yield Demand(args[1], kind="division")
+
+
+def _assertion(args: tuple[Any, ...]) -> Iterator[Demand]:
+    yield Demand(args[0], kind="assertion", message=args[1] if len(args) > 1 else "")
 
 
 _MOST = 2**63 - 1
@@ -220,6 +234,8 @@ _DEMANDS: dict[Any, Demands] = {
     aten.remainder.Scalar_Tensor: _divisor,
     aten.fmod.Tensor: _divisor,
     aten.div.Tensor_mode: _divisor,
+    aten._assert_async.default: _assertion,
+    aten._assert_async.msg: _assertion,
 }
 """By operator, what it demands of the values of its operands."""
 

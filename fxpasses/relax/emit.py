@@ -121,6 +121,8 @@ _SIZES = (
     aten.sym_size.int,
     aten._local_scalar_dense.default,
     aten._assert_scalar.default,
+    aten._assert_async.default,
+    aten._assert_async.msg,
 )
 
 

@@ -68,10 +68,7 @@ def calls_program(
             structure.append(0)
             continue
         used = range(len(val)) if results is None else results
-        for index in used:
-            returned.append(graph.call_function(operator.getitem, (call, index)))
-            returned[-1].meta["val"] = val[index]
-        structure.append((0,) * len(used))
+        structure.append(tuple(_taken(graph, call, index, returned) for index in used))
     output = graph.output(tuple(returned))
     output.meta["roles"] = tuple(Output("user") for _ in returned)
     ranges = {symbol: mode.shape_env.var_to_range[symbol] for symbol in mode.shape_env.var_to_range}
@@ -83,6 +80,16 @@ def calls_program(
         ranges=ranges,
     )
     return program, tuple(tensors)
+
+
+def _taken(graph: fx.Graph, call: fx.Node, index: int, returned: list[fx.Node]) -> Any:
+    """Add result *index* of *call* to *returned*, or the parts of a result that is a list; its structure."""
+    part = graph.call_function(operator.getitem, (call, index))
+    part.meta["val"] = val = call.meta["val"][index]
+    if isinstance(val, tuple | list):
+        return tuple(_taken(graph, part, place, returned) for place in range(len(val)))
+    returned.append(part)
+    return 0
 
 
 def _fake(mode: Any, tensor: torch.Tensor, name: str, dynamic: bool) -> torch.Tensor:

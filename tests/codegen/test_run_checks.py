@@ -9,7 +9,7 @@ import torch
 from torch.export import Dim
 
 from fxpasses.codegen.artifact import load
-from fxpasses.errors import DivisionError, IndexRangeError, InputError
+from fxpasses.errors import DivisionError, IndexRangeError, InputError, IslandWarning, RunError
 from tests.codegen.helpers import compiled_of
 
 TABLE = torch.arange(12.0).view(6, 2)
@@ -71,6 +71,37 @@ def test_an_integer_division_by_zero_raises_as_in_eager(name, dtype):
         compiled(x, zero)
     assert isinstance(caught.value, RuntimeError | ZeroDivisionError)
     assert torch.equal(compiled(x[:0], zero), model(x[:0], zero))
+
+
+def test_what_a_model_asserts_of_a_tensor_has_to_hold():
+    def model(x):
+        torch._assert_async(x.min() > 0, "all must be positive")
+        torch._assert_async(x.sum() - 99)
+        return x + 1
+
+    x = torch.ones(3)
+    compiled = compiled_of(model, x)
+    assert torch.equal(compiled(x), model(x))
+    for bad, message in ((-x, "all must be positive"), (x * 33, "an assertion of the model does not hold")):
+        with pytest.raises(RuntimeError):
+            model(bad)
+        with pytest.raises(RunError, match=rf"{message} \(.*test_run_checks.py"):
+            compiled(bad)
+    assert torch.equal(compiled(x), model(x))
+
+
+def test_an_assertion_about_what_an_island_computes(tmp_path):
+    def model(x):
+        torch._assert_async(torch.linalg.det(x) != 0, "singular")
+        return x * 2
+
+    x = torch.eye(3)
+    compiled_of(model, x).save(tmp_path / "asserting.fxp")
+    with pytest.warns(IslandWarning):
+        loaded = load(tmp_path / "asserting.fxp")
+    assert torch.equal(loaded(x), x * 2)
+    with pytest.raises(RunError, match="singular"):
+        loaded(torch.ones(3, 3))
 
 
 def test_indices_and_divisors_may_be_none_at_all():

@@ -299,6 +299,10 @@ def test_what_has_a_wrong_place_or_shape_is_refused():
     program, _ = single_op_program(aten.select_scatter.default, X, X[0] * 2, 0, 5)
     with pytest.raises(PassError, match="index 5 of a dim of size 2"):
         P.canonicalize(program)
+
+
+def test_a_dim_that_torch_counts_from_the_front_alone():
+    """Its fake kernel gives `unique_consecutive` other dims for a negative one."""
     program, _ = single_op_program(aten.unique_consecutive.default, X, False, False, -1)
-    with pytest.raises(PassError, match="torch tells a wrong shape of it"):
-        P.canonicalize(program)
+    assert program.outputs[0][1].meta["val"].dim() == X.dim()
+    assert torch.equal(P.canonicalize(program).run(X)[0][0], X.unique_consecutive(dim=-1))

@@ -62,6 +62,8 @@ def as_strided_scatter(
     val = self.meta["val"]
     places = _places(g, self, size, stride, storage_offset).flatten()
     reason = _cannot_select(val, places)
+    if reason is None and not _is_dense(val):
+        reason = "its operand has gaps in memory, or one place for several elements"
     if reason is None and places.unique().numel() < places.numel():
         reason = "it writes one position twice"
     if reason is not None:
@@ -112,23 +114,43 @@ def _is_view(op: Any) -> bool:
 
 
 def _cannot_select(val: torch.Tensor, places: torch.Tensor) -> str | None:
-    """Why *places* in memory are not elements of *val*, which has to fill its own; None if they are."""
+    """Why *places* in memory are not elements of *val*; None if they are."""
     if not all(isinstance(number, int) for number in (val.storage_offset(), *val.shape, *val.stride())):
         return "it has symbolic sizes"
-    if not val.permute(_memory_order(val)).is_contiguous():
-        return "its operand has gaps in memory"
-    first = val.storage_offset()
-    if places.numel() and not first <= int(places.min()) <= int(places.max()) < first + val.numel():
+    if not places.numel():
+        return None
+    own = _positions(val)
+    if not val.numel() or int(places.min()) < int(own.min()) or int(places.max()) > int(own.max()):
         return "it reads memory outside of its operand"
+    if not bool(torch.isin(places, own).all()):
+        return "it reads memory in the gaps of its operand"
     return None
 
 
+def _positions(val: torch.Tensor) -> torch.Tensor:
+    """Where in memory each element of *val* lies, as a line."""
+    at = torch.full((), val.storage_offset(), dtype=torch.int64)
+    for length, step in zip(val.shape, val.stride(), strict=True):
+        at = at.unsqueeze(-1) + torch.arange(length) * step
+    return at.flatten()
+
+
+def _is_dense(val: torch.Tensor) -> bool:
+    """Whether the elements of *val* fill their memory, each a place of its own."""
+    return val.permute(_memory_order(val)).is_contiguous()
+
+
 def _selected(g: Editor, owner: fx.Node, places: torch.Tensor) -> fx.Node:
+    """The elements of *owner* at *places* in memory."""
     val = owner.meta["val"]
-    order = _memory_order(val)
-    line = owner if order == sorted(order) else g.call(aten.permute.default, owner, order)
+    line, flat = owner, places.flatten() - val.storage_offset()
+    if _is_dense(val):
+        order = _memory_order(val)
+        line = owner if order == sorted(order) else g.call(aten.permute.default, owner, order)
+    elif flat.numel():
+        own, at = _positions(val).sort()
+        flat = at[torch.searchsorted(own, places.flatten())]
     line = reshape(g, line, [val.numel()])
-    flat = places.flatten() - val.storage_offset()
     if flat.numel() == val.numel() and torch.equal(flat, torch.arange(val.numel())):
         return reshape(g, line, list(places.shape))
     return reshape(

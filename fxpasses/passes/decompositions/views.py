@@ -29,7 +29,7 @@ def copied_view(op: OpOverload) -> OpOverload | None:
     return getattr(getattr(aten, name), op._overloadname)
 
 
-@decomposition(aten.view.default, aten._unsafe_view.default)
+@decomposition(aten.view.default, aten.view_copy.default, aten._unsafe_view.default)
 def view(g: Editor, self: fx.Node, size: Any) -> fx.Node:
     return g.call(aten.reshape.default, self, size)
 
