@@ -9,6 +9,7 @@ from fxpasses.codegen.columns import run_by_columns
 from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.masked_logic import guard_masked_logic
+from fxpasses.codegen.scaling import scale_in_vectors
 from fxpasses.codegen.schedules import schedule
 from fxpasses.codegen.schedules.empty import init_first
 from fxpasses.codegen.stack import local_on_stack
@@ -121,7 +122,13 @@ def tir_pipeline(*, vectors: bool = True) -> str:
             ]
         )
         host = T.tvm.transform.Sequential(
-            [local_on_stack(), tirx.LowerTVMBuiltin(), guard_masked_logic(), tirx.LowerIntrin()]
+            [
+                local_on_stack(),
+                tirx.LowerTVMBuiltin(),
+                guard_masked_logic(),
+                scale_in_vectors(),
+                tirx.LowerIntrin(),
+            ]
         )
         return kernels, lambda: host, lambda: T.tvm.transform.Sequential([])
 

@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from fxpasses.codegen.scaling import by_factors, has_scale
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 
@@ -26,6 +27,9 @@ Formula = Callable[[Any], Any]
 
 # log(2) in two parts, the first with so few bits that its products with small integers are exact.
 _LOG2_HIGH, _LOG2_LOW = 0.693359375, -2.1219444005469058e-4
+
+# 1.5 * 2 ** 23: the last bit of a sum of this and a smaller number is worth 1.
+_TO_INTEGER = 12582912.0
 
 # expm1(r) = r + r^2 * p(r) for |r| <= log(2) / 2
 _EXPM1 = (0.4999999701976776, 0.1666654348373413, 0.04166720062494278, 0.008366520516574383,
@@ -68,7 +72,10 @@ def vector_math() -> Any:
         return formula(call.args[-1])
 
     def run(function: Any, _mod: Any, _context: Any) -> Any:
-        return T.tvm_ffi.structural_map(function, [(T.ir.Call, replace)])
+        function = T.tvm_ffi.structural_map(function, [(T.ir.Call, replace)])
+        return (
+            function if has_scale(function) else T.tvm_ffi.structural_map(function, [(T.ir.Call, by_factors)])
+        )
 
     return T.tirx.transform.prim_func_pass(run, opt_level=0, name="fxpasses.vector_math")
 
@@ -98,7 +105,11 @@ def _from_bits(bits: Any) -> Any:
 
 
 def _let(value: Any, body: Callable[[Any], Any]) -> Any:
-    """*body* of a variable that holds *value*, so that it is computed once."""
+    """*body* of a variable that holds *value*, so that it is computed once.
+
+    What follows goes into the body and not around it: TVM simplifies a value
+    once for each one that it is part of.
+    """
     var = T.tirx.Var("x", str(value.ty.dtype))
     return T.tirx.Let(var, value, body(var))
 
@@ -138,43 +149,51 @@ def _power_of_two(exponent: Any) -> Any:
 
 def _reduced(x: Any, body: Callable[[Any, Any], Any]) -> Any:
     """*body* of an integer n and of expm1(r), where ``x = n * log(2) + r``."""
-    nearest = T.tirx.floor(x * _number(1.0 / math.log(2.0)) + _number(0.5))
+
+    def of_rounded(rounded: Any) -> Any:
+        # The last bits of the sum are those of the nearest integer.
+        nearest = S.subtract(rounded, _number(_TO_INTEGER))
+        n = _bits(rounded) - _bits(_number(_TO_INTEGER))
+        return _let(x - nearest * _number(_LOG2_HIGH) - nearest * _number(_LOG2_LOW), lambda r: of_rest(n, r))
 
     def of_rest(n: Any, r: Any) -> Any:
-        return _let(_polynomial(_EXPM1, r) * (r * r) + r, lambda raised: body(n.astype("int32"), raised))
+        return _let(_polynomial(_EXPM1, r) * (r * r) + r, lambda raised: body(n, raised))
 
-    return _let(
-        nearest,
-        lambda n: _let(x - n * _number(_LOG2_HIGH) - n * _number(_LOG2_LOW), lambda r: of_rest(n, r)),
-    )
+    return _let(x * _number(1.0 / math.log(2.0)) + _number(_TO_INTEGER), of_rounded)
+
+
+def _exp(x: Any, body: Callable[[Any], Any]) -> Any:
+    """*body* of ``e ** x``: inf above 88.72, zero below -103.97, a number for NaN."""
+
+    def scaled(n: Any, raised: Any) -> Any:
+        return _let(T.tirx.ldexp(raised + _number(1.0), n), body)
+
+    return _let(_clamp(x, -105.0, 89.0), lambda bounded: _reduced(bounded, scaled))
+
+
+def _half_expm1(x: Any, low: float, high: float, body: Callable[[Any], Any]) -> Any:
+    """*body* of ``(e ** x - 1) / 2`` for x within bounds; a number for NaN, and the sign of a zero is lost."""
+
+    def scaled(n: Any, raised: Any) -> Any:
+        return _let(_power_of_two(n - 1), lambda power: _let(power * raised + (power - _number(0.5)), body))
+
+    return _let(_clamp(x, low, high), lambda bounded: _reduced(bounded, scaled))
 
 
 def exp(value: Any) -> Any:
-    """``e ** x``; inf above 88.72, zero below -103.97."""
-
-    def scaled(n: Any, raised: Any) -> Any:
-        # By two factors, since the powers of two of the largest and smallest results are no float32.
-        half = n >> 1
-        return (raised + _number(1.0)) * _power_of_two(half) * _power_of_two(n - half)
-
-    def formula(x: Any) -> Any:
-        return _unless_nan(x, _let(_clamp(x, -105.0, 89.0), lambda bounded: _reduced(bounded, scaled)))
-
-    return _let(value, formula)
+    """``e ** x``."""
+    return _let(value, lambda x: _exp(x, lambda z: _unless_nan(x, z)))
 
 
 def expm1(value: Any) -> Any:
     """``e ** x - 1``, exact to the last places near 0 too."""
 
-    def scaled(n: Any, raised: Any) -> Any:
-        # Half of it first: 2 ** 128 is no float32.
-        return _let(_power_of_two(n - 1), lambda power: (power * raised + (power - _number(0.5))) * 2)
-
     def formula(x: Any) -> Any:
-        def signed(result: Any) -> Any:
-            return _with_sign(_size(_unless_nan(x, result)), x)
+        # By way of half of it: 2 ** 128 is no float32.
+        def signed(half: Any) -> Any:
+            return _with_sign(_size(_unless_nan(x, half * _number(2.0))), x)
 
-        return _let(_let(_clamp(x, -17.5, 89.0), lambda bounded: _reduced(bounded, scaled)), signed)
+        return _half_expm1(x, -17.5, 89.0, signed)
 
     return _let(value, formula)
 
@@ -185,21 +204,26 @@ def sigmoid(value: Any) -> Any:
     def formula(x: Any) -> Any:
         def result(z: Any) -> Any:
             above = S.select(x < _number(0.0), z, _number(1.0))
-            return _let(z / (_number(1.0) + z), lambda q: S.subtract(above, above * q))
+            return _let(z / (_number(1.0) + z), lambda q: _unless_nan(x, S.subtract(above, above * q)))
 
-        return _let(exp(S.negative(_size(x))), result)
+        return _exp(S.negative(_size(x)), result)
 
     return _let(value, formula)
 
 
 def tanh(value: Any) -> Any:
-    """A polynomial up to 0.55, ``1 - 2 / (e ** (2 * |x|) + 1)`` above."""
+    """``q = h / (1 + h)`` of ``h = (e ** (2 * |x|) - 1) / 2``; the equal ``h - h * q`` where h is small."""
 
     def formula(x: Any) -> Any:
-        size = _size(x)
-        near = _let(x * x, lambda square: _polynomial(_TANH, square) * square * x + x)
-        far = _number(1.0) - _number(2.0) / (exp(size * _number(2.0)) + _number(1.0))
-        return _with_sign(_unless_nan(size, S.select(size < _number(0.55), _size(near), far)), x)
+        def result(h: Any) -> Any:
+            return _let(
+                h / (_number(1.0) + h), lambda q: signed(S.select(h < _number(0.8), S.subtract(h, h * q), q))
+            )
+
+        def signed(size: Any) -> Any:
+            return _with_sign(_size(_unless_nan(x, size)), x)
+
+        return _half_expm1(_size(x) * _number(2.0), 0.0, 40.0, result)
 
     return _let(value, formula)
 
