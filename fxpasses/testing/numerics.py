@@ -135,12 +135,16 @@ class Float64(TorchDispatchMode):
 
 
 class RoundingNoise(TorchDispatchMode):
-    """Disturbs operands and results of operators that round; the same *seed* gives the same noise."""
+    """Disturbs operands and results of operators that round; the same *seed* gives the same noise.
+
+    Without *operands*, results alone: for code whose operands are known to the bit.
+    """
 
     supports_higher_order_operators = True
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, operands: bool = True) -> None:
         super().__init__()
+        self.operands = operands
         self.generator = torch.Generator().manual_seed(seed)
         self.calls = 0
         """How many operators were met; none where the code runs outside of PyTorch."""
@@ -172,7 +176,7 @@ class RoundingNoise(TorchDispatchMode):
                 return value  # one of a few numbers is exact in float32
             return self._move(value, OPERAND_ULPS, False)
 
-        if _gives_floats(func, args, kwargs):
+        if self.operands and _gives_floats(func, args, kwargs):
             args, kwargs = pytree.tree_map(operand, (args, kwargs))
         return pytree.tree_map(
             lambda value: self._move(value, RESULT_ULPS, func._schema.is_mutable), func(*args, **kwargs)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.sweep import alternatives
 from tests.sweep.edges import Variant
 from tests.sweep.judge import judge
 from tests.sweep.systems import Answer
@@ -64,6 +65,15 @@ WRONG = {
     "a number for an infinity": (aten.exp.default, (numbers(89.0),), numbers(3e38)),
     "an infinity for a number": (aten.exp.default, (numbers(88.0),), numbers(inf)),
     "a number for NaN": (aten.log.default, (numbers(-1.0),), numbers(0.0)),
+    "the sine of another number": (aten.sin.default, (numbers(1e8),), numbers(1e8 * (1 + 6e-8)).sin()),
+    "an angle that came round inexactly": (aten.sin.default, (numbers(12345.678),), numbers(12345.678).sin() * 1.00001),
+    "a remainder of a rounded quotient": (
+        aten.remainder.Tensor, (numbers(1e8), numbers(0.3)), (numbers(1e8) % 0.3 + 0.05)
+    ),
+    "a part as inexact as the other": (
+        aten.sum.default, (numbers(1e8 + 1j, 1 + 1j, -1e8 + 1j),), torch.tensor(1 + 3.5j)
+    ),
+    "four units of bfloat16": (aten.exp.default, (X.to(BRAIN),), (X.exp() * 1.028).to(BRAIN)),
     "a floor that is far off": (aten.floor_divide.default, (numbers(0.3), numbers(0.1)), numbers(100.0)),
     "a dropped imaginary part": (aten.exp.default, (COMPLEX,), COMPLEX.exp().real.to(torch.complex64)),
     "a conjugate": (aten.exp.default, (COMPLEX * 1e3,), (COMPLEX * 1e3).exp().conj().resolve_conj()),
@@ -113,6 +123,13 @@ def test_at_edges_another_road_of_pytorch_is_right():
     assert kind(*call, torch.tensor(nan), edge="NaN") == "undefined"
     assert kind(*call, torch.tensor(nan)) == "wrong"
     assert kind(*call, torch.tensor(7.0), edge="NaN") == "wrong"
+
+
+def test_a_road_of_an_operator_that_was_not_looked_at_is_wrong(monkeypatch):
+    x, target = torch.zeros(2, 3), torch.tensor([0, 1])
+    x[0, 2] = nan
+    monkeypatch.setattr(alternatives, "ROADS", alternatives.ROADS - {aten.multi_margin_loss.default})
+    assert kind(aten.multi_margin_loss.default, (x, target), torch.tensor(nan), edge="NaN") == "wrong"
 
 
 def test_an_infinity_times_zero_is_nan_or_left_out():
