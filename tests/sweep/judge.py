@@ -250,6 +250,9 @@ def _rehearsed(call: Call, want: list[torch.Tensor]) -> list[torch.Tensor] | Exc
     moved = []
     for value, single in zip(want, run, strict=True):
         error = torch.where((single - value).isfinite(), (single - value).abs(), 0) * _SCALE
+        if "upsample" in target_name(call[0]) and error.numel():
+            # Places between pixels are rounded too, and no noise moves them.
+            error = error.amax(-1, keepdim=True).expand_as(error)
         moved.append(value + error if value.dtype in _NARROW else value)
     return moved
 
