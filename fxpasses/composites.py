@@ -1,4 +1,4 @@
-"""Composites that look at values where a graph need not: operators, and a function of torch's in Python.
+"""Composite operators that look at values where a graph need not.
 
 Torch's `cov` reads back the number of observations that it has just put into a
 tensor, and `combinations` counts the elements of a mask that no operand has a part in. On
@@ -15,14 +15,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch._C import DispatchKey
 from torch._ops import OpOverload
-from torch.overrides import TorchFunctionMode
 
 from fxpasses.python_kernels import python_kernels
 
-__all__ = ["BY_SHAPE", "functions_by_shape", "kernels_by_shape"]
+__all__ = ["BY_SHAPE", "kernels_by_shape", "tensor_split"]
 
 aten = torch.ops.aten
 
@@ -95,7 +93,7 @@ def _narrow(self: torch.Tensor, dim: int, start: torch.Tensor, length: Any) -> A
     return self.index_select(dim, first + torch.arange(length))
 
 
-def _tensor_split(self: torch.Tensor, tensor_indices_or_sections: torch.Tensor, dim: int = 0) -> Any:
+def tensor_split(self: torch.Tensor, tensor_indices_or_sections: torch.Tensor, dim: int = 0) -> Any:
     """With a number of sections the number of results depends on it; with places their sizes do."""
     places = tensor_indices_or_sections
     if places.dim() != 1 or places.dtype != torch.int64:
@@ -113,96 +111,6 @@ BY_SHAPE: dict[OpOverload, Callable[..., Any]] = {
     aten.corrcoef.default: _corrcoef,
     aten.combinations.default: _combinations,
     aten.narrow.Tensor: _narrow,
-    aten.tensor_split.tensor_indices_or_sections: _tensor_split,
+    aten.tensor_split.tensor_indices_or_sections: tensor_split,
 }
 """By operator, the kernel that looks at shapes."""
-
-
-# -- functions in Python --------------------------------------------------------------
-
-
-class functions_by_shape(TorchFunctionMode):
-    """Where torch traces Python code, the functions of this file look at no values."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _FUNCTIONS.get(func, func)(*args, **(kwargs or {}))
-
-
-def _gaussian_nll_loss(
-    input: torch.Tensor,
-    target: torch.Tensor,
-    var: torch.Tensor | float,
-    full: bool = False,
-    eps: float = 1e-6,
-    reduction: str = "mean",
-) -> torch.Tensor:
-    """As torch's, which raises an error for the values of *var*; here an assertion stands in its place."""
-    if not isinstance(var, torch.Tensor):
-        return F.gaussian_nll_loss(input, target, var, full, eps, reduction)
-    torch._assert_async(~(var < 0).any(), "var has negative entry/entries")
-    if var.shape == input.shape[:-1] != input.shape:
-        var = var.unsqueeze(-1)
-    differing = [b for a, b in zip(input.shape, var.shape, strict=False) if a != b]
-    if var.dim() != input.dim() or (differing and sum(differing) != 1):
-        raise ValueError("var is of incorrect size")
-    var = var.clamp(min=eps)
-    loss = 0.5 * (var.log() + (input - target) ** 2 / var)
-    if full:
-        loss = loss + 0.5 * math.log(2 * math.pi)
-    reductions = {"none": lambda: loss, "mean": loss.mean, "sum": loss.sum}
-    if reduction not in reductions:
-        raise ValueError(f"{reduction} is not valid")
-    return reductions[reduction]()
-
-
-def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
-    if num_classes != -1 or tensor.numel() == 0 or tensor.dtype != torch.int64:
-        return F.one_hot(tensor, num_classes)
-    torch._assert_async((tensor >= 0).all(), "Class values must be non-negative.")
-    classes = tensor.max().item() + 1
-    torch._check(classes >= 0)
-    return (tensor.unsqueeze(-1) == torch.arange(classes)).to(torch.int64)
-
-
-def _ctc_loss(
-    log_probs: torch.Tensor,
-    targets: torch.Tensor,
-    input_lengths: Any,
-    target_lengths: Any,
-    blank: int = 0,
-    reduction: str = "mean",
-    zero_infinity: bool = False,
-) -> torch.Tensor:
-    """What `ctc_loss` is made of: a result that it drops has a size that depends on values."""
-    steps = log_probs if log_probs.dim() == 3 else log_probs.unsqueeze(1)
-    lengths = input_lengths, target_lengths
-    if isinstance(input_lengths, torch.Tensor) != isinstance(target_lengths, torch.Tensor):
-        lengths = tuple(map(torch.as_tensor, lengths))
-    loss = aten._ctc_loss(steps, targets, *lengths, blank, zero_infinity)[0]
-    if zero_infinity:
-        loss = torch.where(loss == math.inf, 0.0, loss)
-    if reduction == "mean":
-        return (loss / torch.as_tensor(target_lengths, dtype=loss.dtype).clamp(min=1)).mean()
-    if reduction == "sum":
-        return loss.sum()
-    return loss if log_probs.dim() == 3 else loss.squeeze(0)
-
-
-def _split_of(original: Callable[..., Any]) -> Callable[..., Any]:
-    def split(*args: Any, **kwargs: Any) -> Any:
-        places = args[1] if len(args) > 1 else next(iter(kwargs.values()), None)
-        if not isinstance(places, torch.Tensor):
-            return original(*args, **kwargs)
-        return _tensor_split(args[0], places, *args[2:], **{k: v for k, v in kwargs.items() if k == "dim"})
-
-    return split
-
-
-_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
-    F.gaussian_nll_loss: _gaussian_nll_loss,
-    F.one_hot: _one_hot,
-    F.ctc_loss: _ctc_loss,
-    torch.tensor_split: _split_of(torch.tensor_split),
-    torch.Tensor.tensor_split: _split_of(torch.Tensor.tensor_split),
-}
-"""Functions in Python, and operators that no graph may hold whole, since sizes of parts are results of theirs."""

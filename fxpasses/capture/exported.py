@@ -19,11 +19,12 @@ from torch.utils import _pytree as pytree
 from fxpasses.capture.replay import has_regions, replay_graph
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source
-from fxpasses.composites import functions_by_shape, kernels_by_shape
+from fxpasses.composites import kernels_by_shape
 from fxpasses.errors import CaptureError
 from fxpasses.fake_kernels import fake_kernels
 from fxpasses.program import Input, Program
 from fxpasses.recurrence import one_step_shapes
+from fxpasses.traced_functions import functions_in_graphs
 
 __all__ = ["by_export", "export", "inference_tracing", "load_pt2", "quiet", "with_traced_constants"]
 
@@ -41,7 +42,7 @@ def export(source: Source, *, strict: bool = False) -> Captured:
     """Export a module, and make a `Program` of the result."""
     contexts = [inference_tracing(), one_step_shapes(), kernels_by_shape(), fake_kernels(), quiet()]
     if not strict:  # dynamo would read these as code of the model's
-        contexts += [functions_by_shape(), _output_containers(source.root)]
+        contexts += [functions_in_graphs(), _output_containers(source.root)]
     with ExitStack() as stack:
         for context in contexts:
             stack.enter_context(context)
