@@ -50,7 +50,7 @@ def _cov(self: torch.Tensor, *, correction: int = 1, fweights: Any = None, aweig
     for name, weight in (("fweights", fweights), ("aweights", aweights)):
         if weight is not None:
             torch._assert_async((weight >= 0).all(), f"cov(): {name} cannot be negative")
-    weight = math.prod(weights[1:], start=weights[0]).reshape(-1)
+    weight = math.prod(weights[1:], start=weights[0])
     total = weight.sum()
     torch._assert_async(total != 0, "cov(): weights sum to zero, can't be normalized")
     centered = rows - ((rows * weight).sum(1) / total).unsqueeze(1)
