@@ -30,8 +30,8 @@ class FuseAttention:
     """Write `scaled_dot_product_attention` as `fxpasses::attention`.
 
     The permutations of [N, L, H, E] around it go. So do masks that admit all,
-    and repetitions of masks and of heads of keys and values; any other mask is
-    laid out keys first.
+    or all up to the position of a query, and repetitions of masks and of heads
+    of keys and values; any other mask is laid out keys first.
 
     Left as they are: half types, operands that are not of four dims or whose
     batches differ, and heads of unknown or great size.
@@ -66,6 +66,8 @@ class FuseAttention:
             scale = shape(operands[0])[-1] ** -0.5  # type: ignore[arg-type]
         inside = [_inside(operand) for operand in operands]
         swapped = any(_is_swap(user) for user in node.users)
+        if _is_triangle(g, mask):
+            mask, is_causal = None, True
         result = g.call(
             dialect.attention.default,
             *(
@@ -136,8 +138,7 @@ def _before_repetition(value: fx.Node) -> fx.Node | None:
 
 def _keys_first(g: Editor, mask: Any) -> fx.Node | None:
     """*mask* with its last two dims exchanged; None where it admits all."""
-    while isinstance(mask, fx.Node) and mask.target is aten.expand.default and _same_rank(mask):
-        mask = mask.args[0]
+    mask = _unexpanded(mask)
     if mask is None or _admits_all(g, mask):
         return None
     sizes = shape(mask)
@@ -146,6 +147,26 @@ def _keys_first(g: Editor, mask: Any) -> fx.Node | None:
         return reshape(g, mask, swapped)
     rank = len(sizes)
     return g.call(aten.permute.default, mask, [*range(rank - 2), rank - 1, rank - 2])
+
+
+def _unexpanded(mask: Any) -> Any:
+    """*mask* before it was repeated along dims of size 1."""
+    while isinstance(mask, fx.Node) and mask.target is aten.expand.default and _same_rank(mask):
+        mask = mask.args[0]
+    return mask
+
+
+def _is_triangle(g: Editor, mask: Any) -> bool:
+    """Whether *mask* is known to admit, for each query, the keys up to its own position and no other."""
+    mask = _unexpanded(mask)
+    tensor = None if mask is None else g.tensor(mask)
+    if tensor is None or tensor.dim() < 2 or tensor.shape[-1] != tensor.shape[-2] or tensor.shape[-1] < 2:
+        return False
+    if tensor.dtype is not torch.bool:
+        if not bool(((tensor == 0) | (tensor == -torch.inf)).all()):
+            return False
+        tensor = tensor == 0
+    return bool((tensor == torch.ones(tensor.shape[-2:], dtype=torch.bool).tril()).all())
 
 
 def _same_rank(expand: fx.Node) -> bool:

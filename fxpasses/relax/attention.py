@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from fxpasses.codegen.schedules.turned import TURNED
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import const, is_static, load, lowest, product, store, when
 
@@ -121,8 +122,8 @@ class Attention:
         return T.tirx.Select(greatest.equal(self.minus_infinity), self.zero, greatest)
 
     def finish(self, n: Any, h: Any, position: Any, element: Any, value: Any, total: Any) -> None:
-        """Write the sum of weighted values, divided by the sum of the weights; zero where there are none."""
-        whole = T.tirx.Select(total.equal(self.zero), self.zero, value / total)
+        """Write the weighted mean of values; zero where their weights have the *total* zero."""
+        whole = T.tirx.Select(total.equal(self.zero), self.zero, value)
         store(self.result.buffer, whole, self.result.at(n, h, position, element))
 
     def chunks(self, size: int) -> list[tuple[int, int]]:
@@ -206,9 +207,7 @@ class _Block:
 
     def emit(self) -> None:
         tirx, builder, owner = T.tirx, T.ir_builder.tirx, self.owner
-        with builder.serial(owner.width) as e, self._each() as i:
-            value = owner.query.load(self.n, self.h, tirx.min(self.start + i, owner.queries - 1), e)
-            store(self.queries, value * owner.const(owner.scale), [e * self.size + i])
+        self._load_queries()
         with self._each() as i:
             store(self.most, owner.minus_infinity, [i])
             store(self.total, owner.zero, [i])
@@ -227,13 +226,32 @@ class _Block:
             for chunks in self._groups():
                 self._add(first, count, chunks)
 
+        share = self.shrink  # which has served
+        with self._each() as i:
+            store(share, owner.const(1.0) / load(self.total, [i]), [i])
         with builder.serial(self.used) as i:
-            position, total = self.start + i, load(self.total, [i])
+            position, total, part = self.start + i, load(self.total, [i]), load(share, [i])
 
             def finish(e: Any) -> None:
-                owner.finish(self.n, self.h, position, e, load(self.sums, [i * owner.out_width + e]), total)
+                value = load(self.sums, [i * owner.out_width + e]) * part
+                owner.finish(self.n, self.h, position, e, value, total)
 
             owner.in_chunks(owner.out_width, finish)
+
+    def _query(self, i: Any) -> Any:
+        """The position of one query of the block, that of the last one for those behind it."""
+        return T.tirx.min(self.start + i, self.owner.queries - 1)
+
+    def _load_queries(self) -> None:
+        """The queries, scaled, with their positions side by side: turned in registers where they are wide enough."""
+        builder, owner = T.ir_builder.tirx, self.owner
+        marks = {TURNED: owner.lanes} if owner.width >= owner.lanes > 1 else None
+        with (
+            builder.serial(owner.width, annotations=marks) as e,
+            builder.serial(self.size) if marks else self._each() as i,
+        ):
+            value = owner.query.load(self.n, self.h, self._query(i), e)
+            store(self.queries, value * owner.const(owner.scale), [e * self.size + i])
 
     def _score(self, first: Any, row: Any) -> None:
         """The scores of the keys of one tile, in registers until they are whole."""
@@ -248,10 +266,22 @@ class _Block:
         with builder.serial(owner.width) as e, self._tile() as (r, i):
             term = load(self.queries, [e * size + i]) * owner.key_at(self.n, self.h, key(r), e)
             store(tile, load(tile, [r * size + i]) + term, [r * size + i])
-        with self._tile() as (r, i):
-            query = tirx.min(self.start + i, owner.queries - 1)
+
+        def put(r: Any, i: Any, query: Any) -> None:
             score = owner.masked(load(tile, [r * size + i]), self.n, self.h, key(r), query)
             store(self.scores, score, [(row + r) * size + i])
+
+        if not owner.masks:
+            with self._tile() as (r, i):
+                put(r, i, self._query(i))
+            return
+        # A mask is read in whole vectors but for the last queries.
+        with nest(("unroll", self.height), ("unroll", self.vectors)) as (r, v):
+            inside = self.start + (v + 1) * owner.lanes <= owner.queries
+            with when(inside), builder.vectorized(owner.lanes) as lane:
+                put(r, v * owner.lanes + lane, self.start + v * owner.lanes + lane)
+            with when(tirx.Not(inside)), builder.vectorized(owner.lanes) as lane:
+                put(r, v * owner.lanes + lane, self._query(v * owner.lanes + lane))
 
     def _weigh(self, count: Any) -> None:
         """Scores become weights relative to the greatest so far; `shrink` is what those before lose."""
@@ -273,8 +303,7 @@ class _Block:
         with builder.serial(count) as j, self._each() as i:
             at = [j * self.size + i]
             store(scores, tirx.exp(load(scores, at) - load(greatest, [i])), at)
-        with builder.serial(count) as j, self._each() as i:
-            store(self.total, load(self.total, [i]) + load(scores, [j * self.size + i]), [i])
+            store(self.total, load(self.total, [i]) + load(scores, at), [i])
 
     def _groups(self) -> list[list[tuple[int, int]]]:
         """The vectors of a value that are summed at a time, at most four."""

@@ -75,7 +75,8 @@ class SingleAttention(Attention):
                 self.in_chunks(self.out_width, add)
 
         self._halve(totals, self.lanes, lambda a, b: a + b)
-        self.in_chunks(self.out_width, lambda e: self.finish(n, h, 0, e, load(sums, [e]), load(totals, [0])))
+        total = load(totals, [0])
+        self.in_chunks(self.out_width, lambda e: self.finish(n, h, 0, e, load(sums, [e]) / total, total))
 
     def _scores(self, n: Any, h: Any, first: Any, row: Any, count: Any, query: Any, scores: Any) -> None:
         """The scores of a few keys from ``first + row`` on."""

@@ -64,6 +64,27 @@ def test_masks_that_admit_all_go(mask):
     assert "input2, None, False" in body(after)
 
 
+TRIANGLE = torch.ones(5, 5, dtype=torch.bool).tril()
+
+
+@pytest.mark.parametrize("mask", [
+    TRIANGLE, TRIANGLE.expand(2, 1, 5, 5), torch.where(TRIANGLE, 0.0, -torch.inf),
+], ids=["bool", "expanded", "sum"])  # fmt: skip
+def test_triangles_are_causal(mask):
+    after = check(lambda q, k, v: attend(q, k, v, mask), *draw(2, 3, 5, 4))
+    assert "input2, None, True" in body(after)
+
+
+@pytest.mark.parametrize("mask", [
+    TRIANGLE.t(), torch.ones(5, 5, dtype=torch.bool).tril(1), torch.where(TRIANGLE, 0.0, -3e38),
+    torch.where(TRIANGLE, 0.5, -torch.inf), TRIANGLE[4:] & (torch.arange(5) < 3),
+], ids=["other", "wider", "finite", "not zero", "one row"])  # fmt: skip
+def test_other_masks_stay(mask):
+    after = check(lambda q, k, v: attend(q, k, v, mask), *draw(2, 3, 5, 4))
+    assert ", False, 0.5" in body(after)
+    assert "input2, None" not in body(after)
+
+
 def test_masks_are_laid_out_keys_first():
     query, key, value = draw(2, 3, 5, 4)
     after = check(attend, query, key[:, :, :4], value[:, :, :4], torch.randn(2, 1, 5, 4))

@@ -90,6 +90,22 @@ def test_masks(sizes, kind):
     check((*draw(2, 3, 3, 1, 30, 8, 8), mask[..., :1]))
 
 
+@pytest.mark.parametrize("queries", [15, 16, 49, 67, 97])
+@pytest.mark.parametrize("kind", ["sum", "choice"])
+def test_masks_of_queries_that_fill_no_vectors(queries, kind):
+    """The mask ends with its memory: nothing may be read behind the last query."""
+    torch.manual_seed(0)
+    mask = torch.randn(1, 2, 23, queries) if kind == "sum" else torch.rand(1, 2, 23, queries) > 0.3
+    check((*draw(1, 2, 2, queries, 23, 33, 16), mask))
+
+
+@pytest.mark.parametrize("width", [15, 16, 17, 31, 48, 72])
+def test_queries_of_any_width(width):
+    torch.manual_seed(0)
+    check(draw(2, 3, 3, 21, 19, width, 8))
+    check(draw(2, 3, 3, 21, 19, width, 8, dtype=torch.float64), lanes=8)
+
+
 @pytest.mark.parametrize("kind", ["sum", "choice"])
 def test_what_sees_no_key_is_zero(kind):
     """A query without keys, and one whose keys come late, behind blocks that admit nothing."""
