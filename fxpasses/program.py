@@ -71,7 +71,8 @@ class Program:
         out_spec: pytree structure of the user outputs.
         ranges: bounds of each free symbol of a dynamic dimension.
         notes: where the program came from (capture writes ``"via"``, the door
-            that was used, and ``"skipped"``, why others were not).
+            that was used, and ``"skipped"``, why others were not), and what it asks for: ``"layouts"``
+            are strides and offset of user inputs, by position, that `as_strided` has read.
 
     A program is never changed in place: `edit` works on a copy of the graph.
     Programs made from each other by passes share their tensors.

@@ -56,6 +56,7 @@ class Editor:
         self.program = program
         self.fake_mode = program.fake_mode
         self.tensors: dict[str, torch.Tensor] = dict(program.tensors)
+        self.notes: dict[str, Any] = dict(program.notes)
         self.graph_module, self.node_map = copy_graph_module(program.graph_module)
         self.graph = self.graph_module.graph
         self._anchor: fx.Node | None = None
@@ -247,6 +248,7 @@ class Editor:
         return self.program.replace(
             graph_module=self.graph_module,
             tensors={name: tensor for name, tensor in self.tensors.items() if name in used},
+            notes=self.notes,
         )
 
     # -- sizes -------------------------------------------------------------------

@@ -59,6 +59,8 @@ class CallPlan:
         writes: the mutations.
         checks: what the last result of ``main`` tells of, where there are any: the number
             of the one that failed, else no positive number.
+        layouts: flat user arguments whose strides the program has read at capture, with these, and
+            with the offset in their memory where it has read that.
     """
 
     inputs: tuple[int, ...]
@@ -67,6 +69,7 @@ class CallPlan:
     outputs: tuple[Source, ...]
     writes: tuple[Write, ...]
     checks: tuple[Check, ...]
+    layouts: tuple[tuple[int, tuple[int, ...], int | None], ...] = ()
 
     @staticmethod
     def of(program: Program, checks: Sequence[Check] = ()) -> CallPlan:
@@ -112,6 +115,7 @@ class CallPlan:
             outputs=tuple(outputs),
             writes=tuple(writes),
             checks=tuple(checks),
+            layouts=tuple((place, *layout) for place, layout in program.notes.get("layouts", {}).items()),
         )
 
     @property
@@ -133,4 +137,5 @@ class CallPlan:
             outputs=tuple(Source(**row) for row in data["outputs"]),
             writes=tuple(Write(**{**row, "source": Source(**row["source"])}) for row in data["writes"]),
             checks=tuple(Check(**row) for row in data["checks"]),
+            layouts=tuple((index, tuple(steps), start) for index, steps, start in data.get("layouts", ())),
         )

@@ -121,6 +121,8 @@ class Compiled:
         leaves = self.signature.flatten(args, kwargs)
         symbols = self.signature.check(leaves)
         plan = self._plan
+        for layout in plan.layouts:
+            self._check_layout(leaves, *layout)
         if plan.writes:
             self._check_aliases(leaves)
         with self._turn:
@@ -246,6 +248,21 @@ class Compiled:
         smallest, largest = (int(x) for x in torch.aminmax(leaves[check.argument]))
         value = smallest if smallest < low else largest
         return IndexRangeError(f"{whose}it holds the index {value}, but {check.op} allows {allowed}{place}")
+
+    def _check_layout(
+        self, leaves: list[Any], index: int, strides: tuple[int, ...], offset: int | None
+    ) -> None:
+        """Raise where `as_strided` would read other elements of an argument in eager PyTorch."""
+        leaf = leaves[index]
+        steps = zip(leaf.shape, leaf.stride(), strides, strict=True)
+        moved = offset is not None and leaf.storage_offset() != offset
+        if leaf.numel() and (moved or any(size > 1 and own != read for size, own, read in steps)):
+            start = "" if offset is None else f" from place {offset} of their memory on"
+            raise InputError(
+                f"argument {self.signature.inputs[index].name!r} has strides {leaf.stride()} from place "
+                f"{leaf.storage_offset()} on, and the program (as_strided) was captured with {strides}{start}; "
+                "pass a copy that is laid out so, or capture it again"
+            )
 
     def _check_aliases(self, leaves: list[Any]) -> None:
         changed = {write.index for write in self._plan.writes if write.index >= 0}

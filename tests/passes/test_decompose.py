@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.export import Dim
 
 import fxpasses as fxp
-from fxpasses.errors import FxpassesError, PassError
+from fxpasses.errors import FxpassesError, InputError, PassError
 from fxpasses.passes import (
     canonicalize,
     decompose_to_core_aten,
@@ -225,6 +225,32 @@ def test_as_strided_of_an_operand_that_does_not_fill_its_memory(name):
 
     program = fxp.canonicalize(fxp.capture(f, (x,)))
     assert torch.equal(program.run(x)[0], f(x))
+
+
+def test_a_compiled_program_takes_the_strides_of_capture(tmp_path):
+    def f(x, y):
+        return (x + 1).as_strided((3, 3), (4, 1)) * y
+
+    x, y = torch.arange(24.0).reshape(6, 4), torch.ones(3, 3)
+    fxp.compile(f, (x, y)).save(tmp_path / "strided.fxp")
+    compiled = fxp.load(tmp_path / "strided.fxp")
+    assert torch.equal(compiled(x, y.t()), f(x, y))
+    turned = x.t().contiguous().t()
+    assert not torch.equal(f(turned, y), f(x, y))
+    with pytest.raises(InputError, match=r"'x' has strides \(1, 6\) .* captured with \(4, 1\)"):
+        compiled(turned, y)
+
+
+def test_a_compiled_program_takes_the_offset_of_capture():
+    def f(x):
+        return x.as_strided((2, 2), (1, 2), 3), x.as_strided((2, 2), (1, 2))
+
+    x = torch.arange(12.0)
+    compiled = fxp.compile(f, (x,))
+    with pytest.raises(InputError, match=r"from place 1 on, .* from place 0 of their memory on"):
+        compiled(torch.arange(13.0)[1:])
+    for got, want in zip(compiled(x), f(x), strict=True):
+        assert torch.equal(got, want)
 
 
 def test_as_strided_of_memory_between_the_elements_is_refused():

@@ -2,7 +2,8 @@
 
 They read the strides that their operand had at capture, so `decompose_to_core_aten`
 spells them out before any call that the operand comes from: a dropped `contiguous`
-would change them.
+would change them. Those of the inputs go into the program's notes, and a compiled
+program takes no others.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def as_strided_scatter(
 
 def _places(g: Editor, self: fx.Node, size: Any, stride: Any, storage_offset: Any) -> torch.Tensor:
     """Positions in memory, in the shape of the elements that are there."""
+    _note_layouts(g, self, absolute=storage_offset is not None)
     start = self.meta["val"].storage_offset() if storage_offset is None else storage_offset
     if not all(isinstance(number, int) for number in (start, *size, *stride)):
         raise _refusal(g, "it has symbolic sizes")
@@ -85,6 +87,31 @@ def _places(g: Editor, self: fx.Node, size: Any, stride: Any, storage_offset: An
     for length, step in zip(size, stride, strict=True):
         places = places.unsqueeze(-1) + torch.arange(length) * step
     return places
+
+
+def _note_layouts(g: Editor, operand: fx.Node, absolute: bool) -> None:
+    """Note the strides of all inputs that *operand* comes from: a call hands those of its operands on.
+
+    Where a position is *absolute*, so is the offset of an input that *operand* is a view of.
+    """
+    inputs = [node for node in g.graph.find_nodes(op="placeholder") if node.meta["role"].kind == "user"]
+    if operand.graph is g.graph:
+        seen = {operand}
+        todo = [operand]
+        while todo:
+            new = set(todo.pop().all_input_nodes) - seen
+            seen |= new
+            todo += new
+    else:  # in a body of control flow, from whatever it is given
+        seen = set(inputs)
+    owners = set(_views_back(operand)) if absolute else set()
+    layouts = dict(g.notes.get("layouts", {}))
+    for place, node in enumerate(inputs):
+        val = node.meta["val"]
+        if node in seen and isinstance(val, torch.Tensor) and all(isinstance(s, int) for s in val.stride()):
+            before = layouts.get(place, (None, None))[1]
+            layouts[place] = tuple(val.stride()), val.storage_offset() if node in owners else before
+    g.notes["layouts"] = layouts
 
 
 def _views_back(node: fx.Node) -> Iterator[fx.Node]:
