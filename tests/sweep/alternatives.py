@@ -45,9 +45,6 @@ ROADS: frozenset[OpOverload] = frozenset(
         aten.upsample_trilinear3d.vec,
         # x times the share below -infinity.
         aten.gelu.default,
-        # Of two zeros either.
-        aten.maximum.default,
-        aten.minimum.default,
         # An index is counted from the end, or clipped.
         aten._unsafe_masked_index.default,
         # Which of the places of NaN, or of an element that is expanded.
@@ -57,6 +54,19 @@ ROADS: frozenset[OpOverload] = frozenset(
     }
 )
 """Operators that PyTorch's roads give other elements for."""
+
+EITHER_ZERO: frozenset[OpOverload] = frozenset(
+    {
+        aten.maximum.default,
+        aten.minimum.default,
+        aten.clamp.Tensor,
+        aten.clamp_min.Tensor,
+        aten.clamp_max.Tensor,
+        aten.amax.default,
+        aten.amin.default,
+    }
+)
+"""Operators that give of 0.0 and -0.0 either: PyTorch gives both within one tensor, in its vectors and beyond."""
 
 Tensors = list[torch.Tensor]
 
@@ -78,6 +88,11 @@ def excuses(call: Call, want: Tensors, got: Tensors) -> Iterator[tuple[str, Tens
                     for g, o, w in zip(got, other, want, strict=True)
                 ],
             )
+    if call[0] in EITHER_ZERO:
+        yield (
+            "either of two zeros is the larger",
+            [torch.where((g == 0) & (w == 0), w, g) for g, w in zip(got, want, strict=True)],
+        )
     linear = _linear(call, len(want))
     if any(linear):
         yield (

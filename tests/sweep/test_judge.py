@@ -132,6 +132,16 @@ def test_a_road_of_an_operator_that_was_not_looked_at_is_wrong(monkeypatch):
     assert kind(aten.multi_margin_loss.default, (x, target), torch.tensor(nan), edge="NaN") == "wrong"
 
 
+def test_of_two_zeros_either_is_the_larger():
+    zeros = torch.zeros(37)
+    given = aten.maximum.default(zeros, -zeros)
+    assert len(set(given.signbit().tolist())) == 2  # by vectors, and by elements after them
+    call = aten.maximum.default, (zeros, -zeros)
+    assert kind(*call, zeros, edge="extremes") == kind(*call, -zeros, edge="extremes") == "undefined"
+    assert kind(*call, zeros) == kind(*call, zeros + 1, edge="extremes") == "wrong"
+    assert kind(aten.fmax.default, call[1], -zeros, edge="extremes") == "wrong"
+
+
 def test_an_infinity_times_zero_is_nan_or_left_out():
     x = torch.zeros(1, 1, 3)
     x[0, 0, 1] = inf
