@@ -18,6 +18,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 
 from fxpasses.program import body_of
+from fxpasses.python_kernels import python_kernels
 from fxpasses.rewrite import copy_graph_module, fake_value, same_type
 from fxpasses.schema import bind, is_functional
 
@@ -35,10 +36,18 @@ _HIDDEN_MUTATION = {
     "aten::instance_norm": "use_input_stats",
 }
 
-# Torch keeps this composite whole where it functionalises, and its mutation with it.
+
+# Torch keeps these composites whole where it functionalises: the mutation that one makes
+# would be lost with it, and that the others may give back their argument or a view of it.
 _DECOMPOSED = {
-    aten.instance_norm.default: partial(
-        aten.instance_norm.default._op_dk, DispatchKey.CompositeImplicitAutograd
+    op: partial(op._op_dk, DispatchKey.CompositeImplicitAutograd)
+    for op in (
+        aten.instance_norm.default,
+        aten.einsum.default,
+        aten.broadcast_tensors.default,
+        aten.feature_dropout.default,
+        aten.alpha_dropout.default,
+        aten.feature_alpha_dropout.default,
     )
 }
 
@@ -77,13 +86,19 @@ _FRESH_COMPOSITES = frozenset(
 )
 
 
+def _dropout(input: torch.Tensor, p: float, train: bool) -> torch.Tensor:
+    """As in eager PyTorch: torch's own kernel for tracing gives a copy where nothing is dropped."""
+    return aten.native_dropout.default(input, p, train)[0] if train and p else input
+
+
 def functionalize(exported: ExportedProgram) -> tuple[fx.GraphModule, ExportedProgram]:
     """A functional copy of the graph, and the exported program whose signature fits it."""
     module, _ = copy_graph_module(exported.graph_module)
     _inline_grad_regions(module)
     replace_fresh_mutations(module)
     if not _is_functional(module):
-        exported = exported.run_decompositions(_DECOMPOSED)
+        with python_kernels({aten.dropout.default: {DispatchKey.CompositeImplicitAutograd: _dropout}}):
+            exported = exported.run_decompositions(_DECOMPOSED)
         module, _ = copy_graph_module(exported.graph_module)
     return module, exported
 

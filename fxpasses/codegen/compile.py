@@ -211,6 +211,6 @@ def _assemble(
     islands: Islands | None,
     shared: Program | None,
 ) -> Compiled:
-    plan = CallPlan.of(program, checks)
+    plan = CallPlan.of(program, checks, captured=shared)
     tensors = own_tensors(program.tensors, (shared or program).tensors.values(), plan.state)
     return Compiled(program.signature, plan, code, tensors, target=target, islands=islands)

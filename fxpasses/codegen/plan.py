@@ -7,7 +7,7 @@ from, what is written back, and what is checked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -30,12 +30,14 @@ class Source:
 
     ``computed``: result `index` of ``main``. ``number``: the element of that result. ``input``: the flat user argument
     `index`. ``tensor``: the program's tensor `name`. ``value``: a number or
-    constant that the signature tells.
+    constant that the signature tells. What is `fresh` is returned as a copy: the model makes a
+    tensor of its own there, and the program has none.
     """
 
     kind: Literal["computed", "number", "input", "tensor", "value"]
     index: int = -1
     name: str = ""
+    fresh: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,11 @@ class CallPlan:
     layouts: tuple[tuple[int, tuple[int, ...], int | None], ...] = ()
 
     @staticmethod
-    def of(program: Program, checks: Sequence[Check] = ()) -> CallPlan:
-        """The plan for the ``main`` that `fxpasses.relax.emit.lower` makes of *program* with *checks*."""
+    def of(program: Program, checks: Sequence[Check] = (), captured: Program | None = None) -> CallPlan:
+        """The plan for the ``main`` that `fxpasses.relax.emit.lower` makes of *program* with *checks*.
+
+        *captured* is the program as the model was captured, which tells ``x.clone()`` from ``x``.
+        """
         from fxpasses.relax.emit import returned_nodes, size_parameters
 
         user = program.inputs
@@ -94,10 +99,18 @@ class CallPlan:
                 return Source("input", index=position[value])
             return Source("tensor", name=value.meta["role"].target)
 
-        outputs, writes = [], []
+        outputs: list[Source] = []
+        writes: list[Write] = []
+        captured_outputs = [value for role, value in (captured or program).outputs if role.kind == "user"]
+        owner: dict[Source, Any] = {}
         for role, value in program.outputs:
             if role.kind == "user":
-                outputs.append(source(value))
+                found, before = source(value), captured_outputs[len(outputs)]
+                if found.kind == "computed":
+                    found = replace(found, fresh=owner.setdefault(found, before) is not before)
+                elif found.kind == "input":
+                    found = replace(found, fresh=before.op != "placeholder")
+                outputs.append(found)
                 continue
             assert role.target is not None  # of a mutation
             target = (buffers if role.kind == "buffer_mutation" else arguments)[role.target]

@@ -38,8 +38,9 @@ class Compiled:
     """A program compiled by TVM, called with torch tensors like the model it came from.
 
     - Arguments are checked, and passed without a copy where they are contiguous
-      and aligned. Outputs come back in the model's own structure and own their
-      memory. They carry no autograd history.
+      and aligned. Outputs come back in the model's own structure, without autograd
+      history, and own their memory: only an argument that the model returns as it
+      is comes back itself, and a view of one is a copy.
     - The weights are a snapshot: changing the model afterwards does not change
       the compiled program.
     - Mutated arguments are written back into the caller's tensors. Mutated
@@ -130,7 +131,7 @@ class Compiled:
             outputs = [
                 _number(expected, symbols)
                 if source.kind == "value"
-                else restored(self._value(source, leaves, values), expected.dtype in _COMPLEX)
+                else restored(self._output(source, leaves, values), expected.dtype in _COMPLEX)
                 for source, expected in zip(plan.outputs, self.signature.outputs, strict=True)
             ]
             if plan.writes:
@@ -205,6 +206,10 @@ class Compiled:
                 f"to byte {needed} of a storage of {there}; pass a tensor that owns its elements"
             )
         return prepare(leaf)
+
+    def _output(self, source: Source, leaves: list[Any], values: list[torch.Tensor]) -> torch.Tensor:
+        value = self._value(source, leaves, values)
+        return value.detach().clone() if source.fresh else value
 
     def _value(self, source: Source, leaves: list[Any], values: list[torch.Tensor]) -> torch.Tensor:
         if source.kind == "computed":
