@@ -25,6 +25,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from fxpasses.errors import CaptureError, FxpassesError, source_line
 from fxpasses.fingerprint import SymbolNames
@@ -62,7 +63,7 @@ def from_exported_program(exported: ExportedProgram) -> Program:
 
     Raises:
         CaptureError: a kind of input or output that a program cannot hold
-            (tokens, custom class objects, gradients).
+            (tokens, custom class objects, gradients, tensor subclasses).
     """
     module, exported = functionalize(exported)
     signature = exported.graph_signature
@@ -88,6 +89,12 @@ def from_exported_program(exported: ExportedProgram) -> Program:
             assert spec.target is not None
             target = spec.target
             tensors[target] = _tensor_of(exported, target)
+            if is_traceable_wrapper_subclass(tensors[target]):
+                raise CaptureError(
+                    f"{target!r} is a {type(tensors[target]).__name__}, and a Program holds plain tensors; "
+                    "take the subclass apart first (torch._functorch._aot_autograd.subclass_parametrization, or "
+                    "what the library that made it offers)"
+                )
         names[spec.arg.name] = target
         node.meta["role"] = Input(kind, target, persistent=spec.persistent is not False)  # type: ignore[arg-type]
     roles = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from fxpasses.errors import InputError
+from fxpasses.errors import CaptureError, FxpassesError, InputError
 from fxpasses.program import Program
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def capture(
     kind, ready = _ready_made(source)
     if ready is not None:
         _refuse(kind, via, "export", dynamic_shapes=dynamic_shapes, leaf=leaf)
-        program = Program.from_exported_program(ready)
+        program = _from_exported(ready)
         if args is not None or kwargs is not None:
             signature = program.signature
             signature.check(signature.flatten(tuple(args or ()), dict(kwargs or {})))
@@ -93,9 +93,21 @@ def capture(
     return _through(doors, prepared)
 
 
+def _from_exported(exported: Any) -> Program:
+    try:
+        return Program.from_exported_program(exported)
+    except FxpassesError:
+        raise
+    except Exception as error:  # of torch, which decomposes the graph, or of the graph's own code
+        raise CaptureError(
+            f"the ExportedProgram cannot be made a Program: {type(error).__name__}: {error}"
+        ) from error
+
+
 def _through(doors: tuple[str, ...], source: Source) -> Program:
     """The program of the first of *doors* that leads through."""
     from fxpasses.capture.leaf import opaque
+    from fxpasses.capture.plain_state import LostStateError
     from fxpasses.capture.reasons import capture_error, reason_of
     from fxpasses.capture.shapes import capture_dynamic
     from fxpasses.capture.source import untouched
@@ -107,6 +119,8 @@ def _through(doors: tuple[str, ...], source: Source) -> Program:
                 program = capture_dynamic(door(name), source)
         except InputError:
             raise
+        except LostStateError as error:
+            raise capture_error(source, {name: error}) from error
         except Exception as error:  # whatever tracing raises is the reason to try the next door
             errors[name] = error
             continue

@@ -16,6 +16,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
+from fxpasses.capture.plain_state import refuse_lost_state, watched
 from fxpasses.capture.replay import has_regions, replay_graph
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source
@@ -40,8 +41,18 @@ def by_export(source: Source) -> Captured:
 
 def export(source: Source, *, strict: bool = False) -> Captured:
     """Export a module, and make a `Program` of the result."""
+    if strict:
+        return _export(source, strict=True)
+    with watched(source.root) as state:
+        captured = _export(source)
+    if state.changes:
+        refuse_lost_state(captured.program, state, lambda: _export(source).program)
+    return captured
+
+
+def _export(source: Source, *, strict: bool = False) -> Captured:
     contexts = [inference_tracing(), one_step_shapes(), kernels_by_shape(), fake_kernels(), quiet()]
-    if not strict:  # dynamo would read these as code of the model's
+    if not strict:  # dynamo would read these, as it would a hook, as code of the model's
         contexts += [functions_in_graphs(), _output_containers(source.root)]
     with ExitStack() as stack:
         for context in contexts:

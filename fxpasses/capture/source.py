@@ -149,7 +149,12 @@ def _as_function(source: Callable[..., Any]) -> Callable[..., Any]:
     try:
         signature = inspect.signature(source)
     except ValueError:  # some builtins do not tell theirs
-        signature = inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)])
+        signature = inspect.Signature(
+            [
+                inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+            ]
+        )
     forward.__signature__ = signature  # type: ignore[attr-defined]
     return forward
 

@@ -50,6 +50,7 @@ def by_torchscript(source: Source) -> Captured:
 
 def _capture(source: Source, script: Script) -> Captured:
     _refuse_autocast(script)
+    _refuse_lost_state(script)
     try:
         return export(source)
     except Exception as first:  # the first reason is the one to tell
@@ -132,6 +133,22 @@ def _refuse_autocast(script: Script) -> None:
             raise CaptureError(
                 "a scripted region of autocast is decided by TorchScript's own passes when it runs, which a capture "
                 "does not see; capture the Python module, or trace it with torch.jit.trace"
+            )
+
+
+def _refuse_lost_state(script: Script) -> None:
+    """Raise where a call reads an attribute that the last one set, and that is no buffer."""
+    graph = _graph(script)
+    state = (
+        {name.rpartition(".")[2] for name in state_of(script)} if isinstance(script, torch.nn.Module) else ()
+    )
+    read = {node.s("name") for node in graph.findAllNodes("prim::GetAttr", True)}
+    for node in graph.findAllNodes("prim::SetAttr", True):
+        name = node.s("name")
+        if name in read and name not in state:
+            raise CaptureError(
+                f"the scripted model assigns self.{name} and reads it, so that each call may compute something "
+                "else; a program keeps state in buffers only: use self.register_buffer"
             )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 import fxpasses as fxp
 from fxpasses.errors import CaptureError, InputError
@@ -196,6 +197,34 @@ def test_finished_programs() -> None:
         fxp.capture(exported, (torch.ones(2, 2),))
     with pytest.raises(InputError, match="a Program already"):
         fxp.capture(fxp.capture(exported))
+
+
+def test_what_a_program_cannot_hold() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(TwoTensor(torch.ones(3), torch.zeros(3)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.weight.sum()
+
+    with pytest.raises(CaptureError, match="'weight' is a TwoTensor, and a Program holds plain"):
+        fxp.capture(torch.export.export(Twice(), (X,)))
+
+
+def test_an_exported_program_that_torch_cannot_decompose() -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.offset = torch.ones(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.offset.add_(1)
+
+    with pytest.raises(
+        CaptureError, match=r"cannot be made a Program: RuntimeError: Constant offset is mutated"
+    ):
+        fxp.capture(torch.export.export(Constant(), (X,)))
 
 
 def test_files(tmp_path: Path) -> None:

@@ -189,6 +189,7 @@ def test_method_partial_builtin_and_callable_object() -> None:
     same(program(x), model.encode(x).detach())
     same(fxp.capture(functools.partial(torch.add, alpha=2), (x, x))(x, x), x * 3)
     same(fxp.capture(torch.relu, (x,))(x), x.relu())
+    same(fxp.capture(torch.isin, (x, x[0]), {"invert": True})(x, x[0], invert=True), ~torch.isin(x, x[0]))
     same(fxp.capture(Doubler(), (x,))(x), x * 2)
     same(fxp.capture(some_ops, (x, x))(x, x), some_ops(x, x))
 
