@@ -336,21 +336,13 @@ class Editor:
             sources: dict[Any, tuple[fx.Node, int | None]] = {}
             for node in graph.nodes:
                 val = node.meta.get("val")
-                if isinstance(val, torch.Tensor):
-                    for dim, size in enumerate(val.shape):
-                        if not isinstance(size, torch.SymInt) or not size.node.expr.is_Symbol:
-                            continue
-                        # A computed value may itself need the size; only what depends on data starts there.
-                        if node.op == "placeholder" or symbol_is_type(size.node.expr, SymT.UNBACKED_INT):
-                            sources.setdefault(size.node.expr, (node, dim))
-                elif (
-                    isinstance(val, torch.SymInt)
-                    and val.node.expr.is_Symbol
-                    and (
-                        node.op == "placeholder" or node.target is torch.ops.aten._local_scalar_dense.default
-                    )
-                ):
-                    sources.setdefault(val.node.expr, (node, None))
+                is_tensor = isinstance(val, torch.Tensor)
+                for dim, size in enumerate(val.shape if is_tensor else (val,)):
+                    if not isinstance(size, torch.SymInt) or not size.node.expr.is_Symbol:
+                        continue
+                    # A computed value may itself need the size; only what depends on data starts there.
+                    if node.op == "placeholder" or symbol_is_type(size.node.expr, SymT.UNBACKED_INT):
+                        sources.setdefault(size.node.expr, (node, dim if is_tensor else None))
             self._sources[graph] = sources
         return self._sources[graph]
 

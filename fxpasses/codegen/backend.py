@@ -24,11 +24,17 @@ from fxpasses.rewrite import copy_graph_module, fake_tensor
 
 __all__ = ["fxpasses", "program_of_graph"]
 
+aten = torch.ops.aten
+
 
 def fxpasses(
     graph_module: fx.GraphModule, example_inputs: Sequence[Any], **options: Any
 ) -> Callable[..., Any]:
-    """The backend that `torch.compile` calls; *options* are `strict` and `target` of `fxpasses.compile`."""
+    """The backend that `torch.compile` calls; *options* are `strict` and `target` of `fxpasses.compile`.
+
+    A model may be in training mode: dropout draws from PyTorch's generator, and batch norms learn.
+    """
+    from torch._decomp import get_decompositions
     from torch._dynamo.backends.common import aot_autograd
 
     given = {**options.pop("options", {}), **options}
@@ -43,9 +49,19 @@ def fxpasses(
         from functorch.compile import make_boxed_func
 
         with unset_fake_temporarily():
-            return make_boxed_func(compile(program_of_graph(module), **given))
+            return make_boxed_func(compile(program_of_graph(module), allow_random=True, **given))
 
-    return aot_autograd(fw_compiler=compiler)(graph_module, example_inputs)  # type: ignore[no-any-return]
+    backend = aot_autograd(fw_compiler=compiler, decompositions=get_decompositions(_LEARNING))
+    return backend(graph_module, example_inputs)  # type: ignore[no-any-return]
+
+
+# The forms in which batch norms that learn reach a backend.
+_LEARNING = (
+    aten._native_batch_norm_legit_functional.default,
+    aten._batch_norm_with_update_functional.default,
+    aten.native_batch_norm_backward.default,
+    aten.batch_norm_backward.default,
+)
 
 
 def program_of_graph(module: fx.GraphModule) -> Program:

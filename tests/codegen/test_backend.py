@@ -69,6 +69,23 @@ def test_training_follows_eager():
     torch.testing.assert_close(compiled._orig_mod.linear.weight, eager.linear.weight)
 
 
+def test_batch_norm_and_dropout_train():
+    eager = torch.nn.Sequential(
+        torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 2)
+    )
+    compiled = torch.compile(copy.deepcopy(eager), backend="fxpasses", fullgraph=True)
+    for seed in range(2):
+        x = torch.randn(5, 6)
+        for model in (eager, compiled):
+            torch.manual_seed(seed)  # the same elements are dropped
+            model.zero_grad()
+            model(x).square().sum().backward()
+        for (name, want), got in zip(eager.named_parameters(), compiled.parameters(), strict=True):
+            torch.testing.assert_close(got.grad, want.grad, msg=name)
+    for (name, want), got in zip(eager.named_buffers(), compiled.buffers(), strict=True):
+        torch.testing.assert_close(got, want, msg=name)
+
+
 def test_weights_changed_in_place_are_seen():
     eager, compiled = pair()
     x = torch.randn(2, 8)

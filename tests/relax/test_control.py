@@ -144,6 +144,14 @@ def test_only_the_branch_taken_is_checked():
     torch.testing.assert_close(compiled(x, i), model(x, i))
 
 
+def test_a_number_from_a_branch_is_refused_by_name():
+    def model(x):
+        return x[torch.cond(x.sum() > 0, lambda: 0, lambda: 1, ())]
+
+    with pytest.raises(UnsupportedOperatorError, match=r"higher_order\.cond.*\n.*x\[torch\.cond"):
+        compiled_of(model, torch.ones(3))
+
+
 def test_an_island_in_a_branch():
     def model(x):
         return torch.cond(x.sum() > 0, lambda x: torch.special.zeta(x + 2, x + 1), lambda x: x * 2, (x,))
