@@ -94,12 +94,13 @@ def _dropout(input: torch.Tensor, p: float, train: bool) -> torch.Tensor:
 def functionalize(exported: ExportedProgram) -> tuple[fx.GraphModule, ExportedProgram]:
     """A functional copy of the graph, and the exported program whose signature fits it."""
     module, _ = copy_graph_module(exported.graph_module)
-    _inline_grad_regions(module)
+    _inline_regions(module)
     replace_fresh_mutations(module)
     if not _is_functional(module):
         with python_kernels({aten.dropout.default: {DispatchKey.CompositeImplicitAutograd: _dropout}}):
             exported = exported.run_decompositions(_DECOMPOSED)
         module, _ = copy_graph_module(exported.graph_module)
+        _inline_regions(module)
     return module, exported
 
 
@@ -132,11 +133,19 @@ def _leaves_arguments(node: fx.Node, op: OpOverload) -> bool:
     return not given.get(flag) or (given["running_mean"] is None and given["running_var"] is None)
 
 
-# -- regions of torch.no_grad and of disabled autocast ---------------------------------
+# -- regions ---------------------------------------------------------------------------
+
+# Where the body of a region, and the first of its operands, stand among the arguments.
+_REGIONS = {
+    "wrap_with_set_grad_enabled": (1, 2),
+    "wrap_with_autocast": (4, 5),
+    "tag_activation_checkpoint": (0, 1),
+    "invoke_subgraph": (0, 2),
+}
 
 
-def _inline_grad_regions(module: fx.GraphModule) -> None:
-    """Put the bodies of ``no_grad`` regions in their place: inference has no gradients.
+def _inline_regions(module: fx.GraphModule) -> None:
+    """Put the bodies of regions in their place: inference has no gradients, and computes nothing twice.
 
     A region of autocast is inlined where autocast is off in it; elsewhere it
     decides dtypes, and torch has to trace it.
@@ -145,18 +154,15 @@ def _inline_grad_regions(module: fx.GraphModule) -> None:
         if node.op != "call_function" or not isinstance(node.target, HigherOrderOperator):
             continue
         name = node.target.__name__
-        if name == "wrap_with_set_grad_enabled":
-            body_at = 1
-        elif name == "wrap_with_autocast" and node.args[2] is False:
-            body_at = 4
-        else:
+        if name not in _REGIONS or (name == "wrap_with_autocast" and node.args[2] is not False):
             continue
+        body_at, operands_at = _REGIONS[name]
         getter = node.args[body_at]
         body = body_of(getter)
         if body is None:
             continue
-        _inline_grad_regions(body)
-        operands = node.args[body_at + 1 :]
+        _inline_regions(body)
+        operands = node.args[operands_at:]
         mapping = dict(zip(body.graph.find_nodes(op="placeholder"), operands, strict=True))
         with module.graph.inserting_before(node):
             for inner in body.graph.nodes:

@@ -74,6 +74,7 @@ SYMBOLIC_BUILTINS: frozenset[Callable[..., Any]] = frozenset(
         torch.sym_ite,
         torch.sym_not,
         torch.sym_sum,
+        torch.sym_sqrt,
     }
 )
 """Python and torch functions on sizes that a graph may call."""

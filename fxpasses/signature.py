@@ -147,7 +147,13 @@ class Signature:
             raise InputError(
                 f"{len(args)} positional arguments given, {expected} expected; {self.describe()}"
             )
-        leaves, spec = pytree.tree_flatten((args, {name: kwargs[name] for name in names}))
+        given = (args, {name: kwargs[name] for name in names})
+        leaves, spec = pytree.tree_flatten(given)
+        if spec != self.in_spec:  # torch.export takes a torch.Size, as any tuple of sizes, for a tuple
+            given = pytree.tree_map_only(
+                torch.Size, tuple, given, is_leaf=lambda x: isinstance(x, torch.Size)
+            )
+            leaves, spec = pytree.tree_flatten(given)
         if spec != self.in_spec:
             raise InputError(
                 "the arguments are nested differently from those of the capture:\n"

@@ -143,7 +143,7 @@ class Islands:
         inputs = [torch.from_dlpack(tensor) for tensor in tensors]
         # The program was captured without the caller's modes, such as autocast or a default device.
         with torch.no_grad(), torch.autocast("cpu", enabled=False), torch._C.DisableTorchFunction():
-            results = [torch.as_tensor(_as_tensor(value)) for value in self._call(index)(inputs, sizes)]
+            results = [_as_tensor(value) for value in self._call(index)(inputs, sizes)]
             _check_types(self.rows[index], results)
             taken = {tensor.untyped_storage().data_ptr() for tensor in inputs}
             own = []
@@ -209,17 +209,20 @@ def _type(val: torch.Tensor) -> tuple[str, tuple[int | None, ...]]:
     return dtype_name(val.dtype), tuple(size if isinstance(size, int) else None for size in val.shape)
 
 
-def _check_types(row: Island, results: Sequence[torch.Tensor]) -> None:
+def _check_types(row: Island, results: Sequence[torch.Tensor | None]) -> None:
     """Raise where an operator's kernel gives another dtype or shape than its fake kernel told of."""
     for result, (dtype, shape), (step, position) in zip(results, row.types, row.results, strict=False):
-        fits = len(shape) == result.dim() and all(
-            size in (None, real) for size, real in zip(shape, result.shape, strict=True)
+        fits = (
+            result is not None
+            and dtype == dtype_name(result.dtype)
+            and len(shape) == result.dim()
+            and all(size in (None, real) for size, real in zip(shape, result.shape, strict=True))
         )
-        if not fits or dtype != dtype_name(result.dtype):
+        if not fits:
+            found = "no tensor" if result is None else f"{dtype_name(result.dtype)}{list(result.shape)}"
             told = ", ".join("?" if size is None else str(size) for size in shape)
             raise RunError(
-                f"result {position} of {row.steps[step].op} is {dtype_name(result.dtype)}"
-                f"{list(result.shape)}, but its fake kernel told of {dtype}[{told}]"
+                f"result {position} of {row.steps[step].op} is {found}, but its fake kernel told of {dtype}[{told}]"
             )
 
 
@@ -228,8 +231,8 @@ def _type_without_sizes(b: Any, val: torch.Tensor) -> Any:
     return T.TensorType(dtype=whole.dtype, ndim=whole.ndim)
 
 
-def _as_tensor(value: Any) -> torch.Tensor:
-    if isinstance(value, torch.Tensor):
+def _as_tensor(value: Any) -> Any:
+    if isinstance(value, torch.Tensor | None):
         return value
     return torch.tensor(value, dtype=torch.bool if isinstance(value, bool) else torch.float64)
 

@@ -136,21 +136,27 @@ class Builder:
         """The sizes of an emitted value as TIR expressions."""
         return list(value.ty.shape.values)
 
-    def bind_size(self, size: torch.SymInt | torch.SymBool, value: Any, most: Any = None) -> None:
+    def bind_size(self, size: int | torch.SymInt | torch.SymBool, value: Any, most: Any = None) -> None:
         """Give a size (or truth) that depends on values its value, from a tensor of one integer.
 
         *most* is the largest value that it can take, where it cannot be
-        negative either. The range that capture found for the size is checked.
+        negative either. What capture found out about the size is checked: its range, or what
+        it equals (``torch._check(x.nonzero().shape[0] == 4)``).
         """
-        symbols = size.node.expr.free_symbols
-        if len(symbols) != 1 or not (size.node.expr.is_Symbol or isinstance(size, torch.SymBool)):
-            raise LoweringError(self.where(f"the size {size} is no symbol of its own"))
-        (symbol,) = symbols
+        expr = size.node.expr if isinstance(size, torch.SymInt | torch.SymBool) else sympy.Integer(size)
+        known = not isinstance(size, torch.SymBool) and not expr.is_Symbol
+        symbol = sympy.Symbol(f"{self.node.name}_size", integer=True) if known else None
+        if symbol is None:
+            (symbol,) = expr.free_symbols
         relax = T.relax
         line = self.emit(relax.op.reshape(self.cast(value, "int64"), [1]))
         shape = self.emit(relax.op.tensor_to_shape(line))
         self.block.match_cast(shape, relax.ShapeType([self.symbols.prim(symbol)]))
-        condition = _range_condition(symbol, self.emission.ranges.get(symbol), most)
+        condition = (
+            sympy.Eq(symbol, expr)
+            if known
+            else _range_condition(symbol, self.emission.ranges.get(symbol), most)
+        )
         if condition is not None:
             self.require(condition)
 

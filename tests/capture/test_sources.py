@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 import fxpasses as fxp
 from fxpasses.capture import DOORS, LADDER
@@ -328,3 +329,34 @@ def test_random_numbers_are_drawn_by_the_program() -> None:
     program = fxp.capture(lambda x: x + torch.rand(3), (torch.zeros(3),), via="symbolic_trace")
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.equal(program(torch.zeros(3)), program(torch.zeros(3)))
+
+
+def test_checkpointed_regions_are_part_of_the_graph() -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            save = functools.partial(create_selective_checkpoint_contexts, [torch.ops.aten.addmm.default])
+            return checkpoint(self.block, x, use_reentrant=False, context_fn=save)
+
+    model, x = Checkpointed(), torch.randn(2, 4)
+    exported = torch.export.export(model, (x,), strict=True)
+    assert any("checkpoint" in str(node.target) for node in exported.graph.nodes)
+    torch.testing.assert_close(fxp.compile(exported, strict=True)(x), model(x).detach())
+
+
+def test_sizes_as_arguments() -> None:
+    x = torch.randn(4, 2)
+    compiled = fxp.compile(torch.reshape, (x, torch.Size([2, 4])))
+    for size in (torch.Size([2, 4]), (2, 4)):
+        torch.testing.assert_close(compiled(x, size), x.reshape(2, 4))
+
+
+def test_the_root_of_a_size() -> None:
+    rows = torch.export.Dim("rows")
+    compiled = fxp.compile(
+        lambda x: x / torch.sym_sqrt(x.shape[0]), (torch.ones(9, 2),), dynamic_shapes=({0: rows},)
+    )
+    torch.testing.assert_close(compiled(torch.ones(4, 2)), torch.full((4, 2), 0.5))

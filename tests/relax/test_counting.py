@@ -250,3 +250,16 @@ def test_sizes_that_depend_on_values_in_a_branch():
         (-signs(4).abs(),),
         dynamic_shapes=ROWS,
     )
+
+
+def test_a_count_that_the_model_asserts():
+    def model(x):
+        places = x.nonzero()
+        torch._check(places.shape[0] == 4)
+        return places + x.shape[0], x[:4] * places[:, 0]
+
+    x = torch.tensor([0.0, 1.0, 2.0, 0.0, 3.0, 4.0])
+    compiled = compiled_of(model, x)
+    torch.testing.assert_close(compiled(x), model(x))
+    with pytest.raises(RunError, match=r"nonzero_size = 6 .*places = x\.nonzero\(\)"):
+        compiled(torch.ones(6))
