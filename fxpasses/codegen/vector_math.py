@@ -14,16 +14,26 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from fxpasses.codegen.math_pieces import (
+    Formula,
+    fenced,
+    from_bits,
+    let,
+    magnitude,
+    polynomial,
+    to_bits,
+    with_sign,
+)
 from fxpasses.codegen.scaling import by_factors, has_scale
+from fxpasses.codegen.schedules.expressions import op_name
+from fxpasses.codegen.wide_math import WIDE_FORMULAS, wide_cosine, wide_sine
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["FORMULAS", "vector_math"]
-
-Formula = Callable[[Any], Any]
 
 # log(2) in two parts, the first with so few bits that its products with small integers are exact.
 _LOG2_HIGH, _LOG2_LOW = 0.693359375, -2.1219444005469058e-4
@@ -34,6 +44,10 @@ _TO_INTEGER = 12582912.0
 # expm1(r) = r + r^2 * p(r) for |r| <= log(2) / 2
 _EXPM1 = (0.4999999701976776, 0.1666654348373413, 0.04166720062494278, 0.008366520516574383,
           0.0013882515486329794)  # fmt: skip
+
+# 2^r - 1 = r * p(r) for |r| <= 1/2
+_EXP2 = (0.6931471805816055, 0.2402265092031978, 0.055504107274197495, 0.009618056979453688,
+         0.0013333669551833266, 0.00015461352999712004, 1.5252716826027693e-05)  # fmt: skip
 
 # log1p(f) = f + f^2 * p(f) for sqrt(1/2) <= 1 + f <= sqrt(2)
 _LOG1P = (-0.49999988079071045, 0.33333325386047363, -0.25001582503318787, 0.20001976191997528,
@@ -69,7 +83,7 @@ def vector_math() -> Any:
         formula = FORMULAS.get(_function_name(call))
         if formula is None or str(call.ty.dtype) != "float32":
             return call
-        return formula(call.args[-1])
+        return formula(*(call.args[1:] if op_name(call) == "call_pure_extern" else call.args))
 
     def run(function: Any, _mod: Any, _context: Any) -> Any:
         function = T.tvm_ffi.structural_map(function, [(T.ir.Call, replace)])
@@ -96,31 +110,6 @@ def _number(value: float) -> Any:
     return S.const(value, "float32")
 
 
-def _bits(x: Any) -> Any:
-    return T.tirx.reinterpret("int32", x)
-
-
-def _from_bits(bits: Any) -> Any:
-    return T.tirx.reinterpret("float32", bits)
-
-
-def _let(value: Any, body: Callable[[Any], Any]) -> Any:
-    """*body* of a variable that holds *value*, so that it is computed once.
-
-    What follows goes into the body and not around it: TVM simplifies a value
-    once for each one that it is part of.
-    """
-    var = T.tirx.Var("x", str(value.ty.dtype))
-    return T.tirx.Let(var, value, body(var))
-
-
-def _polynomial(coefficients: Sequence[float], x: Any) -> Any:
-    *rest, result = map(_number, coefficients)
-    for coefficient in reversed(rest):
-        result = result * x + coefficient
-    return result
-
-
 def _clamp(x: Any, low: float, high: float) -> Any:
     """*x* within bounds; one of the bounds for NaN."""
     return T.tirx.max(T.tirx.min(x, _number(high)), _number(low))
@@ -131,17 +120,8 @@ def _unless_nan(x: Any, value: Any) -> Any:
     return S.select(S.isnan(x), x, value)
 
 
-def _size(x: Any) -> Any:
-    return _from_bits(_bits(x) & T.tirx.const(0x7FFFFFFF, "int32"))
-
-
-def _with_sign(size: Any, x: Any) -> Any:
-    """*size*, which is not negative, with the sign of *x*."""
-    return _from_bits(_bits(size) | (_bits(x) & T.tirx.const(-(1 << 31), "int32")))
-
-
 def _power_of_two(exponent: Any) -> Any:
-    return _from_bits((exponent + 127) << 23)
+    return from_bits((exponent + 127) << 23)
 
 
 # -- exponentials ------------------------------------------------------------------------
@@ -153,36 +133,56 @@ def _reduced(x: Any, body: Callable[[Any, Any], Any]) -> Any:
     def of_rounded(rounded: Any) -> Any:
         # The last bits of the sum are those of the nearest integer.
         nearest = S.subtract(rounded, _number(_TO_INTEGER))
-        n = _bits(rounded) - _bits(_number(_TO_INTEGER))
-        return _let(x - nearest * _number(_LOG2_HIGH) - nearest * _number(_LOG2_LOW), lambda r: of_rest(n, r))
+        n = to_bits(rounded) - to_bits(_number(_TO_INTEGER))
+        return let(x - nearest * _number(_LOG2_HIGH) - nearest * _number(_LOG2_LOW), lambda r: of_rest(n, r))
 
     def of_rest(n: Any, r: Any) -> Any:
-        return _let(_polynomial(_EXPM1, r) * (r * r) + r, lambda raised: body(n, raised))
+        return let(polynomial(_EXPM1, r) * (r * r) + r, lambda raised: body(n, raised))
 
-    return _let(x * _number(1.0 / math.log(2.0)) + _number(_TO_INTEGER), of_rounded)
+    return let(x * _number(1.0 / math.log(2.0)) + _number(_TO_INTEGER), of_rounded)
 
 
 def _exp(x: Any, body: Callable[[Any], Any]) -> Any:
     """*body* of ``e ** x``: inf above 88.72, zero below -103.97, a number for NaN."""
 
     def scaled(n: Any, raised: Any) -> Any:
-        return _let(T.tirx.ldexp(raised + _number(1.0), n), body)
+        return let(T.tirx.ldexp(raised + _number(1.0), n), body)
 
-    return _let(_clamp(x, -105.0, 89.0), lambda bounded: _reduced(bounded, scaled))
+    return let(_clamp(x, -105.0, 89.0), lambda bounded: _reduced(bounded, scaled))
 
 
 def _half_expm1(x: Any, low: float, high: float, body: Callable[[Any], Any]) -> Any:
     """*body* of ``(e ** x - 1) / 2`` for x within bounds; a number for NaN, and the sign of a zero is lost."""
 
     def scaled(n: Any, raised: Any) -> Any:
-        return _let(_power_of_two(n - 1), lambda power: _let(power * raised + (power - _number(0.5)), body))
+        return let(_power_of_two(n - 1), lambda power: let(power * raised + (power - _number(0.5)), body))
 
-    return _let(_clamp(x, low, high), lambda bounded: _reduced(bounded, scaled))
+    return let(_clamp(x, low, high), lambda bounded: _reduced(bounded, scaled))
 
 
 def exp(value: Any) -> Any:
     """``e ** x``."""
-    return _let(value, lambda x: _exp(x, lambda z: _unless_nan(x, z)))
+    return let(value, lambda x: _exp(x, lambda z: _unless_nan(x, z)))
+
+
+def exp2(value: Any) -> Any:
+    """``2 ** x``; inf from 128 on, zero below -150."""
+
+    def formula(x: Any) -> Any:
+        def of_rounded(rounded: Any) -> Any:
+            n = to_bits(rounded) - to_bits(_number(_TO_INTEGER))
+            return let(
+                S.subtract(bounded, S.subtract(rounded, _number(_TO_INTEGER))), lambda r: of_rest(n, r)
+            )
+
+        def of_rest(n: Any, r: Any) -> Any:
+            power = T.tirx.ldexp(polynomial(_EXP2, r) * r + _number(1.0), n)
+            return let(power, lambda power: _unless_nan(x, power))
+
+        bounded = _clamp(x, -152.0, 129.0)
+        return let(bounded + _number(_TO_INTEGER), of_rounded)
+
+    return let(value, formula)
 
 
 def expm1(value: Any) -> Any:
@@ -191,11 +191,11 @@ def expm1(value: Any) -> Any:
     def formula(x: Any) -> Any:
         # By way of half of it: 2 ** 128 is no float32.
         def signed(half: Any) -> Any:
-            return _with_sign(_size(_unless_nan(x, half * _number(2.0))), x)
+            return with_sign(magnitude(_unless_nan(x, half * _number(2.0))), x)
 
         return _half_expm1(x, -17.5, 89.0, signed)
 
-    return _let(value, formula)
+    return let(value, formula)
 
 
 def sigmoid(value: Any) -> Any:
@@ -204,11 +204,11 @@ def sigmoid(value: Any) -> Any:
     def formula(x: Any) -> Any:
         def result(z: Any) -> Any:
             above = S.select(x < _number(0.0), z, _number(1.0))
-            return _let(z / (_number(1.0) + z), lambda q: _unless_nan(x, S.subtract(above, above * q)))
+            return let(z / (_number(1.0) + z), lambda q: _unless_nan(x, S.subtract(above, above * q)))
 
-        return _exp(S.negative(_size(x)), result)
+        return _exp(S.negative(magnitude(x)), result)
 
-    return _let(value, formula)
+    return let(value, formula)
 
 
 def tanh(value: Any) -> Any:
@@ -216,28 +216,28 @@ def tanh(value: Any) -> Any:
 
     def formula(x: Any) -> Any:
         def result(h: Any) -> Any:
-            return _let(
+            return let(
                 h / (_number(1.0) + h), lambda q: signed(S.select(h < _number(0.8), S.subtract(h, h * q), q))
             )
 
         def signed(size: Any) -> Any:
-            return _with_sign(_size(_unless_nan(x, size)), x)
+            return with_sign(magnitude(_unless_nan(x, size)), x)
 
-        return _half_expm1(_size(x) * _number(2.0), 0.0, 40.0, result)
+        return _half_expm1(magnitude(x) * _number(2.0), 0.0, 40.0, result)
 
-    return _let(value, formula)
+    return let(value, formula)
 
 
 def erf(value: Any) -> Any:
     """The error function: a polynomial of x * x up to 1.05, another one of |x| above."""
 
     def formula(x: Any) -> Any:
-        near = _let(x * x, lambda square: _polynomial(_ERF, square) * x + x)
-        far = _let(_clamp(_size(x), 1.05, 3.93) - _number(2.5), lambda u: _polynomial(_ERF_FAR, u))
-        saturated = S.select(_size(x) < _number(3.93), T.tirx.min(far, _number(1.0)), _number(1.0))
-        return S.select(_size(x) >= _number(1.05), _with_sign(saturated, x), near)  # a NaN is not
+        near = let(x * x, lambda square: polynomial(_ERF, square) * x + x)
+        far = let(_clamp(magnitude(x), 1.05, 3.93) - _number(2.5), lambda u: polynomial(_ERF_FAR, u))
+        saturated = S.select(magnitude(x) < _number(3.93), T.tirx.min(far, _number(1.0)), _number(1.0))
+        return S.select(magnitude(x) >= _number(1.05), with_sign(saturated, x), near)  # a NaN is not
 
-    return _let(value, formula)
+    return let(value, formula)
 
 
 # -- logarithms --------------------------------------------------------------------------
@@ -248,21 +248,21 @@ def log(value: Any) -> Any:
 
     def finite(x: Any, shift: Any) -> Any:
         def of_parts(exponent: Any, f: Any) -> Any:
-            low = exponent * _number(_LOG2_LOW) + _polynomial(_LOG1P, f) * (f * f)
+            low = exponent * _number(_LOG2_LOW) + polynomial(_LOG1P, f) * (f * f)
             return exponent * _number(_LOG2_HIGH) + (low + f)
 
         def of_shifted(bits: Any) -> Any:
             # The exponent for which the mantissa is nearest to 1: at least sqrt(1/2).
             exponent = (bits - T.tirx.const(0x3F3504F3, "int32")) >> 23
-            return _let(
+            return let(
                 exponent,
-                lambda e: _let(
-                    _from_bits(bits - (e << 23)) - _number(1.0),
+                lambda e: let(
+                    from_bits(bits - (e << 23)) - _number(1.0),
                     lambda f: of_parts(e.astype("float32") - shift, f),
                 ),
             )
 
-        return _let(_bits(x), of_shifted)
+        return let(to_bits(x), of_shifted)
 
     def formula(x: Any) -> Any:
         denormal = x < _number(2.0**-126)
@@ -270,9 +270,9 @@ def log(value: Any) -> Any:
         result = finite(scaled, S.select(denormal, _number(24.0), _number(0.0)))
         result = S.select(S.isinf(x) | S.isnan(x), x, result)
         result = S.select(x < _number(0.0), _number(math.nan), result)
-        return S.select(_size(x) > _number(0.0), result, S.select(S.isnan(x), x, _number(-math.inf)))
+        return S.select(magnitude(x) > _number(0.0), result, S.select(S.isnan(x), x, _number(-math.inf)))
 
-    return _let(value, formula)
+    return let(value, formula)
 
 
 def log1p(value: Any) -> Any:
@@ -283,18 +283,18 @@ def log1p(value: Any) -> Any:
             lost = S.subtract(x, S.subtract(u, _number(1.0)))
             ordinary = (u > _number(0.0)) & (u < _number(3e38))
             result = log(u) + S.select(ordinary, lost / u, _number(0.0))
-            return S.select(_size(x) < _number(2.0**-24), x, result)
+            return S.select(magnitude(x) < _number(2.0**-24), x, result)
 
-        return _let(S.opaque(x + _number(1.0)), of_sum)
+        return let(S.opaque(x + _number(1.0)), of_sum)
 
-    return _let(value, formula)
+    return let(value, formula)
 
 
 # -- sine and cosine -----------------------------------------------------------------------
 
 
-def _quadrant(x: Any, body: Callable[[Any, Any], Any]) -> Any:
-    """*body* of an integer n (mod 4) and r within pi / 4 of 0, where ``x = n * pi / 2 + r``.
+def _quadrant(x: Any, dtype: str, body: Callable[[Any, Any], Any]) -> Any:
+    """*body* of an integer n (mod 4) and r within pi / 4 of 0, of *dtype*, where ``x = n * pi / 2 + r``.
 
     The bits of 2 / pi that make multiples of 4 with x count for nothing. The
     mantissa is multiplied by the 96 bits that follow, exactly, as integers.
@@ -319,9 +319,9 @@ def _quadrant(x: Any, body: Callable[[Any, Any], Any]) -> Any:
             (((first << word(32)) | second) >> back) & low_half for first, second in itertools.pairwise(words)
         )
         mantissa = ((bits & 0x7FFFFF) | 0x800000).astype("uint64")
-        return _let(
+        return let(
             mantissa * middle + ((mantissa * low) >> word(32)),
-            lambda rest: _let(
+            lambda rest: let(
                 ((mantissa * high) + (rest >> word(32)) + word(1 << 29)) & low_half,
                 lambda turns: of_turns(turns, rest & low_half),
             ),
@@ -333,24 +333,20 @@ def _quadrant(x: Any, body: Callable[[Any, Any], Any]) -> Any:
         wide = fraction.astype("float64") * tirx.const(2.0**32, "float64") + rest.astype("int64").astype(
             "float64"
         )
-        angle = (wide * tirx.const(math.pi / 2 * 2.0**-62, "float64")).astype("float32")
-        return _let((turns >> word(30)).astype("int32"), lambda n: _let(angle, lambda r: signed(n, r)))
+        angle = S.cast(wide * tirx.const(math.pi / 2 * 2.0**-62, "float64"), dtype)
+        return let((turns >> word(30)).astype("int32"), lambda n: let(angle, lambda r: signed(n, r)))
 
     def signed(n: Any, r: Any) -> Any:
-        small = _size(x) < _number(0.78)
+        small = magnitude(x) < _number(0.78)
         n = S.select(small, tirx.const(0, "int32"), S.select(x < _number(0.0), -n, n))
-        return _let(n, lambda n: _let(S.select(small, x, _with_sign_of(r, x)), lambda r: body(n, r)))
+        mirrored = S.select(x < _number(0.0), S.negative(r), r)
+        return let(n, lambda n: let(S.select(small, S.cast(x, dtype), mirrored), lambda r: body(n, r)))
 
     def of_bits(bits: Any) -> Any:
         position = tirx.max((bits >> 23) - 120, tirx.const(0, "int32"))
-        return _let(position, lambda position: of_position(bits, position))
+        return let(position, lambda position: of_position(bits, position))
 
-    return _let(_bits(_size(x)), of_bits)
-
-
-def _with_sign_of(r: Any, x: Any) -> Any:
-    """*r* if *x* is positive, -*r* if not."""
-    return _from_bits(_bits(r) ^ (_bits(x) & T.tirx.const(-(1 << 31), "int32")))
+    return let(to_bits(magnitude(x)), of_bits)
 
 
 def _sine(quarters: int) -> Formula:
@@ -359,27 +355,48 @@ def _sine(quarters: int) -> Formula:
     def formula(x: Any) -> Any:
         def value(n: Any, r: Any) -> Any:
             square = r * r
-            sine = S.select(_size(r) < _number(2.0**-13), r, _polynomial(_SIN, square) * square * r + r)
-            cosine = _polynomial(_COS, square) * (square * square) + (_number(1.0) - square * _number(0.5))
+            sine = S.select(magnitude(r) < _number(2.0**-13), r, polynomial(_SIN, square) * square * r + r)
+            cosine = polynomial(_COS, square) * (square * square) + (_number(1.0) - square * _number(0.5))
             n = n + quarters
             either = S.select((n & 1).equal(0), sine, cosine)
-            flipped = _from_bits(_bits(either) ^ ((n & 2) << 30))
+            flipped = from_bits(to_bits(either) ^ ((n & 2) << 30))
             return S.select(S.isinf(x) | S.isnan(x), _number(math.nan), flipped)
 
-        return _quadrant(x, value)
+        return _quadrant(x, "float32", value)
 
-    return lambda value: _let(value, formula)
+    return lambda value: let(value, formula)
+
+
+def tan(value: Any) -> Any:
+    """The quotient of sine and cosine, in float64."""
+
+    def formula(x: Any) -> Any:
+        def of_parts(n: Any, sine: Any, cosine: Any) -> Any:
+            turned = S.not_equal(n & 1, T.tirx.const(0, "int32"))
+            above, below = S.select(turned, S.negative(cosine), sine), S.select(turned, sine, cosine)
+            quotient = S.cast(S.divide(above, below), "float32")
+            return S.select(S.isinf(x) | S.isnan(x), _number(math.nan), quotient)
+
+        def value(n: Any, r: Any) -> Any:
+            return let(wide_sine(r), lambda s: let(wide_cosine(r), lambda c: of_parts(n, s, c)))
+
+        return _quadrant(x, "float64", lambda n, r: let(fenced(r), lambda r: value(n, r)))
+
+    return let(value, formula)
 
 
 FORMULAS: dict[str, Formula] = {
+    **WIDE_FORMULAS,
     "cos": _sine(1),
     "erf": erf,
     "exp": exp,
+    "exp2": exp2,
     "expm1": expm1,
     "log": log,
     "log1p": log1p,
     "sigmoid": sigmoid,
     "sin": _sine(0),
+    "tan": tan,
     "tanh": tanh,
 }
 """Each function by the name of TVM's intrinsic and, with an ``f`` behind it, of C's."""

@@ -22,6 +22,7 @@ __all__ = [
     "convert",
     "grid",
     "highest",
+    "is_at_most",
     "is_static",
     "load",
     "loops",
@@ -108,6 +109,11 @@ def position(dim: int, rank: int) -> int:
 def is_static(size: Any, value: int) -> bool:
     """Whether a size is known to be *value*."""
     return isinstance(size, T.tirx.IntImm) and int(size) == value
+
+
+def is_at_most(size: Any, bound: int) -> bool:
+    """Whether a size is known to be no larger than *bound*."""
+    return isinstance(size, T.tirx.IntImm) and int(size) <= bound
 
 
 def product(sizes: Sequence[Any]) -> Any:

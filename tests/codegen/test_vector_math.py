@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -17,14 +18,18 @@ from fxpasses.codegen.vector_math import FORMULAS
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 
-FUNCTIONS = {name: getattr(torch, name) for name in FORMULAS}
-LIBRARY = {"expm1", "log1p"}  # these have no intrinsic, or one that TVM makes of others
+PAIRS = {"atan2": torch.atan2, "hypot": torch.hypot, "pow": torch.pow}
+FUNCTIONS = {name: getattr(torch, name) for name in FORMULAS if name not in {*PAIRS, "fmod"}}
+# These have no intrinsic, or one that TVM makes of others.
+LIBRARY = {"acosh", "asinh", "atan2", "atanh", "cosh", "erfc", "expm1", "fmod", "hypot", "log1p", "sinh"}
 EDGES = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-38, -1e-38, 1e-45, -1e-45, 88.72, 88.73, 1e30, -1e30,
          3.4028235e38, -3.4028235e38, -87.4, -103.9, -104.1, -707.0, 707.0, -1.0, 1.0, -2.0, 16777216.0]  # fmt: skip
 
 
-def expression(name, x):
-    return S.call_libm(name, x) if name in LIBRARY else getattr(T.tirx, name)(x)
+def expression(name, *operands):
+    if name == "pow":
+        return S.power(*operands)
+    return S.call_libm(name, *operands) if name in LIBRARY else getattr(T.tirx, name)(*operands)
 
 
 SIMPLER = T.tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
@@ -36,23 +41,24 @@ def library(name, dtype="float32", target=None):
     """A compiled kernel for any number of elements."""
     target = target or host_target()
     size = T.tirx.Var("n", "int64")
-    a = T.te.placeholder((size,), dtype, "a")
-    function = T.te.create_prim_func([a, T.te.compute((size,), lambda i: expression(name, a(i)), "out")])
+    operands = [T.te.placeholder((size,), dtype, "a") for _ in range(1 if name in FUNCTIONS else 2)]
+    out = T.te.compute((size,), lambda i: expression(name, *(a(i) for a in operands)), "out")
+    function = T.te.create_prim_func([*operands, out])
     scheduled = schedule_function(function, CpuInfo.of(target)).with_attr("global_symbol", "main")
     return T.tvm.tirx.build(T.tvm.IRModule({"main": scheduled}), target, pipeline=tir_pipeline())
 
 
-def run(name, x, target=None):
-    out = torch.full_like(x, 99.0)
-    library(name, str(x.dtype).removeprefix("torch."), target)["main"](
-        T.tvm_ffi.from_dlpack(x), T.tvm_ffi.from_dlpack(out)
-    )
+def run(name, *operands, target=None):
+    out = torch.full_like(operands[0], 99.0)
+    kernel = library(name, str(out.dtype).removeprefix("torch."), target)["main"]
+    kernel(*map(T.tvm_ffi.from_dlpack, (*operands, out)))
     return out
 
 
-def errors(name, x, target=None):
+def errors(name, *operands, target=None):
     """In units of the last place of the exact result; zero where both are NaN or both the same infinity."""
-    got, exact = run(name, x, target), FUNCTIONS[name](x.double())
+    got = run(name, *operands, target=target)
+    exact = {**FUNCTIONS, **PAIRS}[name](*(x.double() for x in operands))
     want = exact.float()
     unit = (torch.nextafter(want.abs(), torch.tensor(math.inf)) - want.abs()).double()
     same = (got == want) | (got.isnan() & want.isnan())
@@ -65,10 +71,24 @@ def floats(start, step):
     return torch.from_numpy(bits.view(np.float32)).clone()
 
 
-def check(name, x, target=None):
-    error = errors(name, x, target)
+def check(name, *operands, target=None):
+    error = errors(name, *operands, target=target)
     worst = error.nan_to_num(math.inf).argmax()
-    assert error[worst] <= 2, f"{name}({x[worst]!r}): off by {error[worst]:.2f} units"
+    arguments = ", ".join(repr(x[worst].item()) for x in operands)
+    assert error[worst] <= 2, f"{name}({arguments}): off by {error[worst]:.2f} units"
+
+
+def pairs():
+    """Pairs of edges, of any floats, of numbers that a computation has, and multiples of each other."""
+    numbers = [*EDGES, 3.0, -3.0, 0.5, -0.5, 2.5, 7.0, -149.0, 0.99999994, 1.0000001, 8388609.0, -16777215.0]
+    edges = torch.tensor(list(itertools.product(numbers, numbers)))
+    yield edges[:, 0].contiguous(), edges[:, 1].contiguous()
+    bits = floats(0, 104729)
+    yield bits, bits[torch.randperm(len(bits))]
+    near = torch.randn(20_011)
+    yield near * 9, near.flip(0).contiguous()
+    yield near * torch.randint(1, 100_000, near.shape), near
+    yield near * 1e38, near.flip(0) * 1e-44
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -79,7 +99,7 @@ def test_accuracy_over_the_whole_range(name):
 @pytest.mark.skipif(bool(missing_features(target_features(SIMPLER))), reason="the machine lacks AVX2")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_accuracy_for_a_simpler_target(name):
-    check(name, torch.cat([floats(0, 8209), torch.tensor(EDGES)]), SIMPLER)
+    check(name, torch.cat([floats(0, 8209), torch.tensor(EDGES)]), target=SIMPLER)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -99,7 +119,44 @@ def test_edges(name):
     check(name, torch.tensor(EDGES))
 
 
-@pytest.mark.parametrize("name", ["erf", "tanh", "sin", "expm1", "log1p"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_accuracy_of_two_arguments(name):
+    for x, y in pairs():
+        check(name, x, y)
+
+
+@pytest.mark.parametrize("name", ["atan2", "pow"])
+def test_signs_of_zeros_and_infinities(name):
+    x, y = next(iter(pairs()))
+    got, want = run(name, x, y), PAIRS[name](x.double(), y.double()).float()
+    assert torch.equal(got.signbit() | got.isnan(), want.signbit() | want.isnan())
+
+
+@pytest.mark.parametrize("target", [None, SIMPLER], ids=["host", "simpler"])
+def test_a_remainder_is_exact(target):
+    for x, y in pairs():
+        defined = (y != 0) & x.isfinite() & ~y.isnan()
+        some = torch.cat([defined.nonzero()[::7], (~defined).nonzero()[::7]]).flatten()
+        exact = [
+            math.fmod(a, b) if ok else math.nan
+            for a, b, ok in zip(x[some].tolist(), y[some].tolist(), defined[some].tolist(), strict=True)
+        ]
+        got, want = run("fmod", x, y, target=target)[some], torch.tensor(exact)
+        assert torch.equal(got.isnan(), want.isnan())
+        numbers = ~want.isnan()
+        assert torch.equal(got[numbers].view(torch.int32), want[numbers].view(torch.int32))
+
+
+@pytest.mark.parametrize("base", [2, 10])
+def test_logarithms_of_whole_powers_are_whole(base):
+    exponents = torch.arange(-149, 128) if base == 2 else torch.arange(-3, 11)
+    powers = torch.tensor([float(base) ** e for e in exponents.tolist()])
+    assert torch.equal(run(f"log{base}", powers), exponents.float())
+
+
+@pytest.mark.parametrize(
+    "name", ["asin", "asinh", "atan", "atanh", "erf", "expm1", "log1p", "sin", "sinh", "tan", "tanh"]
+)
 def test_signed_zeros_stay(name):
     zeros = torch.tensor([0.0, -0.0])
     assert torch.equal(run(name, zeros).signbit(), zeros.signbit())
@@ -112,7 +169,7 @@ def test_saturation_is_exact(name):
     assert torch.equal(run(name, -x), -torch.ones_like(x))
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_no_call_of_the_c_library_is_left(name):
     code = library(name).inspect_source("ll")
     assert f"@{name}f(" not in code

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 
-from tests.relax.helpers import DTYPES, FLOATS, call, check, check_calls
+import fxpasses as fxp
+from tests.relax.helpers import DTYPES, FLOATS, call, check, check_calls, compiled
 from tests.relax.test_reduction import broken, values
 
 aten = torch.ops.aten
@@ -89,6 +91,72 @@ def test_search(right: bool) -> None:
         + [call(aten.searchsorted.Tensor, ordered(d, 3, 7), values(d, 3, 4), right=right) for d in BRIEF]
         + [call(aten.searchsorted.Tensor, ordered(torch.int32, 7), values(torch.int32, 2, 4), side="right")]
     )
+
+
+def extremes(dtype: torch.dtype, size: int) -> torch.Tensor:
+    """A row with equal values, the ends of *dtype*, zeros of both signs, infinities and NaN of both signs."""
+    generator = torch.Generator().manual_seed(size)
+    info = torch.finfo(dtype) if dtype.is_floating_point else torch.iinfo(dtype)
+    some = [info.max, info.min, 0, 1]
+    if dtype.is_floating_point:
+        some += [0.0, -0.0, float("nan"), float("inf"), -float("inf"), info.tiny, -info.tiny / 4]
+    x = torch.randint(0, 100, (size,), generator=generator).to(dtype)
+    x[torch.randperm(size, generator=generator)[: size // 3]] = torch.tensor(
+        (some * size)[: size // 3], dtype=dtype
+    )
+    return torch.where(x.isnan() & (torch.arange(size) % 2 == 0), -x, x) if dtype.is_floating_point else x
+
+
+LENGTHS = (1, 2, 3, 64, 65, 95, 96, 97, 257, 1009)
+
+
+@pytest.mark.parametrize("dtype", [*BRIEF, torch.float64, torch.float16, torch.int8, torch.int32], ids=str)
+def test_short_and_long_rows(dtype: torch.dtype) -> None:
+    """Sorted by comparison or by digits, selected or not: stable, zeros equal, NaN last."""
+    rows = [extremes(dtype, size) for size in LENGTHS]
+    check_calls(
+        [
+            call(aten.sort.stable, x, stable=True, dim=0, descending=descending)
+            for x in rows
+            for descending in (False, True)
+        ]
+    )
+    ranks = [call(aten.kthvalue.default, x, k) for x in rows for k in {1, len(x) // 2 + 1, len(x)}]
+    largest = [call(aten.topk.default, x, 66, 0, up) for x in rows if len(x) >= 66 for up in (True, False)]
+    check_calls(ranks + largest, tolerance=0.0, results=(0,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64], ids=str)
+def test_places_hold_the_values(dtype: torch.dtype) -> None:
+    """Where values are equal torch leaves open which is found."""
+    rows = [extremes(dtype, size) for size in LENGTHS]
+    calls = [call(aten.kthvalue.default, x, len(x) // 2 + 1) for x in rows]
+    calls += [call(aten.topk.default, x, 66) for x in rows if len(x) >= 66]
+    calls += [call(op, x, 0) for x in rows for op in (aten.median.dim, aten.nanmedian.dim, aten.mode.default)]
+    for (_, (x, *_), _), (found, places) in zip(calls, compiled(calls), strict=True):
+        there = x[places]
+        assert torch.equal(there.isnan(), found.isnan())
+        assert torch.equal(torch.where(there.isnan(), 0, there), torch.where(found.isnan(), 0, found))
+        assert places.unique().numel() == places.numel()
+
+
+@pytest.mark.parametrize("size", [1, 5, 95, 96, 500])
+def test_the_length_of_a_row_known_at_run_time(size: int) -> None:
+    x = torch.stack([extremes(torch.float32, size), extremes(torch.float32, size).flip(0)])
+    for function, ours in _dynamic().items():
+        for got, want in zip(ours(x), function(x), strict=True):
+            torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+
+
+@functools.cache
+def _dynamic() -> dict[Any, Any]:
+    functions = (
+        lambda x: x.sort(dim=-1, stable=True),
+        lambda x: x.median(-1)[:1],
+        lambda x: x.nanmedian(-1)[:1],
+    )
+    sizes = ({1: torch.export.Dim("n", min=1)},)
+    return {f: fxp.compile(f, (torch.randn(2, 7),), dynamic_shapes=sizes) for f in functions}
 
 
 def test_symbolic_sizes() -> None:

@@ -52,16 +52,26 @@ def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any,
                 chosen = S.select(axis.equal(d), function(d), chosen)
             return chosen
 
-        def place(*at: Any) -> Any:
+        def raw_place(*at: Any) -> Any:
             """Where the sample lies on an axis, in elements; the grid counts axes from the last one."""
             *outer, axis = at
 
             def along(d: int) -> Any:
                 read = S.cast(grid(*outer, dims - 1 - d), fine)
-                raw = _unnormalize(read, S.cast(sizes[d], fine), dims, align_corners)
-                return raw if mode == _BICUBIC else _padded(raw, sizes[d], padding, align_corners)
+                return _unnormalize(read, S.cast(sizes[d], fine), dims, align_corners)
 
             return on_axis(along, axis)
+
+        def beyond(*at: Any) -> Any:
+            """How far behind the last mirror it lies."""
+            mirrors = [_mirrors(sizes[d], fine, align_corners) for d in range(dims)]
+            low, span = on_axis(lambda d: mirrors[d][0], at[-1]), on_axis(lambda d: mirrors[d][1], at[-1])
+            return S.call_libm("fmod", T.tirx.abs(S.subtract(raw_places(*at), low)), span)
+
+        def place(*at: Any) -> Any:
+            """The same inside the image."""
+            raw, extra = raw_places(*at), extras(*at) if padding == _REFLECTION else None
+            return on_axis(lambda d: _padded(raw, sizes[d], padding, align_corners, extra), at[-1])
 
         def tap(*at: Any) -> Any:
             """The element that a tap reads on an axis, or -1 outside the image."""
@@ -101,7 +111,11 @@ def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any,
 
         count = _COUNT[mode]
         outer = (shape[0], *shape[2:], tirx.IntImm("int64", dims))
-        places = T.te.compute(outer, place, name="places")
+        places = raw_places = T.te.compute(outer, raw_place, name="raw_places")
+        if mode != _BICUBIC and padding != _ZEROS:
+            if padding == _REFLECTION:
+                extras = T.te.compute(outer, beyond, name="extras")
+            places = T.te.compute(outer, place, name="places")
         taps = T.te.compute((*outer, tirx.IntImm("int64", count)), tap, name="taps")
         weights = T.te.compute((*outer, tirx.IntImm("int64", count)), weight, name="weights")
         return T.te.compute(tuple(shape), sample, name="grid_sample")
@@ -122,21 +136,30 @@ def _unnormalize(place: Any, size: Any, dims: int, align_corners: bool) -> Any:
     return S.divide(S.subtract(S.multiply(moved, size), one), two)
 
 
-def _padded(place: Any, size: Any, padding: int, align_corners: bool) -> Any:
-    """The place that stands for one outside the image."""
+def _mirrors(size: Any, dtype: str, align_corners: bool) -> tuple[Any, Any]:
+    """Where the first of the two mirrors at the ends of an axis lies, and how far from the other."""
+    count = S.cast(size, dtype)
+    one, half = S.const(1.0, dtype), S.const(0.5, dtype)
+    if align_corners:
+        return S.const(0.0, dtype), T.tirx.max(
+            S.subtract(count, one), one
+        )  # in one element all are clipped to it
+    return S.negative(half), count
+
+
+def _padded(place: Any, size: Any, padding: int, align_corners: bool, extra: Any = None) -> Any:
+    """The place that stands for one outside the image; *extra* is how far behind the last mirror it lies."""
     if padding == _ZEROS:
         return place
     dtype = S.dtype_of(place)
     zero, one, half = (S.const(number, dtype) for number in (0.0, 1.0, 0.5))
-    count = S.cast(size, dtype)
-    last = S.subtract(count, one)
+    last = S.subtract(S.cast(size, dtype), one)
     if padding == _REFLECTION:
-        low = zero if align_corners else S.negative(half)
-        span = T.tirx.max(last, one) if align_corners else count  # in one element all are clipped to it
+        low, span = _mirrors(size, dtype, align_corners)
         away = T.tirx.abs(S.subtract(place, low))
-        extra = S.call_libm("fmod", away, span)
-        turns = S.call_libm("fmod", T.tirx.floor(S.divide(away, span)), S.const(2.0, dtype))
-        mirrored = S.select(S.equal(turns, zero), extra, S.subtract(span, extra))
+        extra = S.call_libm("fmod", away, span) if extra is None else extra
+        turns = S.multiply(T.tirx.floor(S.divide(away, span)), half)
+        mirrored = S.select(S.equal(T.tirx.trunc(turns), turns), extra, S.subtract(span, extra))
         place = S.add(mirrored, low)
     return S.select(place > zero, S.select(place < last, place, last), zero)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import accumulator, product
+from fxpasses.relax.kernel import accumulator, is_at_most, product
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -48,14 +48,10 @@ _LONG, _LONG_ALONE, _FEW = 1 << 16, 1 << 12, 16
 def _product(b: Any, left: Any, right: Any) -> Any:
     """The product in the dtype that it is summed in: float64 where it is very long, as a tile adds up in order."""
     *rows, terms = b.shape_of(left)
-    few = _is_at_most(product([*rows, b.shape_of(right)[-1]]), _FEW)
+    few = is_at_most(product([*rows, b.shape_of(right)[-1]]), _FEW)
     is_static = isinstance(terms, T.tirx.IntImm)
     dtype = accumulator(b.dtype_of(left), terms if is_static else 0, _LONG_ALONE if few else _LONG)
     return b.emit(T.relax.op.matmul(left, right, out_dtype=dtype))
-
-
-def _is_at_most(size: Any, bound: int) -> bool:
-    return isinstance(size, T.tirx.IntImm) and int(size) <= bound
 
 
 def _scalar(value: Any, dtype: str) -> Any:

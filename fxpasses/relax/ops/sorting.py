@@ -6,8 +6,7 @@ values keep their order; of equal values `topk` takes the first ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
@@ -16,120 +15,28 @@ import torch
 from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import grid, load, loops, position, product, store, when
+from fxpasses.relax.kernel import grid, is_at_most, load, loops, position, product, store, when
 from fxpasses.relax.ops.reduction import accumulated
+from fxpasses.relax.ordering import (
+    Local,
+    best_of_row,
+    count_nans,
+    first_in_row,
+    int64,
+    ordered_bits,
+    rows,
+    select_in_row,
+    sort_row,
+)
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
 
-# Up to this k, topk keeps the best so far in order; beyond, it sorts.
+# Up to this k, topk keeps the best so far in order; beyond, it selects them, and sorts these.
 _SMALL_K = 64
 
-
-def _int(number: int) -> Any:
-    return T.tirx.IntImm("int64", number)
-
-
-def _before(x: Any, y: Any, descending: bool) -> Any:
-    """Whether *x* comes before *y*, which it does not if they are equal."""
-    if not S.is_float(S.dtype_of(x)):
-        return x > y if descending else x < y
-    if descending:
-        return (x > y) | (S.isnan(x) & S.logical_not(S.isnan(y)))
-    return (x < y) | (S.isnan(y) & S.logical_not(S.isnan(x)))
-
-
-class _Local:
-    """A variable of a kernel written as loops."""
-
-    def __init__(self, dtype: str = "int64") -> None:
-        self.buffer = T.ir_builder.tirx.alloc_buffer([1], dtype, scope="local")
-
-    def get(self) -> Any:
-        return load(self.buffer, [0])
-
-    def set(self, value: Any) -> None:
-        store(self.buffer, value, [0])
-
-
-@contextmanager
-def _rows(shape: Sequence[Any], dim: int) -> Iterator[Callable[[Any], list[Any]]]:
-    """A parallel loop over the rows along *dim*; from a place in the row to the position."""
-    others = [*shape[:dim], *shape[dim + 1 :]]
-    with T.ir_builder.tirx.parallel(0, product(others)) as row:
-        rest, index = row, []
-        for size in reversed(others):
-            index.append(T.tirx.floormod(rest, size))
-            rest = T.tirx.floordiv(rest, size)
-        index.reverse()
-        yield lambda k: [*index[:dim], k, *index[dim:]] if shape else []
-
-
-def _sort_row(size: Any, dtype: str, read: Callable[[Any], Any], descending: bool) -> tuple[Any, Any]:
-    """Write a stable merge sort of a row; the buffers of its keys and places in order."""
-    builder = T.ir_builder.tirx
-    keys, spare_keys = (builder.alloc_buffer([size], dtype) for _ in range(2))
-    places, spare_places = (builder.alloc_buffer([size], "int64") for _ in range(2))
-    width, left, right = _Local(), _Local(), _Local()
-    with builder.serial(0, size) as k:
-        store(keys, read(k), [k])
-        store(places, k.astype("int64"), [k])
-    width.set(_int(1))
-    with builder.While(width.get() < size):
-        pair = width.get() * _int(2)
-        with builder.serial(0, T.tirx.floordiv(size + pair - _int(1), pair)) as run:
-            start = run * pair
-            middle = T.tirx.min(start + width.get(), size)
-            end = T.tirx.min(start + pair, size)
-            left.set(start)
-            right.set(middle)
-            with builder.serial(0, end - start) as k:
-                i, j = left.get(), right.get()
-                in_order = _before(load(keys, [j]), load(keys, [i]), descending)
-                lazy = T.tirx.if_then_else
-                from_right = lazy(i >= middle, True, lazy(j >= end, False, in_order))
-                with builder.If(from_right):
-                    with builder.Then():
-                        _move(keys, spare_keys, right.get(), start + k)
-                        _move(places, spare_places, right.get(), start + k)
-                        right.set(right.get() + _int(1))
-                    with builder.Else():
-                        _move(keys, spare_keys, left.get(), start + k)
-                        _move(places, spare_places, left.get(), start + k)
-                        left.set(left.get() + _int(1))
-        with builder.serial(0, size) as k:
-            _move(spare_keys, keys, k, k)
-            _move(spare_places, places, k, k)
-        width.set(width.get() * _int(2))
-    return keys, places
-
-
-def _move(source: Any, target: Any, here: Any, there: Any) -> None:
-    store(target, load(source, [here]), [there])
-
-
-def _best_of_row(
-    size: Any, count: int, dtype: str, read: Callable[[Any], Any], descending: bool
-) -> tuple[Any, Any]:
-    """Write a loop that keeps the first *count* of a row in order; the buffers of keys and places."""
-    builder = T.ir_builder.tirx
-    keys = builder.alloc_buffer([count], dtype)
-    places = builder.alloc_buffer([count], "int64")
-    slot = _Local()
-    lazy = T.tirx.if_then_else
-    with builder.serial(0, size) as k:
-        wanted = lazy(k < count, True, _before(read(k), load(keys, [_int(count - 1)]), descending))
-        with when(wanted):
-            slot.set(T.tirx.min(k.astype("int64"), _int(count - 1)))
-            above = slot.get() - _int(1)
-            worse = lazy(slot.get() > _int(0), _before(read(k), load(keys, [above]), descending), False)
-            with builder.While(worse):
-                _move(keys, keys, slot.get() - _int(1), slot.get())
-                _move(places, places, slot.get() - _int(1), slot.get())
-                slot.set(slot.get() - _int(1))
-            store(keys, read(k), [slot.get()])
-            store(places, k.astype("int64"), [slot.get()])
-    return keys, places
+# Beyond this share of a row, it is sorted as a whole.
+_MOST = 4
 
 
 # -- sort and topk -----------------------------------------------------------------
@@ -139,22 +46,27 @@ def _ordered(x: Any, dim: int, count: Any, dtype: str, descending: bool) -> Any:
     """The first *count* values along *dim* (None: all), with their places."""
     compute = accumulated(dtype)
     shape = list(x.shape)
-    size = shape[dim] if shape else _int(1)
+    size = shape[dim] if shape else int64(1)
     wanted = size if count is None else count
     result = [*shape[:dim], wanted, *shape[dim + 1 :]] if shape else []
 
     def body(x: Any, values: Any, indices: Any) -> None:
-        with _rows(shape, dim) as at:
+        with rows(shape, dim) as at:
 
             def read(k: Any) -> Any:
                 return S.cast(load(x, at(k)), compute)
 
+            def key(k: Any) -> Any:
+                return ordered_bits(read(k), descending=descending)
+
             if isinstance(count, int) and count <= _SMALL_K:
-                keys, places = _best_of_row(size, count, compute, read, descending)
+                _, places = best_of_row(size, count, compute, read, descending)
+            elif isinstance(count, int) and not is_at_most(size, _MOST * count):
+                _, places = first_in_row(size, count, key)
             else:
-                keys, places = _sort_row(size, compute, read, descending)
+                _, places = sort_row(size, key)
             with T.ir_builder.tirx.serial(0, wanted) as k:
-                store(values, S.cast(load(keys, [k]), dtype), at(k))
+                store(values, load(x, at(load(places, [k]))), at(k))
                 store(indices, load(places, [k]), at(k))
 
     return loops([x], [(result, dtype), (result, "int64")], body, "sorted")
@@ -212,66 +124,66 @@ def _kth_kernel(dim: int, dtype: str, keepdim: bool, rank: _Rank) -> Callable[[A
 
     def kernel(x: Any) -> Any:
         shape = list(x.shape)
-        size = shape[dim] if shape else _int(1)
-        kept = [_int(1)] if keepdim else []
+        size = shape[dim] if shape else int64(1)
+        kept = [int64(1)] if keepdim else []
         result = [*shape[:dim], *kept, *shape[dim + 1 :]] if shape else []
 
         def body(x: Any, values: Any, indices: Any) -> None:
-            with _rows(shape, dim) as at:
-                keys, places = _sort_row(size, compute, lambda k: S.cast(load(x, at(k)), compute), False)
-                place = _place_of(rank, keys, size)
-                target = at(_int(0))
+            with rows(shape, dim) as at:
+
+                def read(k: Any) -> Any:
+                    return S.cast(load(x, at(k)), compute)
+
+                found = Local()
+                found.set(_place_of(rank, size, read))
+                target = at(int64(0))
                 if shape and not keepdim:
                     target = [*target[:dim], *target[dim + 1 :]]
-                store(values, S.cast(load(keys, [place]), dtype), target)
-                store(indices, load(places, [place]), target)
+                store(values, load(x, at(found.get())), target)
+                store(indices, found.get(), target)
 
         return loops([x], [(result, dtype), (result, "int64")], body, "kth")
 
     return kernel
 
 
-def _place_of(rank: _Rank, keys: Any, size: Any) -> Any:
-    """Where sorted keys hold what *rank* asks for."""
-    if isinstance(rank, int):
-        return _int(rank)
+def _place_of(rank: _Rank, size: Any, read: Callable[[Any], Any]) -> Any:
+    """Where a row has what *rank* asks for."""
+
+    def key(k: Any) -> Any:
+        return ordered_bits(read(k))
+
     if rank == "mode":
-        return _most_frequent(keys, size)
-    middle = T.tirx.floordiv(size - _int(1), _int(2))
-    if not S.is_float(S.dtype_of(load(keys, [_int(0)]))):
-        return middle
-    if rank == "median":
-        return _first_nan(keys, size, middle)
-    numbers = _first_nan(keys, size, size)
-    return T.tirx.floordiv(T.tirx.max(numbers - _int(1), _int(0)), _int(2))
+        _, places = sort_row(size, key)
+        return load(places, [_most_frequent(size, lambda k: read(load(places, [k])))])
+    if isinstance(rank, int):
+        place: Any = int64(rank)
+    else:
+        place = T.tirx.floordiv(size - int64(1), int64(2))
+        if S.is_float(S.dtype_of(read(int64(0)))):
+            nans = count_nans(size, read)
+            middle = T.tirx.floordiv(T.tirx.max(size - nans - int64(1), int64(0)), int64(2))
+            place = middle if rank == "nanmedian" else S.select(nans > int64(0), size - nans, place)
+    if is_at_most(size, _SMALL_K):
+        _, places = sort_row(size, key)
+        return load(places, [place])
+    _, found, _ = select_in_row(size, key, place)
+    return found
 
 
-def _most_frequent(keys: Any, size: Any) -> Any:
-    """The last place of the longest run of equal keys, the first one of equally long runs."""
+def _most_frequent(size: Any, read: Callable[[Any], Any]) -> Any:
+    """The last place of the longest run of equal values in order, the first one of equally long runs."""
     builder = T.ir_builder.tirx
-    run, longest, found = _Local(), _Local(), _Local()
+    run, longest, found = Local(), Local(), Local()
     for local in (run, longest, found):
-        local.set(_int(0))
+        local.set(int64(0))
     with builder.serial(0, size) as k:
-        before = T.tirx.max(k.astype("int64") - _int(1), _int(0))
-        same = S.equal(load(keys, [before]), load(keys, [k]))
-        run.set(S.select(same, run.get(), _int(0)) + _int(1))
+        before = T.tirx.max(k.astype("int64") - int64(1), int64(0))
+        same = S.equal(read(before), read(k))
+        run.set(S.select(same, run.get(), int64(0)) + int64(1))
         with when(run.get() > longest.get()):
             longest.set(run.get())
             found.set(k.astype("int64"))
-    return found.get()
-
-
-def _first_nan(keys: Any, size: Any, otherwise: Any) -> Any:
-    """The place of the first NaN in sorted keys, else *otherwise*."""
-    found = _Local()
-    found.set(otherwise)
-    with when(S.isnan(load(keys, [size - _int(1)]))):
-        found.set(size - _int(1))
-        lazy = T.tirx.if_then_else
-        more = lazy(found.get() > _int(0), S.isnan(load(keys, [found.get() - _int(1)])), False)
-        with T.ir_builder.tirx.While(more):
-            found.set(found.get() - _int(1))
     return found.get()
 
 
@@ -330,14 +242,14 @@ def _search_kernel(dtype: str, result: str, right: bool) -> Callable[[Any, Any],
         size = sequence.shape[-1]
 
         def body(sequence: Any, values: Any, out: Any) -> None:
-            low, high = _Local(), _Local()
+            low, high = Local(), Local()
             with grid(*shape) as at:
                 outer = at[:-1] if len(sequence.shape) > 1 else []
                 value = S.cast(load(values, at), dtype)
-                low.set(_int(0))
+                low.set(int64(0))
                 high.set(size)
                 with T.ir_builder.tirx.While(low.get() < high.get()):
-                    middle = low.get() + T.tirx.floordiv(high.get() - low.get(), _int(2))
+                    middle = low.get() + T.tirx.floordiv(high.get() - low.get(), int64(2))
                     other = S.cast(load(sequence, [*outer, middle]), dtype)
                     reached = other > value if right else other >= value
                     builder = T.ir_builder.tirx
@@ -345,7 +257,7 @@ def _search_kernel(dtype: str, result: str, right: bool) -> Callable[[Any, Any],
                         with builder.Then():
                             high.set(middle)
                         with builder.Else():
-                            low.set(middle + _int(1))
+                            low.set(middle + int64(1))
                 store(out, low.get().astype(result), at)
 
         return loops(tensors, [(shape, result)], body, "search")

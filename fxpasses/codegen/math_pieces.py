@@ -1,0 +1,77 @@
+"""What the formulas of `fxpasses.codegen.vector_math` and `fxpasses.codegen.wide_math` are written with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fxpasses.relax import scalar as S
+from fxpasses.relax import tvm_api as T
+
+__all__ = [
+    "Formula",
+    "fenced",
+    "from_bits",
+    "fused",
+    "let",
+    "magnitude",
+    "polynomial",
+    "to_bits",
+    "with_sign",
+]
+
+Formula = Callable[..., Any]
+"""From the arguments of a function of float32 to its value, both as expressions."""
+
+
+def let(value: Any, body: Callable[[Any], Any]) -> Any:
+    """*body* of a variable that holds *value*, so that it is computed once.
+
+    What follows goes into the body and not around it: TVM simplifies a value
+    once for each one that it is part of.
+    """
+    var = T.tirx.Var("x", str(value.ty.dtype))
+    return T.tirx.Let(var, value, body(var))
+
+
+def fused(a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c`` of float64 with one rounding.
+
+    TVM's simplifier follows the variables of a formula to their values, and
+    those in them to theirs, in time that doubles with each. This call is said to
+    have effects, which ends the search at a variable that holds it.
+    """
+    return T.tirx.call_llvm_intrin("float64", "llvm.fma", a, b, c)
+
+
+def fenced(x: Any) -> Any:
+    """A float64 that ends the search of TVM's simplifier, as `fused` does; LLVM takes the sum away."""
+    return fused(x, S.const(1.0, "float64"), S.const(-0.0, "float64"))
+
+
+def polynomial(coefficients: Sequence[float], x: Any) -> Any:
+    """The polynomial of *x*, in its dtype; the constant coefficient comes first."""
+    *rest, result = (S.const(coefficient, S.dtype_of(x)) for coefficient in coefficients)
+    for coefficient in reversed(rest):
+        result = result * x + coefficient
+    return result
+
+
+def to_bits(x: Any) -> Any:
+    """The bits of a float32."""
+    return T.tirx.reinterpret("int32", x)
+
+
+def from_bits(bits: Any) -> Any:
+    """The float32 of these bits."""
+    return T.tirx.reinterpret("float32", bits)
+
+
+def magnitude(x: Any) -> Any:
+    """A float32 without its sign."""
+    return from_bits(to_bits(x) & T.tirx.const(0x7FFFFFFF, "int32"))
+
+
+def with_sign(result: Any, x: Any) -> Any:
+    """*result*, which is not negative, with the sign of *x*."""
+    return from_bits(to_bits(result) | (to_bits(x) & T.tirx.const(-(1 << 31), "int32")))
