@@ -9,6 +9,7 @@ from fxpasses.codegen.columns import run_by_columns
 from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.masked_logic import guard_masked_logic
+from fxpasses.codegen.one_plus_erf import one_plus_erf
 from fxpasses.codegen.scaling import scale_in_vectors
 from fxpasses.codegen.schedules import schedule
 from fxpasses.codegen.schedules.empty import init_first
@@ -103,7 +104,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 run_by_columns(),
                 run_in_vectors(),
                 run_turned(),
-                *([vector_math()] if vectors else []),
+                *([one_plus_erf(), vector_math()] if vectors else []),
                 tirx.VectorizeLoop(True),
                 tirx.StorageRewrite(),
                 s_tir.HoistIfThenElse(),

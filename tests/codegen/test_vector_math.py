@@ -177,6 +177,26 @@ def test_no_call_of_the_c_library_is_left(name):
     assert "@ldexp" not in code
 
 
+def test_one_plus_erf():
+    """The sum is as exact as one of an exact erf and 1 would be about: no term of it is exact to the last place."""
+    x = torch.cat([floats(0, 4099), torch.linspace(-6.0, 6.0, 600_001), torch.tensor(EDGES)])
+    size = T.tirx.Var("n", "int64")
+    a = T.te.placeholder((size,), "float32", "a")
+    one = T.tirx.const(1.0, "float32")
+    function = T.te.create_prim_func([a, T.te.compute((size,), lambda i: T.tirx.erf(a(i)) + one, "out")])
+    scheduled = schedule_function(function, CpuInfo.of(host_target())).with_attr("global_symbol", "main")
+    built = T.tvm.tirx.build(T.tvm.IRModule({"main": scheduled}), host_target(), pipeline=tir_pipeline())
+    got = torch.full_like(x, 99.0)
+    built["main"](T.tvm_ffi.from_dlpack(x), T.tvm_ffi.from_dlpack(got))
+    exact = 1 + x.double().erf()
+    assert torch.equal(got.isnan(), x.isnan())
+    error = (got.double() - exact).abs().nan_to_num(0.0)
+    assert error.max() <= 4 * 2.0**-23
+    assert (error / exact.clamp(min=1.0)).nan_to_num(0.0).max() <= 2 * 2.0**-23
+    assert torch.equal(got[x <= -7], torch.zeros_like(got[x <= -7]))
+    assert torch.equal(got[x >= 4], torch.full_like(got[x >= 4], 2.0))
+
+
 def test_float64_is_left_to_the_c_library():
     x = torch.randn(100, dtype=torch.float64)
     torch.testing.assert_close(run("exp", x), x.exp(), rtol=1e-15, atol=0)
