@@ -20,6 +20,7 @@ _COMMON = {
 }
 settings.register_profile("default", max_examples=50, derandomize=True, **_COMMON)
 settings.register_profile("sweep", max_examples=300, **_COMMON)
+settings.register_profile("thousand", max_examples=1000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
