@@ -24,6 +24,7 @@ from fxpasses.passes.normalize_kwargs import normalize_kwargs
 from fxpasses.passes.normalize_matmul import normalize_matmul
 from fxpasses.passes.normalize_params import normalize_params
 from fxpasses.passes.normalize_sizes import normalize_sizes
+from fxpasses.passes.numbers_as_tensors import numbers_as_tensors
 from fxpasses.passes.order_nodes import order_nodes
 from fxpasses.passes.pack_linear import PackLinear, pack_linear
 from fxpasses.passes.propagate_shapes import propagate_shapes
@@ -61,6 +62,7 @@ __all__ = [
     "normalize_matmul",
     "normalize_params",
     "normalize_sizes",
+    "numbers_as_tensors",
     "order_nodes",
     "pack_linear",
     "propagate_shapes",
@@ -80,6 +82,7 @@ canonicalize = Pipeline(
     normalize_kwargs,
     normalize_dims,
     explicit_promotion,
+    numbers_as_tensors,
     remove_noops,
     normalize_matmul,
     remove_noops,

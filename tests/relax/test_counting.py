@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.export import Dim
 
+import fxpasses as fxp
 from fxpasses.codegen.artifact import load
 from fxpasses.errors import IndexRangeError, LoweringError, RunError
 from tests.codegen.helpers import compiled_of
@@ -263,3 +264,35 @@ def test_a_count_that_the_model_asserts():
     torch.testing.assert_close(compiled(x), model(x))
     with pytest.raises(RunError, match=r"nonzero_size = 6 .*places = x\.nonzero\(\)"):
         compiled(torch.ones(6))
+
+
+# name: (a model of a tensor and a number in one, numbers that it takes, others that Python raises an error for)
+NUMBERS = {
+    "product": (lambda x, n: x * (2 * n.item() + 1) - n.item(), [1.5, -2.0, 1e30], []),
+    "quotient": (lambda x, n: x / (1 - 1 / n.item()), [4.0, -0.5], [0.0, -0.0]),
+    "root": (lambda x, n: x * (n.item() + 1) ** 0.5, [3.0, 0.0, -1.0], []),
+    "power": (lambda x, n: x + n.item() ** 2, [3.0, -3.0], [1e300]),
+    "inverse": (lambda x, n: x + n.item() ** -1, [4.0, -0.5], [0.0]),
+    "comparison": (lambda x, n: (x > n.item() / 3, x.eq(-n.item())), [0.5, -3.0], []),
+    "filled": (lambda x, n: torch.full((2, 3), n.item() * 3), [0.1, 7.0], []),
+    "larger": (lambda x, n: x / max(n.item(), 0.5) + min(n.item(), 0.25), [0.1, 7.0], []),
+    "computed": (lambda x, n: (x - x.mean().item()) / (x.std().item() + n.item()), [0.1, 7.0], []),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_arithmetic_with_numbers_of_tensors_is_native(name, dtype):
+    model, good, bad = NUMBERS[name]
+    x = torch.tensor([[-1.5, 2.0], [0.25, 3.0]])
+    compiled = fxp.compile(model, (x, torch.tensor(good[0], dtype=dtype)), strict=True)
+    for value in good:
+        number = torch.tensor(value, dtype=dtype)
+        torch.testing.assert_close(compiled(x, number), model(x, number))
+    for value in bad:
+        number = torch.tensor(value, dtype=torch.float64)
+        if dtype == torch.float64:
+            with pytest.raises((ArithmeticError, TypeError, RuntimeError)):
+                model(x, number)
+            with pytest.raises(RunError):
+                compiled(x, number)

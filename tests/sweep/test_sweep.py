@@ -117,6 +117,11 @@ def test_what_eager_raises_has_to_be_raised():
     indices = torch.tensor([0, 2])
     assert at("far integers", aten.index_select.default, X, 0, indices) == "raises"
     assert at("far dims", aten.sum.dim_IntList, X, [1]) == "raises"
+    logspace = aten.logspace.Tensor_Scalar
+    (outcome,) = judge([Variant((logspace, (torch.tensor(1000), 4, 2), {"dtype": torch.uint8}), "", True)])
+    assert outcome.kind == "raises"
+    (outcome,) = judge([Variant((logspace, (torch.tensor(-1), 4, 2), {"dtype": torch.uint8}), "", True)])
+    assert outcome.kind == "exact"
     assert at("far position", aten.select.int, X, 0, 1) == "raises"
     answer = judge([Variant((aten.select.int, (X, 0, 5), {}), "", True)], lambda calls: [Answer([X[0]])])
     assert answer[0].kind == "wrong"

@@ -140,6 +140,26 @@ def _conv_tbc(self: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, pad:
     return made.permute(2, 0, 1)
 
 
+def _logspace(
+    start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, **options: Any
+) -> torch.Tensor:
+    """Torch's own, where the ends are numbers of the dtype: it raises an error for others."""
+    if (
+        steps > 1
+        and dtype is not None
+        and not dtype.is_floating_point
+        and not dtype.is_complex
+        and dtype != torch.bool
+    ):
+        range_ = torch.iinfo(dtype)
+        least = range_.min or -range_.max  # which wraps around
+        for bound in (start, end):
+            if isinstance(bound, torch.Tensor):
+                fits = (bound >= least) & (bound <= range_.max)
+                torch._assert_async(fits, "value cannot be converted without overflow")
+    return torch._refs.logspace(start, end, steps, base, dtype=dtype, **options)
+
+
 KERNELS: dict[str, dict[str, Kernel]] = {
     "quantized_decomposed::choose_qparams": {"tensor": _choose_qparams},
     "quantized_decomposed::choose_qparams_symmetric": {"tensor": _choose_qparams_symmetric},
@@ -150,6 +170,7 @@ KERNELS: dict[str, dict[str, Kernel]] = {
     "aten::fake_quantize_per_tensor_affine_cachemask": {"default": _fake_quantize},
     "aten::fake_quantize_per_channel_affine_cachemask": {"default": _fake_quantize_by_channel},
     "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": {"default": _fake_quantize_if},
+    "aten::logspace": dict.fromkeys(("Tensor_Scalar", "Scalar_Tensor", "Tensor_Tensor"), _logspace),
     "aten::_int_mm": {"default": _int_mm},
     "aten::conv_tbc": {"default": _conv_tbc},
 }
