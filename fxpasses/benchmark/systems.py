@@ -115,13 +115,17 @@ SYSTEMS: dict[str, Prepare] = {
 }
 """By name; inductor is with freezing, OpenVINO in float32, TVM with its own importer and default pipeline."""
 
-_ONNX = ("torch.onnx", "onnx", "onnxscript")
+_EXPORT = "torch.export._trace"  # torch.export imports it, and with it dynamo, when it is first called
+_ONNX = (_EXPORT, "torch.onnx", "onnx", "onnxscript")
 
 IMPORTS: dict[str, tuple[str, ...]] = {
-    "fxpasses": ("fxpasses.codegen.compile", "fxpasses.passes", "tvm", "tvm.relax", "torch.export"),
+    "fxpasses": (
+        *("fxpasses.codegen.compile", "fxpasses.passes", "fxpasses.capture.exported", "fxpasses.relax.ops"),
+        *("tvm", "tvm.relax", _EXPORT),
+    ),
     "inductor": ("torch._dynamo", "torch._inductor.compile_fx"),
     "onnxruntime": (*_ONNX, "onnxruntime"),
     "openvino": (*_ONNX, "openvino"),
-    "tvm": ("tvm", "tvm.relax.frontend.torch", "torch.export"),
+    "tvm": ("tvm", "tvm.relax.frontend.torch", _EXPORT),
 }
-"""What each system imports, which is no part of the time that it takes to compile."""
+"""What each system imports, which is no part of the time that it takes to compile, or of its memory."""

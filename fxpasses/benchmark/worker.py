@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -35,7 +36,7 @@ class Worker:
         error: why the model does not run there, None if it does.
         prepare: seconds from the model to the first result, without the import of the system.
         memory: bytes of the process in a call, at most, beyond what it had before the model was made;
-            pages of files are not counted.
+            pages of files are not counted, nor are the modules that the system and the model import.
         outputs: the tensors of the first result.
 
     Nothing that an earlier process left in a cache is found there, unless *environment* says so.
@@ -121,8 +122,13 @@ def _serve(pipe: Any, system: str, data: bytes, threads: int) -> None:
         try:
             for module in IMPORTS.get(system, ()):
                 importlib.import_module(module)
+            resolve(
+                pickle.loads(data)
+            )  # which imports what the model needs, as some systems have done already
+            _trim()
             before = _resident()
             model, args, kwargs = resolve(pickle.loads(data))
+            _load(model)
             del data
             start = time.perf_counter()
             call = SYSTEMS[system](model, args, kwargs, threads)
@@ -160,11 +166,7 @@ def _silence() -> None:
 
 def _peak(call: Any) -> tuple[float, bool]:
     """Bytes of this process during a call, at most; NaN where the system does not tell. Then whether it was slow."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        import ctypes
-
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not of this call
+    _trim()  # what was freed before is not of this call
     peak = float("nan")
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the high-water mark starts anew
@@ -173,6 +175,22 @@ def _peak(call: Any) -> tuple[float, bool]:
     call()
     slow = time.perf_counter() - start > _SLOW_SECONDS
     return peak + _status("VmHWM") - _status("RssFile"), slow
+
+
+def _load(model: Any) -> None:
+    """Have the weights in memory, also where a file of them was mapped."""
+    if isinstance(model, torch.nn.Module):
+        for tensor in itertools.chain(model.parameters(), model.buffers()):
+            tensor.data = tensor.data.clone()
+
+
+def _trim() -> None:
+    """Give free memory back to the system."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident() -> float:

@@ -1,12 +1,14 @@
 """Every kind of kernel over a grid of shapes (odd, prime, tiny, huge), beside PyTorch's own kernels.
 
-Both run in this process on one thread, in turn. `call` is the time of a call from
-Python, `kernels` that of its kernels alone; the ratio is that of the kernels to a
-call of PyTorch, so that the least shapes do not measure Python. Printed are the
+Both run in this process in turn, on one thread or as many as `--threads` says.
+`call` is the time of a call from Python, `kernels` that of its kernels alone; the
+ratio is that of the kernels to a call of PyTorch, so that the least shapes do not
+measure Python. With `--dynamic`, each size above 1 of an argument is known only at
+run time, where the model allows it. Printed are the
 geometric mean and the worst of each kind, the worst ten, and every shape that
 takes more than twice the library's time.
 
-    python -m tests.benchmarks.shapes [--rounds 15] [--all] [KIND ...]
+    python -m tests.benchmarks.shapes [--rounds 15] [--threads 1] [--dynamic] [--all] [KIND ...]
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import Dim
 from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
@@ -226,22 +229,35 @@ class _Module(nn.Module):
         return self.function(*args)
 
 
-def measure(kind: str, case: Case, rounds: int) -> Row:
+def measure(kind: str, case: Case, rounds: int, dynamic: bool = False) -> Row:
     """Compile, compare and time one shape."""
     name, function, args = case
     model = function if isinstance(function, nn.Module) else _Module(function)
     try:
-        compiled = fxp.compile(model, args, strict=True)
+        compiled = fxp.compile(
+            model, args, strict=True, dynamic_shapes=_sizes(model, args) if dynamic else None
+        )
         with torch.inference_mode():
             _compare(compiled(*args), model(*args))
             call, library = _in_turn(rounds, lambda: compiled(*args), lambda: model(*args))
-            recorder = Recorder(time.thread_time)
+            recorder = Recorder(_clock())
             with compiled.instrumented(recorder):
                 runs = [recorder.during(lambda: compiled(*args)) for _ in range(rounds)]
     except Exception as error:  # that a shape does not work is a finding too
         return Row(kind, name, error=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
     kernels = min(sum(c.milliseconds for c in run if not c.name.startswith("vm.")) for run in runs)
     return Row(kind, name, call, max(kernels * 1000, _LEAST), library)
+
+
+def _sizes(model: nn.Module, args: tuple[torch.Tensor, ...]) -> Any:
+    """Every size above 1 varies."""
+    sizes = tuple({dim: Dim.AUTO for dim, size in enumerate(x.shape) if size > 1} for x in args)
+    return (sizes,) if isinstance(model, _Module) else sizes
+
+
+def _clock() -> Callable[[], float]:
+    """The time of this thread, which others do not disturb; that on the wall where several threads work."""
+    return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _compare(got: Any, want: Any) -> None:
@@ -255,11 +271,12 @@ def _compare(got: Any, want: Any) -> None:
 def _in_turn(rounds: int, *runs: Callable[[], Any]) -> list[float]:
     """The least microseconds of each."""
     best = [math.inf] * len(runs)
+    clock = _clock()
     for _ in range(rounds):
         for index, run in enumerate(runs):
-            start = time.thread_time()
+            start = clock()
             run()
-            best[index] = min(best[index], (time.thread_time() - start) * 1e6)
+            best[index] = min(best[index], (clock() - start) * 1e6)
     return best
 
 
@@ -271,6 +288,8 @@ def main(
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(kinds)}; all by default")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dynamic", action="store_true", help="sizes are known only at run time")
     parser.add_argument("--all", action="store_true", help="print every shape")
     options = parser.parse_args(argv)
     unknown = set(options.kinds) - set(kinds)
@@ -280,9 +299,9 @@ def main(
     torch.manual_seed(0)
     console, progress = open_console(), open_console(stderr=True)
     rows: list[Row] = []
-    with _one_thread(), progress.status("measuring"):
+    with _threads(options.threads), progress.status("measuring"):
         for kind in options.kinds or kinds:
-            rows += [measure(kind, case, options.rounds) for case in kinds[kind]()]
+            rows += [measure(kind, case, options.rounds, options.dynamic) for case in kinds[kind]()]
     done = sorted((row for row in rows if not row.error), key=lambda row: -row.ratio)
     summary = []
     for kind in dict.fromkeys(row.kind for row in done):
@@ -292,7 +311,9 @@ def main(
             (kind, str(len(ratios)), f"{geometric_mean(ratios):.2f}", f"{max(ratios):.2f}", str(slow))
         )
     columns = ["kind", "shapes #", "geometric mean #", "worst #", "below half the library's speed #"]
-    console.print(plain_table("Time of kernels to that of PyTorch's, 1 thread", columns, summary))
+    how = f"{options.threads} threads" if options.threads > 1 else "1 thread"
+    how += ", sizes known at run time" if options.dynamic else ""
+    console.print(plain_table(f"Time of kernels to that of PyTorch's, {how}", columns, summary))
     columns = ["shape", "kernels us #", "call us #", "PyTorch us #", "ratio #"]
     table = [(r.name, *(f"{x:.1f}" for x in (r.kernels, r.call, r.library)), f"{r.ratio:.2f}") for r in done]
     console.print(
@@ -310,9 +331,9 @@ def main(
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
