@@ -13,6 +13,7 @@ from fxpasses.passes import (
     eliminate_common_subexpressions,
     freeze,
     merge_rows,
+    turn_single_row,
     winograd,
 )
 from fxpasses.pipeline import Pipeline
@@ -38,5 +39,6 @@ def optimizations(target: Any = "llvm") -> Pipeline:
         PackLinear(cpu.vector_bytes, cpu.registers),
         freeze,
         TurnRecurrentWeights(cpu.vector_bytes),
+        turn_single_row,
         name="optimize",
     )

@@ -31,6 +31,7 @@ from fxpasses.passes.propagate_shapes import propagate_shapes
 from fxpasses.passes.remove_assertions import remove_assertions
 from fxpasses.passes.remove_noops import remove_noops
 from fxpasses.passes.turn_recurrent_weights import TurnRecurrentWeights, turn_recurrent_weights
+from fxpasses.passes.turn_single_row import turn_single_row
 from fxpasses.passes.winograd import Winograd, winograd
 from fxpasses.pipeline import Pass, Pipeline, pass_name
 
@@ -69,6 +70,7 @@ __all__ = [
     "remove_assertions",
     "remove_noops",
     "turn_recurrent_weights",
+    "turn_single_row",
     "winograd",
 ]
 
@@ -110,6 +112,7 @@ CATALOGUE: dict[str, Pass] = {
         merge_rows,
         pack_linear,
         turn_recurrent_weights,
+        turn_single_row,
     )
 }
 """Every pass by name."""
