@@ -8,6 +8,7 @@ demand of values they leave to an assertion that the graph keeps.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -106,11 +107,29 @@ def _original(op: OpOverload, *args: Any, **kwargs: Any) -> Any:
     return op._op_dk(_KEY, *args, **kwargs)
 
 
+def _pad_sequence(
+    sequences: list[torch.Tensor],
+    batch_first: bool = False,
+    padding_value: float = 0.0,
+    padding_side: str = "right",
+) -> torch.Tensor:
+    # Torch's kernel settles while it is traced which sequence is the longest.
+    longest = functools.reduce(torch.sym_max, (sequence.shape[0] for sequence in sequences))
+
+    def filled(sequence: torch.Tensor) -> torch.Tensor:
+        missing = longest - sequence.shape[0]
+        amounts = [missing, 0] if padding_side == "left" else [0, missing]
+        return aten.constant_pad_nd(sequence, [0, 0] * (sequence.dim() - 1) + amounts, padding_value)
+
+    return torch.stack([filled(sequence) for sequence in sequences], 0 if batch_first else 1)
+
+
 BY_SHAPE: dict[OpOverload, Callable[..., Any]] = {
     aten.cov.default: _cov,
     aten.corrcoef.default: _corrcoef,
     aten.combinations.default: _combinations,
     aten.narrow.Tensor: _narrow,
+    aten.pad_sequence.default: _pad_sequence,
     aten.tensor_split.tensor_indices_or_sections: tensor_split,
 }
 """By operator, the kernel that looks at shapes."""

@@ -36,6 +36,21 @@ def test_native_and_as_in_eager(f):
     torch.testing.assert_close(got, expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_first": True, "padding_value": 2.0, "padding_side": "left"}])
+def test_any_of_the_sequences_may_be_the_longest(options):
+    def model(*sequences):
+        return torch.nn.utils.rnn.pad_sequence(sequences, **options)
+
+    def sequences(*lengths):
+        return tuple(torch.randn(length, 2) for length in lengths)
+
+    dims = tuple({0: torch.export.Dim(name)} for name in "abc")
+    compiled = fxp.compile(model, sequences(3, 4, 6), strict=True, dynamic_shapes=(dims,))
+    for lengths in ((3, 4, 6), (9, 4, 5), (2, 7, 2)):
+        given = sequences(*lengths)
+        torch.testing.assert_close(compiled(*given), model(*given), rtol=0, atol=0)
+
+
 def test_any_number_of_observations():
     def model(x):
         return torch.cov(x)
