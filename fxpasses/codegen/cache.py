@@ -103,13 +103,14 @@ def _setting(name: str, default: float) -> float:
 # -- keys ----------------------------------------------------------------------------
 
 
-def key_of(program: Program, target: Any, *, strict: bool) -> str:
+def key_of(program: Program, target: Any, *, strict: bool, checked: bool) -> str:
     """The hash of all that the code for *program*, as it is lowered, depends on."""
     facts = {
         "program": fingerprint(program),
         "ranges": [(str(symbol), str(bounds)) for symbol, bounds in program.ranges.items()],
         "lines": list(_lines(program)),
         "strict": strict,
+        "checked": checked,
         "target": str(target),
         "features": target_features(target),
         "torch": torch.__version__,

@@ -51,6 +51,7 @@ def compile(
     target: Any = "llvm",
     dynamic_shapes: Any = None,
     strict: bool = False,
+    checked: bool = True,
     allow_random: bool = False,
     optimize: Pass | None = None,
 ) -> Compiled:
@@ -64,6 +65,9 @@ def compile(
         dynamic_shapes: the sizes that vary, as for `torch.export.export`.
         strict: refuse operators without a lowering; otherwise they run in
             PyTorch inside the compiled program (`fxpasses.explain` lists them).
+        checked: look at indices, at the divisors of integers and at asserted tensors
+            in each call, and raise as eager PyTorch does. Without it the results that
+            depend on a wrong one are arbitrary; no other memory is read even so.
         allow_random: let the model draw random numbers, dropout in training included.
             They come from PyTorch's own generator, in the order of the model: after
             `torch.manual_seed` they are those that the model draws.
@@ -85,7 +89,12 @@ def compile(
     with _without_collections():
         program = to_program(model_or_program, args, kwargs, dynamic_shapes, allow_random)
         return compile_canonical(
-            to_canonical(program), resolved, strict=strict, shared=program, optimize=optimize
+            to_canonical(program),
+            resolved,
+            strict=strict,
+            checked=checked,
+            shared=program,
+            optimize=optimize,
         )
 
 
@@ -163,11 +172,12 @@ def lower_optimized(
     target: Any,
     *,
     strict: bool = False,
+    checked: bool = True,
     origins: dict[tuple[str, str], fx.Node] | None = None,
 ) -> Lowered:
     """Lower a program that `optimize` made; *origins* is as for `fxpasses.lower`."""
     islands = None if strict else Islands()
-    checks = Checks(program.inputs)
+    checks = Checks(program.inputs, elements=checked)
     module = lower(program, islands=islands, checks=checks, origins=origins)
     return Lowered(program, module, tuple(checks.rows), target, islands)
 
@@ -177,6 +187,7 @@ def compile_canonical(
     target: Any = None,
     *,
     strict: bool = False,
+    checked: bool = True,
     shared: Program | None = None,
     optimize: Pass | None = None,
 ) -> Compiled:
@@ -189,12 +200,12 @@ def compile_canonical(
     program = narrow_ranges(program)
     program = (optimizations(target) if optimize is None else optimize)(program)
     if not (cache.is_on() and can_link()):
-        return lower_optimized(program, target, strict=strict).build(shared)
-    key = cache.key_of(program, target, strict=strict)
+        return lower_optimized(program, target, strict=strict, checked=checked).build(shared)
+    key = cache.key_of(program, target, strict=strict, checked=checked)
     entry = cache.read(key)
     if entry is not None:
         return _assemble(program, target, entry.library, entry.checks, entry.islands, shared)
-    lowered = lower_optimized(program, target, strict=strict)
+    lowered = lower_optimized(program, target, strict=strict, checked=checked)
     start = time.perf_counter()
     code = build(lowered.module, target)
     if time.perf_counter() - start >= cache.patience():

@@ -31,6 +31,7 @@ def fusion_passes() -> list[Any]:
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.RewriteDataflowReshape(),
+        transform.DeadCodeElimination(["main"]),  # FuseOps prints a warning otherwise
         transform.FuseOps(),
         transform.FuseTIR(),
         transform.DeadCodeElimination(["main"]),

@@ -72,15 +72,19 @@ class Demand:
 
 
 class Checks:
-    """The checks of one compiled program; a failed one is told by its position, counted from 1."""
+    """The checks of one compiled program; a failed one is told by its position, counted from 1.
 
-    def __init__(self, arguments: list[fx.Node]) -> None:
+    Without *elements*, no elements of tensors are looked at; sizes always are.
+    """
+
+    def __init__(self, arguments: list[fx.Node], *, elements: bool = True) -> None:
         self.rows: list[Check] = []
+        self._elements = elements
         self._position = {node: index for index, node in enumerate(arguments)}
 
     def emit(self, b: Builder, node: fx.Node) -> list[Any]:
         """Emit the checks of *node*; a code for each, an int32 tensor without dims."""
-        return [self._emit(b, node, demand) for demand in checks_of(node)]
+        return [self._emit(b, node, demand) for demand in checks_of(node)] if self._elements else []
 
     def number(self, check: Check) -> int:
         """The number that stands for *check*, from 1."""

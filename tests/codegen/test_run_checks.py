@@ -9,6 +9,7 @@ import torch
 from torch.export import Dim
 
 from fxpasses.codegen.artifact import load
+from fxpasses.codegen.compile import compile
 from fxpasses.errors import DivisionError, IndexRangeError, InputError, IslandWarning, RunError
 from tests.codegen.helpers import compiled_of
 
@@ -112,6 +113,22 @@ def test_indices_and_divisors_may_be_none_at_all():
         assert compiled(TABLE, torch.zeros(0, dtype=torch.int64)).shape == (0, 2)
     with pytest.raises(IndexRangeError):
         compiled(TABLE, torch.tensor([5]))
+
+
+def test_unchecked_programs_stay_inside_memory():
+    def model(table, index, x, y):
+        return table[index], table.gather(0, index[:, None]), x // y, x % y
+
+    table, index = torch.randn(5, 3), torch.tensor([0, 4, 2])
+    x, y = torch.tensor([7, -(2**63)]), torch.tensor([2, 3])
+    checked = compile(model, (table, index, x, y))
+    unchecked = compile(model, (table, index, x, y), checked=False)
+    for got, want in zip(unchecked(table, index, x, y), model(table, index, x, y), strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+    wrong = (table, index + 2**40, x, torch.tensor([0, -1]))
+    assert [result.shape for result in unchecked(*wrong)] == [(3, 3), (3, 1), (2,), (2,)]
+    with pytest.raises(RunError):
+        checked(*wrong)
 
 
 def test_division_of_floats_by_zero_is_no_error():
