@@ -225,12 +225,28 @@ def _rolled(b: Any, value: Any, shifts: dict[int, Any], sizes: list[Any]) -> Any
 
 def _padded_by(b: Any, value: Any, padding: Sequence[int], inside: Callable[[Any, Any], Any]) -> Any:
     pads = _pads(padding, b.val.dim())
+    befores = [before for before, _ in pads.values()]
+    last, width = b.val.dim() - 1, b.shape_of(value)[-1]
+    known = last in pads and all(isinstance(x, T.tirx.IntImm) for x in (width, *map(b.size, pads[last])))
 
-    def source(at: Sequence[Any], sizes: Sequence[Any], *before: Any) -> list[Any]:
+    def kernel(x: Any, shape: Any, sizes: Sequence[Any], *before: Any) -> Any:
         along = dict(zip(pads, before, strict=True))
-        return [inside(i - along[axis], sizes[axis]) if axis in along else i for axis, i in enumerate(at)]
 
-    return _pick(b, value, source, b.shape_of(value), *(before for before, _ in pads.values()))
+        def element(*at: Any) -> Any:
+            places = [
+                inside(i - along[axis], sizes[axis]) if axis in along else i for axis, i in enumerate(at)
+            ]
+            if not known:
+                return x(*places)
+            # The part that is no border lies side by side in memory.
+            place = at[-1] - along[last]
+            return T.tirx.if_then_else(
+                T.tirx.all(place >= 0, place < sizes[-1]), x(*places[:-1], place), x(*places)
+            )
+
+        return T.te.compute(tuple(shape), element, name="pick")
+
+    return b.te(kernel, value, b.shape(b.val), b.shape_of(value), *befores)
 
 
 def _pick(b: Any, value: Any, source: Callable[..., list[Any]], *args: Any, shape: Any = None) -> Any:
