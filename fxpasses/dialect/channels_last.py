@@ -49,7 +49,7 @@ def conv_channels_last(
     groups: int,
     channels: int,
 ) -> Tensor:
-    """Convolution of *input* [N, *size, C], of one or two dims of size, with a packed weight.
+    """Convolution of *input* [N, *size, C], of one to three dims of size, with a packed weight.
 
     Args:
         weight: see `pack_weight`.

@@ -1,4 +1,4 @@
-"""`ChannelsLast`: convolutions and what lies between them on images laid out [N, H, W, C], or [N, L, C]."""
+"""`ChannelsLast`: convolutions and what lies between them on signals, images and volumes laid out [N, *size, C]."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["ChannelsLast", "channels_last"]
 aten = torch.ops.aten
 dialect = torch.ops.fxpasses
 
-# The permutations by rank: of images, and of signals, which have one dim.
-_TO_LAST = {3: [0, 2, 1], 4: [0, 2, 3, 1]}
-_FROM_LAST = {3: [0, 2, 1], 4: [0, 3, 1, 2]}
+# The permutations by rank: of signals, images and volumes.
+_TO_LAST = {3: [0, 2, 1], 4: [0, 2, 3, 1], 5: [0, 2, 3, 4, 1]}
+_FROM_LAST = {3: [0, 2, 1], 4: [0, 3, 1, 2], 5: [0, 4, 1, 2, 3]}
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class ChannelsLast:
 
     A transposed convolution makes the pixels of a stride as channels of one pixel.
 
-    Left as they are: computed weights, half types, groups or outputs of fewer
-    channels than a vector has room for, and transposed convolutions with groups,
-    dilation or dynamic sizes.
+    Left as they are: computed weights, half types, groups of fewer channels than
+    a vector has room for, outputs of so few where rows of pixels fill vectors
+    better, and transposed convolutions with groups, dilation or dynamic sizes.
 
     Args:
         vector_bytes: the size of a vector register of the target.
@@ -108,7 +108,10 @@ def _convolution(g: Editor, node: fx.Node, vector_bytes: int) -> Any:
     lanes = vector_bytes // weight.dtype.itemsize
     outputs = weight.shape[0]
     depthwise = groups == outputs and weight.shape[1] == 1
-    if outputs < lanes // 2 or (groups != 1 and not depthwise and outputs // groups % lanes):
+    if groups != 1 and not depthwise and outputs // groups % lanes:
+        return None
+    along_rows = _each(stride, dims)[-1] == 1 or _has_whole_vectors(shape(node)[-1], lanes)
+    if outputs < lanes // 2 and along_rows:
         return None
     both = [size for size in _each(padding, dims) for _ in range(2)]
     image, border = _without_padding(_to_last(g, image))  # type: ignore[arg-type]
@@ -120,6 +123,11 @@ def _convolution(g: Editor, node: fx.Node, vector_bytes: int) -> Any:
     if bias is not None:
         result = g.call(aten.add.Tensor, result, bias)
     return _from_last(g, result)
+
+
+def _has_whole_vectors(width: Any, lanes: int) -> bool:
+    """Whether rows of so many pixels divide into vectors of more than half of the *lanes*."""
+    return isinstance(width, int) and any(width % size == 0 for size in range(lanes // 2 + 1, lanes + 1))
 
 
 def _packed(g: Editor, node: Any, weight: torch.Tensor, lanes: int) -> fx.Node:
@@ -138,7 +146,7 @@ def _transposed(g: Editor, node: fx.Node, weight: torch.Tensor, vector_bytes: in
     stride, padding, more = (_each(sizes, dims) for sizes in (stride, padding, output_padding))
     parts = subpixel(weight.detach(), stride, padding, more)
     lanes = vector_bytes // weight.dtype.itemsize
-    if parts is None or parts.weight.shape[0] < lanes // 2:
+    if parts is None:
         return None
     packed, ones = _packed(g, weight_node, parts.weight, lanes), [1] * dims
     options = (ones, parts.border, ones, 1, parts.weight.shape[0])

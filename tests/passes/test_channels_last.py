@@ -145,11 +145,30 @@ def test_signals():
     (nn.ConvTranspose2d(8, 16, 3, padding=1, bias=False), (1, 8, 6, 7)),
     (nn.ConvTranspose2d(3, 16, 5, stride=4), (1, 3, 1, 2)),
     (nn.ConvTranspose1d(8, 16, 7, stride=3, padding=2), (2, 8, 9)),
+    (nn.ConvTranspose2d(8, 1, 2, stride=2), (1, 8, 4, 5)),
+    (nn.ConvTranspose3d(5, 3, 3, stride=2, padding=1, output_padding=1), (1, 5, 3, 4, 5)),
 ], ids=str)  # fmt: skip
 def test_transposed(module, shape):
     after = check(nn.Sequential(module, nn.ReLU()), *shape)
     assert CONV in targets(after)
     assert aten.convolution.default not in targets(after)
+
+
+def test_volumes():
+    layers = (
+        nn.Conv3d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv3d(8, 8, 3, stride=2, groups=8),
+        nn.ConstantPad3d(1, 0),
+    )
+    after = check(nn.Sequential(*layers, nn.Conv3d(8, 16, 2, dilation=2)), 2, 3, 7, 8, 9)
+    assert aten.convolution.default not in targets(after)
+    assert permutations(after) == 2
+
+
+def test_few_channels_of_rows_that_fill_no_vectors():
+    after = check(nn.Conv2d(8, 4, 3, stride=2), 1, 8, 4, 35)  # rows of 17
+    assert CONV in targets(after)
 
 
 def test_pooling_of_all_pixels_is_a_mean():
@@ -192,8 +211,8 @@ def test_the_width_of_a_vector_decides_the_packing():
     (nn.Conv2d(8, 16, 3), (1, 8, 4, 4), torch.bfloat16),
     (nn.Conv2d(8, 4, 3), (1, 8, 4, 4), torch.float32),
     (nn.Conv2d(16, 16, 3, groups=2), (1, 16, 4, 4), torch.float32),
-    (nn.Conv3d(8, 16, 3), (1, 8, 4, 4, 4), torch.float32),
-], ids=["transposed groups", "transposed dilation", "cut", "half", "few channels", "groups", "three dims"])  # fmt: skip
+    (nn.Conv2d(8, 4, 3, stride=2), (1, 8, 4, 33), torch.float32),
+], ids=["transposed groups", "transposed dilation", "cut", "half", "few channels", "groups", "even rows"])  # fmt: skip
 def test_left_alone(module, shape, dtype):
     after = check(module, *shape, dtype=dtype)
     assert CONV not in targets(after)
