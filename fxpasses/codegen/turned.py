@@ -47,7 +47,9 @@ def _turned(loop: Any, *, may_overlap: bool) -> Any:
     found: list[Any] = []
     T.tvm_ffi.structural_walk(store.value, (T.ir.TensorLoad, returning_none(found.append)))
     across = [
-        load for load in found if _step(load, loop.loop_var) == 1 and _step(load, loop.body.loop_var) != 1
+        load
+        for load in found
+        if _step(load, loop.loop_var) in (1, -1) and _step(load, loop.body.loop_var) != 1
     ]
     if not across or not all(T.tvm_ffi.structural_equal(load, across[0]) for load in across):
         return loop
@@ -74,6 +76,7 @@ class _Squares(LoopWriter):
         super().__init__(str(reading.loop_var.ty.dtype))
         self.reading, self.writing, self.store, self.source = reading, writing, store, source
         self.lanes = int(reading.annotations[TURNED])
+        self.backwards = _step(source, reading.loop_var) == -1
 
     def statement(self) -> Any:
         """All of it."""
@@ -101,7 +104,8 @@ class _Squares(LoopWriter):
             tirx.decl_buffer(size, dtype, name, scope="local", layout=None) for name in ("rows", "columns")
         )
         statements = [tirx.AllocBuffer(now), tirx.AllocBuffer(then)]
-        places = {self.writing.loop_var: i, self.reading.loop_var: j}
+        last = self.number(lanes - 1)
+        places = {self.writing.loop_var: i, self.reading.loop_var: j + last if self.backwards else j}
         (start,) = self.source.indices
         for row in range(lanes):
             at = at_place(start, {**places, self.writing.loop_var: i + self.number(row)})
@@ -114,7 +118,10 @@ class _Squares(LoopWriter):
                     for which, indices in enumerate(_exchanged(lanes, part)):
                         statements.append(self.put(then, row + which * part, tirx.Shuffle(pair, indices)))
             now, then, part = then, now, 2 * part
-        statements += [self.written(i, j + self.number(column), now, column) for column in range(lanes)]
+        columns = reversed(range(lanes)) if self.backwards else range(lanes)
+        statements += [
+            self.written(i, j + self.number(place), now, column) for place, column in enumerate(columns)
+        ]
         return tirx.SeqStmt(statements)
 
     def written(self, i: Any, j: Any, turned: Any, column: int) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 from fxpasses.codegen.schedules.turned import TURNED
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import const, is_static, load, lowest, product, store, when
+from fxpasses.relax.kernel import const, is_static, load, lowest, parallel, product, store, when
 
 __all__ = ["Attention", "BlockAttention", "nest"]
 
@@ -96,8 +96,7 @@ class Attention:
     def parallel(self, count: Any) -> Any:
         """A loop whose rounds run in threads, if the work pays for it."""
         work = product([self.batch, self.heads, self.queries, self.keys, self.width])
-        small = isinstance(work, T.tirx.IntImm) and int(work) < _PARALLEL
-        return (T.ir_builder.tirx.serial if small else T.ir_builder.tirx.parallel)(count)
+        return parallel(count, work, least=_PARALLEL)
 
     def key_at(self, n: Any, h: Any, position: Any, element: Any) -> Any:
         return self.key.load(n, T.tirx.floordiv(h, self.group), position, element)

@@ -15,6 +15,7 @@ __all__ = [
     "ALONE",
     "CELL",
     "LONG_SUM",
+    "PARALLEL_ELEMENTS",
     "WITH_TAIL",
     "accumulator",
     "cells",
@@ -27,8 +28,10 @@ __all__ = [
     "load",
     "loops",
     "lowest",
+    "parallel",
     "position",
     "product",
+    "rows",
     "safe_index",
     "store",
     "used",
@@ -45,6 +48,9 @@ CELL = "fxpasses.cell"
 """The annotation of a block made by `cells`."""
 
 _HALF = ("float16", "bfloat16")
+
+PARALLEL_ELEMENTS = 16384
+"""Below this many elements the start of the threads costs more than it saves."""
 
 
 LONG_SUM = 256
@@ -205,6 +211,31 @@ def grid(*sizes: Any) -> Iterator[list[Any]]:
         return
     with T.ir_builder.tirx.grid(*sizes) as at:
         yield [at] if T.ir.is_prim_expr(at) else list(at)
+
+
+def parallel(count: Any, work: Any, *, least: int = PARALLEL_ELEMENTS) -> Any:
+    """A loop of a kernel written as loops whose steps run in threads, unless *work* is known to be below *least*."""
+    small = is_at_most(work, least - 1)
+    return (T.ir_builder.tirx.serial if small else T.ir_builder.tirx.parallel)(0, count)
+
+
+@contextmanager
+def rows(shape: Sequence[Any], dim: int, *, work: Any = None) -> Iterator[Callable[[Any], list[Any]]]:
+    """A loop over the rows along *dim*, in threads where that pays; from a place in the row to the position.
+
+    Args:
+        shape: of the tensor.
+        dim: in ``[0, rank)``; 0 for a tensor without dims, which has one row.
+        work: elements, where they are not those of *shape*.
+    """
+    others = [*shape[:dim], *shape[dim + 1 :]]
+    with parallel(product(others), product(shape) if work is None else work) as row:
+        rest, index = row, []
+        for size in reversed(others):
+            index.append(T.tirx.floormod(rest, size))
+            rest = T.tirx.floordiv(rest, size)
+        index.reverse()
+        yield lambda k: [*index[:dim], k, *index[dim:]] if shape else []
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable
 from typing import Any
 
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import load, product, store, when
+from fxpasses.relax.kernel import load, store, when
 
 __all__ = [
     "Local",
@@ -17,7 +17,6 @@ __all__ = [
     "first_in_row",
     "int64",
     "ordered_bits",
-    "rows",
     "select_in_row",
     "sort_row",
 ]
@@ -37,29 +36,24 @@ def _before(x: Any, y: Any, descending: bool) -> Any:
 
 
 class Local:
-    """A variable of a kernel written as loops."""
+    """A variable of a kernel written as loops, or one of *count* that lie side by side."""
 
-    def __init__(self, dtype: str = "int64") -> None:
-        self.buffer = T.ir_builder.tirx.alloc_buffer([1], dtype, scope="local")
+    def __init__(self, dtype: str = "int64", count: int = 1) -> None:
+        self.buffer = T.ir_builder.tirx.alloc_buffer([count], dtype, scope="local")
+        self.count = count
+        self.at: Any = 0
+
+    def __getitem__(self, at: Any) -> Local:
+        """The variable at a place."""
+        other = copy.copy(self)
+        other.at = at
+        return other
 
     def get(self) -> Any:
-        return load(self.buffer, [0])
+        return load(self.buffer, [self.at])
 
     def set(self, value: Any) -> None:
-        store(self.buffer, value, [0])
-
-
-@contextmanager
-def rows(shape: Sequence[Any], dim: int) -> Iterator[Callable[[Any], list[Any]]]:
-    """A parallel loop over the rows along *dim*; from a place in the row to the position."""
-    others = [*shape[:dim], *shape[dim + 1 :]]
-    with T.ir_builder.tirx.parallel(0, product(others)) as row:
-        rest, index = row, []
-        for size in reversed(others):
-            index.append(T.tirx.floormod(rest, size))
-            rest = T.tirx.floordiv(rest, size)
-        index.reverse()
-        yield lambda k: [*index[:dim], k, *index[dim:]] if shape else []
+        store(self.buffer, value, [self.at])
 
 
 def ordered_bits(x: Any, *, descending: bool = False) -> Any:

@@ -130,6 +130,24 @@ FLOATS: Table = {
     "cdist": lambda x: torch.cdist(x[..., :64, :32], x[..., :50, :32] + 1),
 }
 
+COLUMNS: Table = {
+    "pad": lambda x: F.pad(x, (0, 0, 1, 2)),
+    "concatenate": lambda x: torch.cat([x, x * 2], 1),
+    "flip": lambda x: x.flip(1),
+    "roll": lambda x: x.roll((3, 5), (0, 1)),
+    "transpose": lambda x: x.transpose(0, 1) + 1,
+    "repeat": lambda x: x.repeat(2, 3, 1),
+    "softmax": lambda x: x.softmax(1),
+    "layer_norm": lambda x: F.layer_norm(x, x.shape[1:]),
+    "sum": lambda x: x.sum(1),
+    "amax": lambda x: x.amax(1, keepdim=True),
+    "argmax": lambda x: x.argmax(1),
+    "sum over 0": lambda x: x.sum(0),
+    "cumsum": lambda x: x.cumsum(1),
+    "reduce the column": lambda x: x.argmin(-1) + x.sum(-1),
+    "strided": lambda x: x[:, ::2] + 1,
+}
+
 ORDERS: Table = {
     "topk 1": lambda x: x.topk(1),
     "topk 50": lambda x: x.topk(50),
@@ -343,6 +361,7 @@ KINDS: dict[str, Callable[[], Iterable[Case]]] = {
     ),
     "truth": _over(TRUTH, "truth", SIZES[:2], torch.randn),
     "functions": _over(FLOATS, "float", SIZES[1:3], torch.randn),
+    "columns": _over(COLUMNS, "column", ((64, 640, 1), (8, 1000, 1)), torch.randn),
     "further orders": _over(ORDERS, "order", ((128, 768), (4, 5003)), torch.randn),
     "half products": half_products,
     "whole products": whole_products,

@@ -42,6 +42,21 @@ def test_permutations(shape, order, dtype):
     assert torch.equal(out, x.permute(order))
 
 
+@pytest.mark.parametrize("dims", [(0,), (1,), (0, 1)], ids=str)
+@pytest.mark.parametrize("size", [(16, 16), (40, 50), (129, 67)], ids=str)
+def test_turned_and_mirrored(size, dims):
+    x = torch.randn(size)
+    for function in (lambda x: x.t().flip(dims), lambda x: x.flip(dims).t() + 1):
+        assert torch.equal(fxp.compile(function, (x,))(x), function(x))
+
+
+def test_a_quarter_turn_is_made_of_squares():
+    te = T.te
+    x = te.placeholder((40, 50), "float32", "x")
+    out = te.compute((50, 40), lambda i, j: x(j, 49 - i), "out")
+    assert TURNED in schedule_function(te.create_prim_func([x, out]), CpuInfo.of(host_target())).script()
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8", "bool"])
 def test_other_types(dtype):
     x = torch.randint(0, 2, (40, 50)).to(getattr(torch, dtype))

@@ -230,7 +230,18 @@ def test_running_sums(op: Any) -> None:
 @pytest.mark.parametrize("op", [aten.cummax.default, aten.cummin.default], ids=str)
 def test_running_extremes(op: Any) -> None:
     """Of equal ones the last."""
-    check_calls([call(op, x, dim) for d in SOME for x in inputs(d) for dim in (0, 1)])
+    check_calls([call(op, x, dim) for d in SOME for x in inputs(d) for dim in (0, 1, 2)])
+
+
+SCANS = [aten.cumsum.default, aten.cummax.default, aten.logcumsumexp.default]
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("op", SCANS, ids=str)
+def test_lines_side_by_side(op: Any, dynamic: bool) -> None:
+    """In whole vectors, in some of the lanes, in none."""
+    sizes = ((3, 50), (2, 7, 16), (2, 5, 15), (40, 1))
+    check_calls([call(op, broken(torch.float32, *size), -2) for size in sizes], SUMS, dynamic=dynamic)
 
 
 def test_running_logarithm_of_sums() -> None:
@@ -256,7 +267,7 @@ def test_no_elements() -> None:
             call(aten.any.dims, empty, [1]),
             call(aten.var.correction, empty, [1]),
             call(aten.amax.default, empty, [0]),
-            call(aten.cumsum.default, empty, 1),
+            *(call(op, empty, dim) for op in (aten.cumsum.default, aten.cummax.default) for dim in (0, 1, 2)),
             call(aten._softmax.default, empty, 1, False),
             call(aten.linalg_vector_norm.default, empty, 2, [1]),
         ]

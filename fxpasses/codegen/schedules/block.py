@@ -48,6 +48,11 @@ class Block:
         """The length of each axis; None where it is symbolic."""
         return [int_value(axis.dom.extent) for axis in self.stmt.iter_vars]
 
+    @cached_property
+    def units(self) -> int:
+        """How many axes at the end have a single element."""
+        return next((n for n, extent in enumerate(reversed(self.extents)) if extent != 1), len(self.extents))
+
     @property
     def loops(self) -> list[Any]:
         return list(self.kernel.sch.get_loops(self.rv))

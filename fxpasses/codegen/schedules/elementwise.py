@@ -17,6 +17,7 @@ def elementwise(kernel: Kernel, block: Block) -> None:
     lanes = block.lanes(kernel.cpu)
     loops = block.loops
     flat = 1 if block.places else stretch(block, range(len(block.vars)))
+    flat = max(flat, min(block.units + 1, len(loops)))
     outer, inner = loops[: len(loops) - flat], kernel.fuse(loops[len(loops) - flat :], block)
     if outer:
         kernel.parallel(kernel.fuse(outer, block), elements(block.extents))
@@ -37,7 +38,7 @@ def outermost(kernel: Kernel, block: Block) -> None:
     """A block whose loops must stay apart: the outermost in parallel, the innermost in vectors."""
     if not (block.is_elementwise and block.is_plain and block.vars):
         raise NoFit
-    *outer, inner = block.loops
+    *outer, inner = kernel.without_units(block.loops)
     first = next((loop for loop in outer if kernel.extent(loop) != 1), None)
     if first is not None:
         kernel.parallel(first, elements(block.extents))

@@ -9,14 +9,12 @@ from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.expressions import int_value
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
+from fxpasses.relax.kernel import PARALLEL_ELEMENTS
 
-__all__ = ["PARALLEL_ELEMENTS", "STACK_BYTES", "VECTORS", "Kernel", "NoFit"]
+__all__ = ["STACK_BYTES", "VECTORS", "Kernel", "NoFit"]
 
 VECTORS = "fxpasses.vectors"
 """The annotation of a loop that `fxpasses.codegen.vectors` writes out: how many lanes a vector has."""
-
-# Below this many elements the start of the threads costs more than it saves.
-PARALLEL_ELEMENTS = 16384
 
 # Intermediate rows up to this size live on the stack of a thread.
 STACK_BYTES = 32768
@@ -66,6 +64,13 @@ class Kernel:
         if len(loops) > 1 and any(block.wraps_round for block in blocks):
             raise NoFit
         return self.sch.fuse(*loops) if len(loops) > 1 else loops[0]
+
+    def without_units(self, loops: Sequence[Any]) -> list[Any]:
+        """*loops*, with those of a single step at their end made one with the last of the others."""
+        units = 0
+        while units < len(loops) - 1 and self.extent(loops[-1 - units]) == 1:
+            units += 1
+        return [*loops[: -1 - units], self.sch.fuse(*loops[-1 - units :])] if units else [*loops]
 
     def move(self, block: Any, loop: Any, *, after: bool = False) -> None:
         """Compute *block* inside *loop*, before (or after) what is there.

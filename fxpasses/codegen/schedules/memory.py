@@ -9,7 +9,13 @@ from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.expressions import int_value, same
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["step", "stretch"]
+__all__ = ["innermost", "step", "stretch"]
+
+
+def innermost(load: Any) -> list[Any]:
+    """The index of the last dim of more than one element; none where there is no such dim."""
+    found = [i for i, size in zip(load.indices, load.source.shape, strict=True) if int_value(size) != 1]
+    return found[-1:]
 
 
 def step(block: Block, load: Any, axis: int) -> int | None:

@@ -9,7 +9,7 @@ from fxpasses.codegen.combination import Combination, combination
 from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.expressions import elements
 from fxpasses.codegen.schedules.kernel import Kernel, NoFit
-from fxpasses.codegen.schedules.memory import step, stretch
+from fxpasses.codegen.schedules.memory import innermost, step, stretch
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["COLUMNS", "LANES", "in_lanes", "reduction", "vector_axis"]
@@ -106,7 +106,7 @@ def _combination(block: Block) -> Combination | None:
 def _contiguous_axis(block: Block) -> int | None:
     """The summed axis along which an operand lies side by side in memory, if there is one."""
     for load in block.loads:
-        for axis in block.uses([load.indices[-1]]) if len(load.indices) else ():
+        for axis in block.uses(innermost(load)):
             if block.kinds[axis] == "R" and step(block, load, axis) == 1:
                 return axis
     return None
@@ -121,6 +121,6 @@ def vector_axis(block: Block) -> int | None:
         return extents.count(None), math.prod(extent for extent in extents if extent is not None)
 
     load = max(block.loads, key=size, default=None)
-    if load is None or not len(load.indices):
+    if load is None:
         return None
-    return max((axis for axis in block.uses([load.indices[-1]]) if block.kinds[axis] == "S"), default=None)
+    return max((axis for axis in block.uses(innermost(load)) if block.kinds[axis] == "S"), default=None)

@@ -21,12 +21,14 @@ def turned(kernel: Kernel, block: Block) -> None:
     if not (block.is_elementwise and block.is_plain and len(block.vars) > 1) or block.has_parts:
         raise NoFit
     assert block.store is not None
-    writing = len(block.vars) - 1
+    writing = max(len(block.vars) - 1 - block.units, 0)
     across = [load for load in block.loads if step(block, load, writing) not in (0, 1)]
     if not across:
         raise NoFit
     source = across[0]
-    along = [axis for axis in range(writing) if step(block, source, axis) == 1]
+    along = [
+        axis for axis in range(writing) if block.extents[axis] != 1 and step(block, source, axis) in (1, -1)
+    ]
     lanes = kernel.cpu.lanes(source.source.dtype)
     sizes = [block.extents[axis] for axis in (*along, writing)]
     wide = source.source.dtype.bits in (32, 64) and block.lanes(kernel.cpu) == lanes

@@ -50,7 +50,10 @@ def accumulated(dtype: str, terms: Any = 0) -> str:
 
 
 class Axes:
-    """Which dims of a tensor are reduced, and how positions of result and tensor correspond."""
+    """Which dims of a tensor are reduced, and how positions of result and tensor correspond.
+
+    A reduction of one element is none: over dims of size 1 there is no loop.
+    """
 
     def __init__(self, shape: Sequence[Any], dims: Sequence[int], keepdim: bool) -> None:
         self.shape, self.dims, self.keepdim = list(shape), sorted(dims), keepdim
@@ -59,16 +62,17 @@ class Axes:
         full = [one if dim in self.dims else size for dim, size in enumerate(shape)]
         self.result = full if keepdim else self.kept
         self.count = product([shape[dim] for dim in self.dims])
+        self.looped = [dim for dim in self.dims if not is_static(shape[dim], 1)]
 
     def loop(self) -> list[Any]:
-        """New axes to reduce over, one for each reduced dim."""
-        return [T.te.reduce_axis((0, self.shape[dim]), name=f"k{dim}") for dim in self.dims]
+        """New axes to reduce over, one for each reduced dim of more than one element."""
+        return [T.te.reduce_axis((0, self.shape[dim]), name=f"k{dim}") for dim in self.looped]
 
-    def at(self, index: Sequence[Any], inner: Sequence[Any]) -> list[Any]:
-        """The position in the tensor of a position in the result and one in the reduced dims."""
+    def at(self, index: Sequence[Any], inner: Sequence[Any] = ()) -> list[Any]:
+        """The position in the tensor of a position in the result and one in the looped dims: the first by default."""
         outer = iter([i for dim, i in enumerate(index) if not (self.keepdim and dim in self.dims)])
-        reduced = iter(inner)
-        return [next(reduced) if dim in self.dims else next(outer) for dim in range(len(self.shape))]
+        reduced = dict(zip(self.looped, inner, strict=bool(inner)))
+        return [reduced.get(dim, 0) if dim in self.dims else next(outer) for dim in range(len(self.shape))]
 
     @property
     def is_empty(self) -> bool:
@@ -80,7 +84,7 @@ def fold(x: Any, axes: Axes, name: str, dtype: str, element: Element) -> Any:
     """The TE tensor of a reduction of ``element(x)``, which has *dtype*."""
     loop = axes.loop()
     if not loop:
-        return T.te.compute(axes.result, lambda *index: element(x(*axes.at(index, []))), name=name)
+        return T.te.compute(axes.result, lambda *index: element(x(*axes.at(index))), name=name)
 
     def reduced(*index: Any) -> Any:
         return reducer(name)(element(x(*axes.at(index, loop))), axis=loop)
@@ -247,13 +251,8 @@ def _variance(
         variance = finish(spread, lambda v: S.cast(S.divide(v, freedom), result))
         if not means:
             return variance
-        position = [0] * len(dims)
         shaped = T.te.compute(
-            axes.result,
-            lambda *index: S.cast(
-                mean(*(0 if dim in dims else i for dim, i in enumerate(axes.at(index, position)))), result
-            ),
-            name="mean_result",
+            axes.result, lambda *index: S.cast(mean(*axes.at(index)), result), name="mean_result"
         )
         return [variance, shaped]
 
@@ -302,7 +301,7 @@ def _extreme(
             if S.is_float(compute):
                 found = found | (S.isnan(value) & S.isnan(best))
             place: Any = T.tirx.IntImm("int64", 0)
-            for k, dim in zip(loop, axes.dims, strict=True):
+            for k, dim in zip(loop, axes.looped, strict=True):
                 place = place * x.shape[dim] + k.var.astype("int64")
             return S.select(found, place, S.highest("int64"))
 
@@ -311,14 +310,11 @@ def _extreme(
 
         made = []
         if results[0]:
-            rest = [0] * len(dims)
-
-            def value(*index: Any) -> Any:
-                return S.cast(
-                    extreme(*(0 if d in dims else i for d, i in enumerate(axes.at(index, rest)))), dtype
+            made.append(
+                T.te.compute(
+                    axes.result, lambda *index: S.cast(extreme(*axes.at(index)), dtype), name="value"
                 )
-
-            made.append(T.te.compute(axes.result, value, name="value"))
+            )
         if results[1]:
             made.append(T.te.compute(axes.result, place, name="place"))
         return made if len(made) > 1 else made[0]

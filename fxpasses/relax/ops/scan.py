@@ -6,7 +6,8 @@ float64, half types in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from functools import cache
 from typing import Any
 
@@ -14,14 +15,63 @@ import torch
 
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import grid, load, loops, position, store
+from fxpasses.relax.kernel import load, loops, position, product, rows, store, when
 from fxpasses.relax.ops.reduction import accumulated
+from fxpasses.relax.ordering import Local, int64
 from fxpasses.relax.table import lowering
 from fxpasses.signature import dtype_name
 
 aten = torch.ops.aten
 
 Step = Callable[[Any, Any], Any]
+
+_TOGETHER = 16
+"""Lines that lie side by side in memory run in the lanes of vectors, so many at a time."""
+
+
+def _scan(
+    shape: Sequence[Any],
+    dim: int,
+    states: Sequence[str],
+    start: Callable[..., None],
+    step: Callable[..., None],
+) -> None:
+    """Write the loops of a scan: along each line first ``start``, then ``step`` at each place.
+
+    Args:
+        shape: of what is scanned.
+        dim: of the lines.
+        states: the dtypes of the variables that a line has.
+        start: called with the variables.
+        step: called with the variables, the position in *shape* and the place in the line.
+    """
+    builder = T.ir_builder.tirx
+    size = shape[dim] if shape else 1
+
+    def along(lines: Callable[[], Any], state: list[Local], at: Callable[[Any, Any], list[Any]]) -> None:
+        with lines() as line:
+            start(*(variable[line] for variable in state))
+        with builder.serial(0, size) as k, lines() as line:
+            step(*(variable[line] for variable in state), at(k, line), k)
+
+    if dim >= len(shape) - 1:
+        with rows(shape, dim) as place:
+            along(lambda: nullcontext(0), [Local(dtype) for dtype in states], lambda k, _: place(k))
+        return
+    *lead, columns = shape
+    chunks = T.tirx.floordiv(columns + (_TOGETHER - 1), _TOGETHER)
+    with rows([*lead, chunks], dim, work=product(shape)) as chunk:
+        state = [Local(dtype, _TOGETHER) for dtype in states]
+        first = chunk(0)[-1] * _TOGETHER
+
+        def at(k: Any, line: Any) -> list[Any]:
+            return [*chunk(k)[:-1], first + line]
+
+        with builder.If(first + _TOGETHER <= columns):
+            with builder.Then():
+                along(lambda: builder.vectorized(0, _TOGETHER), state, at)
+            with builder.Else(), builder.serial(0, columns - first) as line:
+                along(lambda: nullcontext(line), state, at)
 
 
 @cache
@@ -32,15 +82,15 @@ def _running(
 
     def kernel(x: Any) -> Any:
         def body(x: Any, out: Any) -> None:
-            shape = list(x.shape)
-            total = T.ir_builder.tirx.alloc_buffer([1], dtype, scope="local")
-            with grid(*shape[:dim], *shape[dim + 1 :]) as other:
-                store(total, S.const(first, dtype), [0])
-                with T.ir_builder.tirx.serial(0, shape[dim] if shape else 1) as k:
-                    at = [*other[:dim], k, *other[dim:]] if shape else []
-                    value = S.cast(S.cast(load(x, at), convert), dtype)
-                    store(total, step(load(total, [0]), value), [0])
-                    store(out, S.cast(load(total, [0]), result), at)
+            def start(total: Local) -> None:
+                total.set(S.const(first, dtype))
+
+            def add(total: Local, at: list[Any], k: Any) -> None:
+                value = S.cast(S.cast(load(x, at), convert), dtype)
+                total.set(step(total.get(), value))
+                store(out, S.cast(total.get(), result), at)
+
+            _scan(x.shape, dim, [dtype], start, add)
 
         return loops([x], [(x.shape, result)], body, "running")
 
@@ -68,31 +118,45 @@ def cumprod(b: Any, self: Any, dim: Any, *, dtype: Any) -> Any:
 
 @cache
 def _running_extreme(name: str, dim: int, dtype: str) -> Callable[[Any], Any]:
-    """Values and indices of the extremes so far; of equal ones the last."""
+    """Values and indices of the extremes so far; of equal ones the last, and a NaN for good."""
     compute = accumulated(dtype)
 
     def kernel(x: Any) -> Any:
         def body(x: Any, values: Any, indices: Any) -> None:
-            shape = list(x.shape)
-            builder = T.ir_builder.tirx
-            best = builder.alloc_buffer([1], compute, scope="local")
-            place = builder.alloc_buffer([1], "int64", scope="local")
-            with grid(*shape[:dim], *shape[dim + 1 :]) as other:
-                store(best, S.lowest(compute) if name == "max" else S.highest(compute), [0])
-                store(place, T.tirx.const(0, "int64"), [0])
-                with builder.serial(0, shape[dim] if shape else 1) as k:
-                    at = [*other[:dim], k, *other[dim:]] if shape else []
-                    value, known = S.cast(load(x, at), compute), load(best, [0])
-                    better = value >= known if name == "max" else value <= known
-                    better = (better & S.logical_not(S.isnan(known))) | S.isnan(value)
-                    store(place, S.select(better, k.astype("int64"), load(place, [0])), [0])
-                    store(best, S.select(better, value, known), [0])
-                    store(values, S.cast(load(best, [0]), dtype), at)
-                    store(indices, load(place, [0]), at)
+            def start(best: Local, place: Local) -> None:
+                best.set(S.lowest(compute) if name == "max" else S.highest(compute))
+                place.set(int64(0))
+
+            def follow(best: Local, place: Local, at: list[Any], k: Any) -> None:
+                value, known = S.cast(load(x, at), compute), best.get()
+                worse = value < known if name == "max" else value > known
+                last = S.isnan(value) | S.logical_not(S.isnan(known))
+                _change([S.logical_not(worse), last], {best: value, place: k.astype("int64")})
+                store(values, S.cast(best.get(), dtype), at)
+                store(indices, place.get(), at)
+
+            _scan(x.shape, dim, [compute, "int64"], start, follow)
 
         return loops([x], [(x.shape, dtype), (x.shape, "int64")], body, f"running_{name}")
 
     return kernel
+
+
+def _change(conditions: Sequence[Any], values: dict[Local, Any]) -> None:
+    """Give variables other values where all *conditions* hold.
+
+    In vectors by a choice; for a single line behind a branch, which is seldom
+    taken, so that nothing waits for the comparison.
+    """
+    if any(variable.count > 1 for variable in values):
+        for variable, value in values.items():
+            variable.set(S.select(T.tirx.all(*conditions), value, variable.get()))
+        return
+    with ExitStack() as stack:
+        for condition in conditions:
+            stack.enter_context(when(condition))
+        for variable, value in values.items():
+            variable.set(value)
 
 
 def _extremes(b: Any, name: str, self: Any, dim: Any) -> Any:

@@ -15,7 +15,7 @@ import torch
 from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import grid, is_at_most, load, loops, position, product, store, when
+from fxpasses.relax.kernel import grid, is_at_most, load, loops, position, product, rows, store, when
 from fxpasses.relax.ops.reduction import accumulated
 from fxpasses.relax.ordering import (
     Local,
@@ -24,7 +24,6 @@ from fxpasses.relax.ordering import (
     first_in_row,
     int64,
     ordered_bits,
-    rows,
     select_in_row,
     sort_row,
 )

@@ -156,15 +156,18 @@ def repeat(b: Any, self: Any, repeats: Any) -> Any:
     if not sizes:
         return _pick(b, self, lambda at: [])
 
-    def source(at: Sequence[Any], *sizes: Any) -> list[Any]:
-        *lead, _, i = at
-        own = lead[len(lead) - len(sizes) + 1 :]
-        return [*(T.tirx.floormod(j, size) for j, size in zip(own, sizes[:-1], strict=True)), i]
+    # The repeats of a dim are a dim of their own, so that each lies side by side in memory.
+    own = len(repeats) - len(sizes)
+    apart: list[Any] = [b.size(count) for count in repeats[:own]]
+    places = []
+    for count, size in zip(repeats[own:], sizes, strict=True):
+        apart += [*([] if is_static(b.size(count), 1) else [b.size(count)]), size]
+        places.append(len(apart) - 1)
 
-    # The repeats of the last dim are a dim of their own, so that each lies side by side in memory.
-    *lead, _ = b.shape(b.val)
-    apart = [*lead, b.size(repeats[-1]), sizes[-1]]
-    return T.relax.op.reshape(b.emit(_pick(b, self, source, *sizes, shape=apart)), b.shape(b.val))
+    def source(at: Sequence[Any]) -> list[Any]:
+        return [at[place] for place in places]
+
+    return T.relax.op.reshape(b.emit(_pick(b, self, source, shape=apart)), b.shape(b.val))
 
 
 @lowering(aten.reflection_pad1d.default, aten.reflection_pad2d.default, aten.reflection_pad3d.default)
@@ -192,7 +195,8 @@ def _slice(b: Any, value: Any, axis: int, start: Any, step: int, shape: list[Any
 
 
 def _rolled(b: Any, value: Any, shifts: dict[int, Any], sizes: list[Any]) -> Any:
-    axes, last = list(shifts), len(sizes) - 1
+    axes = list(shifts)
+    last = max((axis for axis, size in enumerate(sizes) if not is_static(size, 1)), default=0)
     known = last in shifts and isinstance(shifts[last], int) and isinstance(sizes[last], T.tirx.IntImm)
     shift = shifts[last] % max(int(sizes[last]), 1) if known else None
 
@@ -213,9 +217,11 @@ def _rolled(b: Any, value: Any, shifts: dict[int, Any], sizes: list[Any]) -> Any
             if not shift:
                 return at_source(at)
             # In two parts, each of which lies side by side in memory.
-            *lead, i = at
-            behind, before = (at_source([*lead, i + offset]) for offset in (sizes[-1] - shift, -shift))
-            return T.tirx.if_then_else(i < shift, behind, before)
+            behind, before = (
+                at_source([*at[:last], at[last] + offset, *at[last + 1 :]])
+                for offset in (sizes[last] - shift, -shift)
+            )
+            return T.tirx.if_then_else(at[last] < shift, behind, before)
 
         return T.te.compute(tuple(sizes), element, name="roll")
 
