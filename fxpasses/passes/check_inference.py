@@ -46,9 +46,10 @@ def is_training(op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return op in _TRAINING
     names = [argument.name for argument in op._schema.arguments]
     positional, keywords = bind(op, args, kwargs)
-    place = names.index(flag)
-    value = positional[place] if place < len(positional) else keywords[flag]
-    return bool(value) and not ("dropout" in op._schema.name and positional[1] == 0)
+    given = dict(zip(names, positional, strict=False)) | keywords
+    if "running_mean" in given and given["running_mean"] is None and given["running_var"] is None:
+        return False  # the statistics of the batch, in evaluation as well
+    return bool(given[flag]) and not ("dropout" in op._schema.name and given["p"] == 0)
 
 
 @dataclass(frozen=True)

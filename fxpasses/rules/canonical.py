@@ -391,7 +391,7 @@ def _inference(subject: Subject) -> Findings:
         name = call.op._schema.name
         if not random and _draws(call) and _drops_out(call):
             yield call.node, f"{call.op} drops values at random; capture the model in eval mode"
-        elif name in _TRAINING and "running_mean" in call.given:
+        elif name in _TRAINING and call.given.get("running_mean") is not None:
             flag = _TRAINING[name]
             if flag is None or call.given.get(flag, True):
                 yield call.node, f"{call.op} updates running statistics; capture the model in eval mode"

@@ -91,6 +91,16 @@ def test_dynamic_batch():
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
+def test_batch_norm_without_running_statistics() -> None:
+    """It learns nothing, so it may be in training mode, and is in evaluation what it is there."""
+    model, x = torch.nn.BatchNorm2d(4, track_running_stats=False), random((3, 4, 5, 6))
+    for training in (False, True):
+        compiled = fxp.compile(model.train(training), (x,), strict=True)
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5, check_stride=False)
+    with pytest.raises(fxp.errors.FxpassesError, match="training mode"):
+        fxp.compile(torch.nn.BatchNorm2d(4), (x,))
+
+
 def test_statistics_of_many_values() -> None:
     """Of a constant the deviation is 0, and what is left of it by rounding is not blown up."""
     x = torch.full((1, 2, 200, 200), 0.7)
