@@ -1,9 +1,10 @@
-"""Composite operators that look at values where a graph need not.
+"""Composite operators that look at values where a graph need not, or that torch traces as something else.
 
 Torch's `cov` reads back the number of observations that it has just put into a
 tensor, and `combinations` counts the elements of a mask that no operand has a part in. On
 fake tensors that is an error. These kernels say the same by shapes. What others
-demand of values they leave to an assertion that the graph keeps.
+demand of values they leave to an assertion that the graph keeps. What torch traces for
+`multilabel_margin_loss` counts margins to the class 0 after the end of a row's targets.
 """
 
 from __future__ import annotations
@@ -124,12 +125,30 @@ def _pad_sequence(
     return torch.stack([filled(sequence) for sequence in sequences], 0 if batch_first else 1)
 
 
+def _multilabel_margin_loss(self: torch.Tensor, target: torch.Tensor, reduction: int = 1) -> torch.Tensor:
+    classes = self.shape[-1] if self.dim() else 1
+    if self.dim() > 2 or classes == 0 or target.shape != self.shape:
+        return _original(aten.multilabel_margin_loss.default, self, target, reduction)
+    scores, targets = self.reshape(-1, classes), target.reshape(-1, classes)
+    torch._assert_async(((targets >= -1) & (targets < classes)).all(), "a target is out of range")
+    given = (targets == -1).cumsum(1) == 0  # the first -1 ends the targets of its row
+    places = torch.where(given, targets, 0)
+    is_target = (given.unsqueeze(2) & (places.unsqueeze(2) == torch.arange(classes))).any(1, keepdim=True)
+    margins = 1 - scores.gather(1, places).unsqueeze(2) + scores.unsqueeze(1)
+    counted = given.unsqueeze(2) & ~is_target & (margins > 0)
+    loss = torch.where(counted, margins, 0).sum((1, 2)) / classes
+    if reduction == 0:
+        return loss.reshape(self.shape[:-1])
+    return loss.mean() if reduction == 1 else loss.sum()
+
+
 BY_SHAPE: dict[OpOverload, Callable[..., Any]] = {
     aten.cov.default: _cov,
     aten.corrcoef.default: _corrcoef,
     aten.combinations.default: _combinations,
+    aten.multilabel_margin_loss.default: _multilabel_margin_loss,
     aten.narrow.Tensor: _narrow,
     aten.pad_sequence.default: _pad_sequence,
     aten.tensor_split.tensor_indices_or_sections: tensor_split,
 }
-"""By operator, the kernel that looks at shapes."""
+"""By operator, the kernel that is traced."""

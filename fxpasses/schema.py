@@ -274,6 +274,8 @@ def checks_values(node: fx.Node) -> bool:
     val = condition.meta.get("val") if isinstance(condition, fx.Node) else condition
     if not is_unbound(val):
         return False
+    if is_read(val):  # ranges are those of integers
+        return True
     import sympy
 
     expr = val.node.expr  # type: ignore[union-attr]

@@ -77,7 +77,18 @@ DEMANDING = {
         (X, 0 * WEIGHTS),
     ),
     "gaussian_nll_loss": (F.gaussian_nll_loss, (X, X + 1, X.square()), (X, X + 1, X)),
+    "multilabel_margin_loss": (
+        F.multilabel_margin_loss,
+        (X[:, :3], CLASSES[[0, 1, 1]] - 1),
+        (X[:, :3], CLASSES[[0, 1, 1]]),
+    ),
+    "a number that is read": (lambda x: _positive(x[0, 0].item()) * x, (X + 3,), (X,)),
 }
+
+
+def _positive(number):
+    torch._check(number > 0)
+    return number
 
 
 @pytest.mark.parametrize("name", DEMANDING)
@@ -133,6 +144,21 @@ def test_ctc_loss_is_one_island(tensors, reduction):
         f"aten._ctc_loss.{'Tensor' if tensors else 'default'}"
     ]
     torch.testing.assert_close(compiled(*args), model(*args))
+
+
+@pytest.mark.parametrize("by", [fxp.compile, lambda model, args: torch.compile(model, backend="fxpasses")])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_multilabel_margin_loss_stops_at_the_end_of_the_targets(reduction, by):
+    """Torch's own trace goes on with class 0, and gives one row's loss the shape [1]."""
+    targets = torch.tensor([[5, 1, 1, -1, 0, 0, 0], [2, 1, 0, 3, 4, 5, 6], [-1, 2, 2, 2, 2, 2, 2]])
+
+    def model(x, targets):
+        return F.multilabel_margin_loss(x, targets, reduction=reduction)
+
+    for args in ((X, targets), (X[0], targets[0])):
+        torch._dynamo.reset()
+        got, want = by(model, args)(*args), model(*args)
+        torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize("driver", ["gels", "gelsy", "gelsd", "gelss"])

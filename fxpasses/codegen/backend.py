@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils import _pytree as pytree
 
 from fxpasses.codegen.compile import compile
+from fxpasses.composites import kernels_by_shape
 from fxpasses.program import Input, Output, Program, body_of, make_graph_module
 from fxpasses.rewrite import copy_graph_module, fake_tensor
 
@@ -52,7 +53,8 @@ def fxpasses(
             return make_boxed_func(compile(program_of_graph(module), allow_random=True, **given))
 
     backend = aot_autograd(fw_compiler=compiler, decompositions=get_decompositions(_LEARNING))
-    return backend(graph_module, example_inputs)  # type: ignore[no-any-return]
+    with kernels_by_shape():
+        return backend(graph_module, example_inputs)  # type: ignore[no-any-return]
 
 
 # The forms in which batch norms that learn reach a backend.
@@ -96,9 +98,10 @@ def program_of_graph(module: fx.GraphModule) -> Program:
             mapping[node] = constants[node.target]
             continue
         mapping[node] = graph.node_copy(node, mapping.__getitem__)
+        mapping[node].meta.setdefault("val", None)  # an assertion gives nothing
         if node.op == "placeholder":
             mapping[node].meta["role"] = Input("user", node.name)
-            val = node.meta["val"]
+        for val in pytree.tree_leaves(mapping[node].meta["val"]):
             for size in val.shape if isinstance(val, torch.Tensor) else (val,):
                 if isinstance(size, torch.SymInt):
                     known = size.node.shape_env.var_to_range

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fxpasses.codegen.backend import fxpasses
+from fxpasses.errors import RunError
 
 
 class Model(torch.nn.Module):
@@ -94,6 +95,23 @@ def test_weights_changed_in_place_are_seen():
         for model in (eager, compiled._orig_mod):
             model.linear.weight.mul_(2)
         torch.testing.assert_close(compiled(x)[0], eager(x)[0])
+
+
+@torch._dynamo.config.patch(capture_scalar_outputs=True)
+def test_what_the_model_demands_of_values():
+    def model(x):
+        torch._assert_async((x < 9).all(), "too large")
+        count = x.sum().int().item()
+        torch._check(count > 2)
+        return x + count
+
+    compiled = torch.compile(model, backend="fxpasses")
+    torch.testing.assert_close(compiled(torch.ones(3)), model(torch.ones(3)))
+    for bad in (torch.zeros(3), torch.full((3,), 9.0)):
+        with pytest.raises(RuntimeError):
+            model(bad)
+        with pytest.raises(RunError):
+            compiled(bad)
 
 
 def test_a_graph_break_and_a_constant_tensor():

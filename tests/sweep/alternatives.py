@@ -37,7 +37,6 @@ ROADS: frozenset[OpOverload] = frozenset(
     {
         # A NaN is left out by the kernel, or kept.
         aten.multi_margin_loss.default,
-        aten.multilabel_margin_loss.default,
         aten.scaled_dot_product_attention.default,
         # The lower neighbour counts even where its weight is zero: infinity times zero.
         aten.upsample_linear1d.vec,
