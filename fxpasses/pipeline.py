@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fxpasses.errors import PassError
+from fxpasses.garbage import sweep
 from fxpasses.program import Program
 
 __all__ = ["History", "Pass", "Pipeline", "Step", "pass_name", "verify_each"]
@@ -163,6 +164,7 @@ class Pipeline:
             milliseconds = (time.perf_counter() - start) * 1000
             if not isinstance(after, Program):
                 raise TypeError(f"a pass returns a Program, this one returned {type(after).__name__}")
+            sweep()
             outcome = self.hook(program, pass_, after) if self.hook is not None else None
         except Exception as error:
             raise self._failure(pass_, program, error) from error

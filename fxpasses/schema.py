@@ -303,15 +303,13 @@ def inference_overloads() -> frozenset[OpOverload]:
     """
     found = set()
     for qualified in torch._C._dispatch_get_all_op_names():
-        namespace, _, rest = qualified.partition("::")
-        name, _, overload = rest.partition(".")
-        if namespace != "aten" or not hasattr(torch.ops.aten, name):
+        name, _, overload = qualified.partition(".")
+        # To ask for all of `torch.ops.aten` would make thousands of objects that stay.
+        known = torch._C._get_operation_overload(name, overload) if name.startswith("aten::") else None
+        if known is None or torch.Tag.core not in known[2] or name.endswith("_backward"):
             continue
-        packet = getattr(torch.ops.aten, name)
-        if (overload or "default") not in packet.overloads():
-            continue
-        op = getattr(packet, overload or "default")
-        if torch.Tag.core in op.tags and is_functional(op) and not name.endswith("_backward"):
+        op = getattr(getattr(aten, name.removeprefix("aten::")), overload or "default")
+        if is_functional(op):
             found.add(op)
     return frozenset(found)
 

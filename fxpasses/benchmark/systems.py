@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pkgutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -115,17 +116,41 @@ SYSTEMS: dict[str, Prepare] = {
 }
 """By name; inductor is with freezing, OpenVINO in float32, TVM with its own importer and default pipeline."""
 
-_EXPORT = "torch.export._trace"  # torch.export imports it, and with it dynamo, when it is first called
-_ONNX = (_EXPORT, "torch.onnx", "onnx", "onnxscript")
+
+def _below(*packages: str) -> tuple[str, ...]:
+    """The modules of *packages*, which are without packages of their own."""
+    folders = [(name, Path(__file__).parents[1].joinpath(*name.split(".")[1:])) for name in packages]
+    return tuple(
+        f"{name}.{module.name}" for name, at in folders for module in pkgutil.iter_modules([str(at)])
+    )
+
+
+# What torch.export imports, and with it dynamo, when it is first called.
+_EXPORT = (
+    "torch.export._trace",
+    *(f"torch._export.passes.replace_{name}_with_hop_pass" for name in ("autocast", "set_grad")),
+    "torch._export.passes._node_metadata_hook",
+    *("torch._inductor.fx_passes.dedupe_symint_uses", "torch._inductor.compiler_bisector"),
+    "torch._inductor.sizevars",
+    "torch._subclasses.schema_check_mode",
+    "torch.fx.experimental.validator",
+)
+_ONNX = (*_EXPORT, "torch.onnx", "onnx", "onnxscript")
 
 IMPORTS: dict[str, tuple[str, ...]] = {
     "fxpasses": (
-        *("fxpasses.codegen.compile", "fxpasses.passes", "fxpasses.capture.exported", "fxpasses.relax.ops"),
-        *("tvm", "tvm.relax", _EXPORT),
+        *(
+            "fxpasses.codegen.compile",
+            "fxpasses.passes",
+            "fxpasses.capture.exported",
+            "fxpasses.capture.reasons",
+        ),
+        *_below("fxpasses.relax.ops", "fxpasses.passes.decompositions", "fxpasses.passes.complexes"),
+        *("tvm", "tvm.relax", "tvm.contrib.tvmjs", *_EXPORT),
     ),
     "inductor": ("torch._dynamo", "torch._inductor.compile_fx"),
     "onnxruntime": (*_ONNX, "onnxruntime"),
     "openvino": (*_ONNX, "openvino"),
-    "tvm": ("tvm", "tvm.relax.frontend.torch", _EXPORT),
+    "tvm": ("tvm", "tvm.relax.frontend.torch", *_EXPORT),
 }
 """What each system imports, which is no part of the time that it takes to compile, or of its memory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import linecache
 import logging
 import os
 import sys
@@ -51,7 +52,14 @@ def export(source: Source, *, strict: bool = False) -> Captured:
 
 
 def _export(source: Source, *, strict: bool = False) -> Captured:
-    contexts = [inference_tracing(), one_step_shapes(), kernels_by_shape(), fake_kernels(), quiet()]
+    contexts = [
+        _forgotten(),
+        inference_tracing(),
+        one_step_shapes(),
+        kernels_by_shape(),
+        fake_kernels(),
+        quiet(),
+    ]
     if not strict:  # dynamo would read these, as it would a hook, as code of the model's
         contexts += [functions_in_graphs(), _output_containers(source.root)]
     with ExitStack() as stack:
@@ -66,6 +74,21 @@ def _export(source: Source, *, strict: bool = False) -> Captured:
         )
         program = Program.from_exported_program(exported)
     return Captured(program, tuple(getattr(exported, "_guards_code", None) or ()))
+
+
+@contextmanager
+def _forgotten() -> Iterator[None]:
+    """Drop what torch remembers of a trace when it is done: the last graph, and the text of its files."""
+    from torch.fx.experimental import proxy_tensor
+
+    known = set(linecache.cache)
+    try:
+        yield
+    finally:
+        proxy_tensor._FAKE_TENSOR_ID_TO_PROXY_MAP_FOR_EXPORT.clear()
+        for name in linecache.cache.keys() - known:
+            if os.path.isfile(name):  # else nobody could read it again
+                linecache.cache.pop(name, None)
 
 
 def load_pt2(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +20,7 @@ from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
 from fxpasses.codegen.target import resolve_target
 from fxpasses.errors import CaptureError
+from fxpasses.garbage import apart
 from fxpasses.passes.narrow_ranges import narrow_ranges
 from fxpasses.pipeline import Pass
 from fxpasses.program import Program
@@ -43,6 +41,7 @@ __all__ = [
 aten = torch.ops.aten
 
 
+@apart()
 def compile(
     model_or_program: Any,
     args: tuple[Any, ...] | None = None,
@@ -86,28 +85,15 @@ def compile(
             PyTorch either or *strict* forbids it.
     """
     resolved = resolve_target(target)
-    with _without_collections():
-        program = to_program(model_or_program, args, kwargs, dynamic_shapes, allow_random)
-        return compile_canonical(
-            to_canonical(program),
-            resolved,
-            strict=strict,
-            checked=checked,
-            shared=program,
-            optimize=optimize,
-        )
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """No search for garbage meanwhile: it looks at all that torch holds, and took a fifth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+    program = to_program(model_or_program, args, kwargs, dynamic_shapes, allow_random)
+    return compile_canonical(
+        to_canonical(program),
+        resolved,
+        strict=strict,
+        checked=checked,
+        shared=program,
+        optimize=optimize,
+    )
 
 
 def to_program(
