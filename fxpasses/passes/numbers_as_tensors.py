@@ -50,17 +50,20 @@ def _is_number(node: fx.Node) -> bool:
 
 def _able(g: Editor) -> set[fx.Node]:
     """The numbers of which each operand and each user can be, or take, a tensor."""
-    able = {node for node in g.nodes() if _is_number(node) and _is_known(node)}
-    while True:
-        kept = {
-            node
-            for node in able
-            if all(operand in able or not _is_number(operand) for operand in node.all_input_nodes)
-            and all(user in able or _takes(user, node) for user in node.users)
-        }
-        if kept == able:
-            return able
-        able = kept
+    numbers = [node for node in g.nodes() if _is_number(node)]
+    able = {node for node in numbers if _is_known(node) and all(_can_use(user, node) for user in node.users)}
+    lost = [node for node in numbers if node not in able]
+    while lost:  # what is no tensor takes its operands and its users with it
+        node = lost.pop()
+        along = {*node.all_input_nodes, *node.users} & able
+        able -= along
+        lost += along
+    return able
+
+
+def _can_use(user: fx.Node, number: fx.Node) -> bool:
+    """Whether *user*, as a tensor if it is a number, can take one in the place of *number*."""
+    return _is_number(user) or _takes(user, number)
 
 
 def _is_known(node: fx.Node) -> bool:
