@@ -80,7 +80,7 @@ def target_name(target: Any) -> str:
 
 
 def _graph_lines(module: fx.GraphModule, symbols: SymbolNames, mutated: Any = ()) -> Any:
-    from fxpasses.program import body_of
+    from fxpasses.graph_modules import body_of
 
     index: dict[fx.Node, int] = {}
 

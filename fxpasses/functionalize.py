@@ -17,10 +17,10 @@ from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 
-from fxpasses.program import body_of
-from fxpasses.python_kernels import python_kernels
-from fxpasses.rewrite import copy_graph_module, fake_value, same_type
+from fxpasses.graph_modules import body_of, copy_graph_module
 from fxpasses.schema import bind, is_functional
+from fxpasses.tracing.fake_values import fake_value, same_type
+from fxpasses.tracing.python_kernels import python_kernels
 
 __all__ = ["functionalize", "replace_fresh_mutations"]
 

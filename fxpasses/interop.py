@@ -30,8 +30,9 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from fxpasses.errors import CaptureError, FxpassesError, source_line
 from fxpasses.fingerprint import SymbolNames
 from fxpasses.functionalize import functionalize
-from fxpasses.program import Input, Output, Program, make_graph_module
-from fxpasses.rewrite import copy_graph_module, fake_tensor, fake_value
+from fxpasses.graph_modules import copy_graph_module, make_graph_module
+from fxpasses.program import Input, Output, Program
+from fxpasses.tracing.fake_values import fake_tensor, fake_value
 
 __all__ = [
     "from_exported_program",
@@ -262,7 +263,7 @@ def graph_module_pass(function: Callable[[fx.GraphModule], Any]) -> Callable[[Pr
 
 
 def _from_graph_module(module: fx.GraphModule, program: Program) -> Program:
-    from fxpasses.program import body_of
+    from fxpasses.graph_modules import body_of
 
     graph, bodies = fx.Graph(), {}
     mapping: dict[fx.Node, fx.Node] = {}

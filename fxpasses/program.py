@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import fx
-from torch.fx._lazy_graph_module import _LazyGraphModule
 
-from fxpasses.errors import ArtifactError, FxpassesError
+from fxpasses.errors import ArtifactError
+from fxpasses.graph_modules import graph_modules
 
 if TYPE_CHECKING:
     import sympy
@@ -298,33 +298,3 @@ def _apart(value: Any, storages: set[int]) -> Any:
     if isinstance(value, torch.Tensor) and value.untyped_storage().data_ptr() in storages:
         return value.clone()
     return value
-
-
-def make_graph_module(graph: fx.Graph, bodies: Mapping[str, torch.nn.Module]) -> fx.GraphModule:
-    """A GraphModule whose Python code is generated only when it is first called."""
-    return _LazyGraphModule(dict(bodies), graph)
-
-
-def body_of(node: fx.Node) -> fx.GraphModule | None:
-    """The control-flow body that a ``get_attr`` node names, or None."""
-    if node.op != "get_attr":
-        return None
-    owner = node.graph.owning_module
-    target = getattr(owner, str(node.target), None) if owner is not None else None
-    return target if isinstance(target, fx.GraphModule) else None
-
-
-def graph_modules(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
-    """A graph module and, after it, every control-flow body."""
-    yield module
-    seen = set()
-    for node in module.graph.find_nodes(op="get_attr"):
-        body = body_of(node)
-        if body is None:
-            raise FxpassesError(
-                f"get_attr node {node.name!r} names {node.target!r}, which is no control-flow body; "
-                "tensors of a Program are placeholders"
-            )
-        if id(body) not in seen:
-            seen.add(id(body))
-            yield from graph_modules(body)

@@ -8,30 +8,29 @@ graph again.
 from __future__ import annotations
 
 import contextlib
-import math
 import operator
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import fx
 from torch._ops import OpOverload
-from torch.fx.node import map_aggregate, map_arg
+from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
-from fxpasses.composites import BY_SHAPE, kernels_by_shape
 from fxpasses.errors import FxpassesError, source_line
-from fxpasses.fake_kernels import FAKE_KERNELS, fake_kernels
-from fxpasses.program import Input, Program, body_of, graph_modules, make_graph_module
-from fxpasses.recurrence import RECURRENT_LAYERS, one_step_shapes
+from fxpasses.graph_modules import copy_graph_module, graph_modules
+from fxpasses.program import Input, Program
 from fxpasses.schema import bind, is_pure
+from fxpasses.size_nodes import SizeNodes
+from fxpasses.tracing.fake_values import fake_tensor, fake_value, same_type
 
 if TYPE_CHECKING:
-    import sympy
+    pass
 
 __all__ = ["Editor", "Rewrite", "rewrite"]
 
@@ -60,8 +59,7 @@ class Editor:
         self.graph_module, self.node_map = copy_graph_module(program.graph_module)
         self.graph = self.graph_module.graph
         self._anchor: fx.Node | None = None
-        self._sizes: dict[tuple[fx.Graph, Any], fx.Node] = {}
-        self._sources: dict[fx.Graph, dict[Any, tuple[fx.Node, int | None]]] = {}
+        self._sizes = SizeNodes(self.fake_mode)
         self._new: list[fx.Node] = []
 
     # -- reading -----------------------------------------------------------------
@@ -240,7 +238,7 @@ class Editor:
     def symbolic(self, size: torch.SymInt) -> fx.Node:
         """The node that computes a symbolic size from the shapes of the inputs."""
         anchor = self._anchor if self._anchor is not None else self.graph.output_node()
-        return self._size_node(anchor, size.node.expr, size.node.shape_env)
+        return self._sizes.node(anchor.graph, size.node.expr)
 
     def finish(self) -> Program:
         """The edited program. Tensors that no placeholder stands for any more are dropped."""
@@ -251,100 +249,10 @@ class Editor:
             notes=self.notes,
         )
 
-    # -- sizes -------------------------------------------------------------------
-
     def _materialise(self, arg: Any) -> Any:
         if isinstance(arg, torch.SymInt):
             return int(arg.node.expr) if arg.node.expr.is_number else self.symbolic(arg)
         return arg
-
-    def _size_node(self, anchor: fx.Node, expr: sympy.Expr, shape_env: Any) -> fx.Node:
-        graph = anchor.graph
-        known = self._sizes.get((graph, expr))
-        if known is not None and not known._erased:
-            return known
-        sources = self._symbol_sources(graph)
-        if expr.is_Symbol and expr in sources:
-            source, dim = sources[expr]
-            if dim is None:
-                return source
-            node = self._sym_size(source, dim)
-        elif expr.is_Symbol:
-            node = self._solved(graph, expr)
-        else:
-            node = self._arithmetic(anchor, expr, shape_env)
-        self._sizes[graph, expr] = node
-        return node
-
-    def _sym_size(self, source: fx.Node, dim: int) -> fx.Node:
-        place = source.next
-        while place.op == "placeholder":
-            place = place.next
-        with source.graph.inserting_before(place):
-            node = source.graph.call_function(torch.ops.aten.sym_size.int, (source, dim))
-        node.meta["val"] = source.meta["val"].shape[dim]
-        return node
-
-    def _solved(self, graph: fx.Graph, symbol: sympy.Expr) -> fx.Node:
-        """A symbol that is no dim itself, from a dim such as ``2*s0`` or ``s0 + 1``."""
-        for source in graph.find_nodes(op="placeholder"):
-            val = source.meta.get("val")
-            for dim, size in enumerate(val.shape if isinstance(val, torch.Tensor) else ()):
-                if not isinstance(size, torch.SymInt) or size.node.expr.free_symbols != {symbol}:
-                    continue
-                slope = size.node.expr.diff(symbol)
-                if not slope.is_Integer:
-                    continue
-                node = self._sym_size(source, dim)
-                offset = int(size.node.expr.subs(symbol, 0))
-                for function, number, neutral in (
-                    (operator.sub, offset, 0),
-                    (operator.floordiv, int(slope), 1),
-                ):
-                    if number != neutral:
-                        with graph.inserting_after(node):
-                            node = graph.call_function(function, (node, number))
-                        node.meta["val"] = fake_value(self.fake_mode, node)
-                return node
-        raise FxpassesError(f"the size {symbol} is the shape of no input of the graph")
-
-    def _arithmetic(self, anchor: fx.Node, expr: sympy.Expr, shape_env: Any) -> fx.Node:
-        from torch.utils._sympy.interp import sympy_interp
-
-        graph = anchor.graph
-        symbols = sorted(expr.free_symbols, key=str)
-        nodes = {symbol: self._size_node(anchor, symbol, shape_env) for symbol in symbols}
-        # After the last operand, so that every later node may use the result.
-        place = max(nodes.values()).next
-        while place.op == "placeholder":
-            place = place.next
-        previous = place.prev
-        tracer = fx.proxy.GraphAppendingTracer(graph)
-        proxies: dict[Any, Any] = {s: fx.Proxy(n, tracer) for s, n in nodes.items()}
-        with graph.inserting_before(place):
-            result = sympy_interp(_proxy_arithmetic(), proxies, expr)
-        node = previous.next
-        while node is not place:
-            node.meta["val"] = fake_value(self.fake_mode, node)
-            node = node.next
-        return result.node
-
-    def _symbol_sources(self, graph: fx.Graph) -> dict[Any, tuple[fx.Node, int | None]]:
-        from torch.utils._sympy.symbol import SymT, symbol_is_type
-
-        if graph not in self._sources:
-            sources: dict[Any, tuple[fx.Node, int | None]] = {}
-            for node in graph.nodes:
-                val = node.meta.get("val")
-                is_tensor = isinstance(val, torch.Tensor)
-                for dim, size in enumerate(val.shape if is_tensor else (val,)):
-                    if not isinstance(size, torch.SymInt) or not size.node.expr.is_Symbol:
-                        continue
-                    # A computed value may itself need the size; only what depends on data starts there.
-                    if node.op == "placeholder" or symbol_is_type(size.node.expr, SymT.UNBACKED_INT):
-                        sources.setdefault(size.node.expr, (node, dim if is_tensor else None))
-            self._sources[graph] = sources
-        return self._sources[graph]
 
 
 Rule = Callable[[Editor, fx.Node], Any]
@@ -416,142 +324,3 @@ def rewrite(*targets: Any) -> Callable[[Rule], Rewrite]:
         return Rewrite(targets, rule, getattr(rule, "__name__", "rewrite"), rule.__doc__)
 
     return decorate
-
-
-# -- shared helpers ----------------------------------------------------------------
-
-
-def copy_graph_module(module: fx.GraphModule) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node]]:
-    """A copy of a graph module and its bodies, with the map from old to new nodes."""
-    graph = fx.Graph()
-    mapping: dict[fx.Node, fx.Node] = {}
-    bodies: dict[str, torch.nn.Module] = {}
-    for node in module.graph.nodes:
-        # `Graph.node_copy` looks for symbolic numbers among the arguments, which takes half of its time.
-        mapping[node] = copy = graph.create_node(node.op, node.target, name=node.name, type_expr=node.type)
-        copy.args = map_arg(node.args, mapping.__getitem__)
-        if node.kwargs:
-            copy.kwargs = map_arg(node.kwargs, mapping.__getitem__)
-        copy.meta = node.meta.copy()
-        body = body_of(node)
-        if body is not None and node.target not in bodies:
-            bodies[node.target], inner = copy_graph_module(body)
-            mapping.update(inner)
-    return make_graph_module(graph, bodies), mapping
-
-
-_BY_PYTHON = frozenset(
-    getattr(torch.ops.aten, f"{name}{rank}d").vec
-    for name in ("upsample_nearest", "_upsample_nearest_exact")
-    for rank in (1, 2, 3)
-)
-"""Operators whose fake kernels fail on an empty batch, and whose decompositions in Python do not."""
-
-
-def fake_value(fake_mode: Any, node: fx.Node) -> Any:
-    """Run a call on the fake values of its arguments."""
-    from torch._dispatch.python import enable_python_dispatcher
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-    def value(arg: Any) -> Any:
-        if isinstance(arg, fx.Node):
-            return body_of(arg) if arg.op == "get_attr" else arg.meta["val"]
-        return arg
-
-    args, kwargs = map_aggregate((node.args, node.kwargs), value)  # type: ignore[misc]
-    shape_env: ShapeEnv | None = fake_mode.shape_env
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(fake_mode)
-        stack.enter_context(torch.no_grad())
-        if shape_env is not None:
-            stack.enter_context(shape_env.suppress_guards())
-            # Symbols of data-dependent sizes wait for nobody to bind them.
-            stack.enter_context(shape_env.ignore_fresh_unbacked_symbols())
-        if node.target in _BY_PYTHON or any(
-            isinstance(x, torch.Tensor) and x._has_symbolic_sizes_strides for x in pytree.tree_leaves(args)
-        ):
-            stack.enter_context(enable_python_dispatcher())  # some kernels in C++ would fix the sizes
-        if node.target in RECURRENT_LAYERS:
-            stack.enter_context(one_step_shapes())
-        if node.target in FAKE_KERNELS:
-            stack.enter_context(fake_kernels())
-        if node.target in BY_SHAPE:
-            stack.enter_context(kernels_by_shape())
-            stack.enter_context(enable_python_dispatcher())  # torch looks at these kernels under it alone
-        return node.target(*args, **kwargs)  # type: ignore[operator]
-
-
-def fake_tensor(fake_mode: Any, tensor: torch.Tensor) -> torch.Tensor:
-    """A fake stand-in of a parameter or constant, of static shape."""
-    with torch.no_grad():
-        return fake_mode.from_tensor(tensor.detach(), static_shapes=True)
-
-
-@cache
-def _proxy_arithmetic() -> Any:
-    """How an expression of sizes is spelled on proxies; `math` and true division look at numbers, not at those."""
-    from torch.utils._sympy.reference import PythonReferenceAnalysis
-
-    class ProxyArithmetic(PythonReferenceAnalysis):  # type: ignore[misc]
-        @staticmethod
-        def int_truediv(a: Any, b: Any) -> Any:
-            return a / b
-
-        @staticmethod
-        def floor_to_int(x: Any, dtype: Any) -> Any:
-            return _on_proxy(math.floor, x)
-
-        @staticmethod
-        def ceil_to_int(x: Any, dtype: Any) -> Any:
-            return _on_proxy(math.ceil, x)
-
-        @staticmethod
-        def trunc_to_int(x: Any, dtype: Any) -> Any:
-            return _on_proxy(math.trunc, x)
-
-        @staticmethod
-        def round_to_int(a: Any, dtype: Any) -> Any:
-            return _on_proxy(round, a)
-
-    return ProxyArithmetic
-
-
-def _on_proxy(function: Callable[..., Any], x: Any) -> Any:
-    return x.tracer.create_proxy("call_function", function, (x,), {})
-
-
-def same_type(a: Any, b: Any) -> bool:
-    """Whether two ``meta["val"]`` have one dtype and shape (or one structure of such)."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return a.dtype == b.dtype and a.dim() == b.dim() and all(map(same_size, a.shape, b.shape))
-    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return len(a) == len(b) and all(map(same_type, a, b))
-    if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
-        return False
-    return same_size(a, b)
-
-
-def same_size(a: Any, b: Any) -> bool:
-    """Whether two sizes are provably equal."""
-    a, b = (getattr(getattr(x, "node", None), "expr", x) for x in (a, b))
-    if a is b or a == b:
-        return True
-    if isinstance(a, int) and isinstance(b, int):
-        return False
-    import sympy
-
-    if not all(isinstance(x, sympy.Expr) or type(x) is int for x in (a, b)):
-        return False
-    return bool(sympy.expand(_without_exact_divisions(sympy.sympify(a - b))) == 0)
-
-
-def _without_exact_divisions(expression: Any) -> Any:
-    """*expression* with ``n**2 // n`` and the like, which is how a size of -1 comes out, as ``n``."""
-    import sympy
-    from torch.utils._sympy.functions import FloorDiv
-
-    def quotient(division: Any) -> Any:
-        exact = sympy.cancel(division.args[0] / division.args[1])
-        return exact if sympy.fraction(exact)[1] == 1 else division
-
-    return expression.replace(lambda part: isinstance(part, FloorDiv), quotient)

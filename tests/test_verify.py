@@ -19,8 +19,9 @@ from fxpasses.errors import VerificationError
 from fxpasses.passes import CheckInference, canonicalize
 from fxpasses.pipeline import Pipeline, verify_each
 from fxpasses.program import Input, Output, Program
-from fxpasses.rewrite import Editor, fake_tensor
+from fxpasses.rewrite import Editor
 from fxpasses.rules.subject import Subject
+from fxpasses.tracing.fake_values import fake_tensor
 from fxpasses.verify import RULES, Report, Rule, rule, rules_table, verify
 
 aten = torch.ops.aten

@@ -21,12 +21,10 @@ from fxpasses.capture.plain_state import refuse_lost_state, watched
 from fxpasses.capture.replay import has_regions, replay_graph
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source
-from fxpasses.composites import kernels_by_shape
 from fxpasses.errors import CaptureError
-from fxpasses.fake_kernels import fake_kernels
 from fxpasses.program import Input, Program
-from fxpasses.recurrence import one_step_shapes
-from fxpasses.traced_functions import functions_in_graphs
+from fxpasses.tracing import mended_operators
+from fxpasses.tracing.functions import functions_in_graphs
 
 __all__ = ["by_export", "export", "inference_tracing", "load_pt2", "quiet", "with_traced_constants"]
 
@@ -52,14 +50,7 @@ def export(source: Source, *, strict: bool = False) -> Captured:
 
 
 def _export(source: Source, *, strict: bool = False) -> Captured:
-    contexts = [
-        _forgotten(),
-        inference_tracing(),
-        one_step_shapes(),
-        kernels_by_shape(),
-        fake_kernels(),
-        quiet(),
-    ]
+    contexts = [_forgotten(), inference_tracing(), mended_operators(), quiet()]
     if not strict:  # dynamo would read these, as it would a hook, as code of the model's
         contexts += [functions_in_graphs(), _output_containers(source.root)]
     with ExitStack() as stack:

@@ -19,9 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils import _pytree as pytree
 
 from fxpasses.codegen.compile import compile
-from fxpasses.composites import kernels_by_shape
-from fxpasses.program import Input, Output, Program, body_of, make_graph_module
-from fxpasses.rewrite import copy_graph_module, fake_tensor
+from fxpasses.graph_modules import body_of, copy_graph_module, make_graph_module
+from fxpasses.program import Input, Output, Program
+from fxpasses.tracing.composites import composite_kernels
+from fxpasses.tracing.fake_values import fake_tensor
 
 __all__ = ["fxpasses", "program_of_graph"]
 
@@ -53,7 +54,7 @@ def fxpasses(
             return make_boxed_func(compile(program_of_graph(module), allow_random=True, **given))
 
     backend = aot_autograd(fw_compiler=compiler, decompositions=get_decompositions(_LEARNING))
-    with kernels_by_shape():
+    with composite_kernels():
         return backend(graph_module, example_inputs)  # type: ignore[no-any-return]
 
 

@@ -15,8 +15,8 @@ from torch import fx
 
 from fxpasses.errors import LoweringError, source_line
 from fxpasses.relax.checks import Check
-from fxpasses.rewrite import same_type
 from fxpasses.signature import size_text
+from fxpasses.tracing.fake_values import same_type
 
 if TYPE_CHECKING:
     from fxpasses.program import Program

@@ -28,7 +28,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 
 from fxpasses.capture.leaf import NAMESPACE as LEAVES
 from fxpasses.errors import ArtifactError, UnsupportedOperatorError, source_line
-from fxpasses.program import body_of
+from fxpasses.graph_modules import body_of
 from fxpasses.schema import SYMBOLIC_BUILTINS, bind, is_read
 from fxpasses.signature import dtype_name
 

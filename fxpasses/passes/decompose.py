@@ -18,8 +18,6 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 
-from fxpasses.composites import kernels_by_shape
-from fxpasses.fake_kernels import fake_kernels
 from fxpasses.functionalize import replace_fresh_mutations
 from fxpasses.passes.complexes.table import complex_rows
 from fxpasses.passes.decompositions.composed import composed_kernel
@@ -29,6 +27,7 @@ from fxpasses.passes.decompositions.views import copied_view
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 from fxpasses.schema import bind, draws_random, is_canonical_target, is_complex
+from fxpasses.tracing import mended_operators
 
 __all__ = ["decompose_to_core_aten", "has_decomposition"]
 
@@ -171,7 +170,7 @@ def _trace_with(table: dict[OpOverload, Any], call: Any, vals: list[Any]) -> fx.
     from torch._subclasses.functional_tensor import dispatch_functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    with torch.no_grad(), kernels_by_shape(), fake_kernels():
+    with torch.no_grad(), mended_operators():
         traced = make_fx(call, decomposition_table=table, tracing_mode="symbolic")(*vals)
         if any(_mutates(n) for n in traced.graph.nodes):
             replace_fresh_mutations(traced)

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import fx
 
-from fxpasses.program import Program, body_of, graph_modules
+from fxpasses.graph_modules import body_of, graph_modules
+from fxpasses.program import Program
 from fxpasses.schema import is_data_dependent, is_pure
 
 __all__ = ["call_key", "eliminate_common_subexpressions"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fxpasses.program import Program, graph_modules
+from fxpasses.graph_modules import graph_modules
+from fxpasses.program import Program
 from fxpasses.schema import is_pure, is_random
 
 __all__ = ["eliminate_dead_code"]

@@ -19,8 +19,9 @@ from torch.fx.node import map_aggregate
 from fxpasses.errors import FxpassesError, UnsupportedOperatorError
 from fxpasses.passes.complexes.table import Pair, complex_rows
 from fxpasses.program import Program
-from fxpasses.rewrite import Editor, same_size
+from fxpasses.rewrite import Editor
 from fxpasses.schema import bind, is_complex
+from fxpasses.tracing.fake_values import same_size
 
 __all__ = ["expand_complex"]
 

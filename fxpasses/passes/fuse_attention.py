@@ -12,7 +12,8 @@ from fxpasses.passes.decompositions.values import reshape, shape
 from fxpasses.passes.normalize_kwargs import in_full_form
 from fxpasses.passes.remove_noops import remove_noops
 from fxpasses.program import Program
-from fxpasses.rewrite import Editor, same_size
+from fxpasses.rewrite import Editor
+from fxpasses.tracing.fake_values import same_size
 
 __all__ = ["FuseAttention", "fuse_attention"]
 

@@ -13,8 +13,9 @@ from fxpasses.passes.decompositions.values import reshape, shape
 from fxpasses.passes.normalize_dims import normalize_dims
 from fxpasses.passes.remove_noops import remove_noops
 from fxpasses.program import Program
-from fxpasses.rewrite import Editor, same_size
+from fxpasses.rewrite import Editor
 from fxpasses.schema import is_pointwise
+from fxpasses.tracing.fake_values import same_size
 
 __all__ = ["merge_rows"]
 

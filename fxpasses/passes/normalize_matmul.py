@@ -15,7 +15,8 @@ from torch import fx
 
 from fxpasses.passes.decompositions.values import reshape, shape
 from fxpasses.passes.normalize_kwargs import on_full_form
-from fxpasses.rewrite import Editor, rewrite, same_size
+from fxpasses.rewrite import Editor, rewrite
+from fxpasses.tracing.fake_values import same_size
 
 __all__ = ["normalize_matmul"]
 

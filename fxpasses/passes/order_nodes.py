@@ -8,7 +8,8 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from fxpasses.program import Program, body_of, make_graph_module
+from fxpasses.graph_modules import body_of, make_graph_module
+from fxpasses.program import Program
 from fxpasses.schema import checks_values, draws_random
 
 __all__ = ["order_nodes"]

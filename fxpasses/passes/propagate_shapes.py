@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fxpasses.program import Program
-from fxpasses.rewrite import fake_value
+from fxpasses.tracing.fake_values import fake_value
 
 __all__ = ["propagate_shapes"]
 

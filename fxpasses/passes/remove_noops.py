@@ -10,7 +10,8 @@ from torch import fx
 
 from fxpasses.passes.decompositions.values import reshape, shape
 from fxpasses.passes.normalize_kwargs import on_full_form
-from fxpasses.rewrite import Editor, rewrite, same_size, same_type
+from fxpasses.rewrite import Editor, rewrite
+from fxpasses.tracing.fake_values import same_size, same_type
 
 __all__ = ["remove_noops"]
 

@@ -20,7 +20,7 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from fxpasses.program import body_of
+from fxpasses.graph_modules import body_of
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.checks import checks_of
 from fxpasses.schema import checks_values, unbound_symbols

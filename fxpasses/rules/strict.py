@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from fxpasses.rewrite import fake_value, same_type
 from fxpasses.rules.subject import SYMBOLIC, Subject, free_symbols, is_unbacked, type_text
 from fxpasses.rules.table import Findings, rule
+from fxpasses.tracing.fake_values import fake_value, same_type
 
 
 @rule("propagation", "strict")

@@ -13,7 +13,8 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 
 from fxpasses.fingerprint import SymbolNames
-from fxpasses.program import Input, Output, Program, body_of
+from fxpasses.graph_modules import body_of
+from fxpasses.program import Input, Output, Program
 from fxpasses.rules.table import RULES, Rule
 
 if TYPE_CHECKING:

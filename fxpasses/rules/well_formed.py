@@ -13,11 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from fxpasses.errors import FxpassesError
 from fxpasses.fingerprint import target_name
-from fxpasses.program import Input, body_of
-from fxpasses.rewrite import same_type
+from fxpasses.graph_modules import body_of
+from fxpasses.program import Input
 from fxpasses.rules.subject import NUMBER, SYMBOLIC, Subject, flat, free_symbols, is_unbacked, show, type_text
 from fxpasses.rules.table import Findings, rule
 from fxpasses.schema import SYMBOLIC_BUILTINS, bind, is_data_dependent, is_functional
+from fxpasses.tracing.fake_values import same_type
 
 if TYPE_CHECKING:
     import sympy

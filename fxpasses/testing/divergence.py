@@ -15,11 +15,11 @@ from torch import fx
 from fxpasses.errors import source_line
 from fxpasses.fingerprint import target_name
 from fxpasses.program import Program
-from fxpasses.rewrite import same_type
 from fxpasses.testing.numerics import NoOracle, RoundingNoise, widened
 from fxpasses.testing.subjects import seeded
 from fxpasses.testing.tolerance import Difference, Reference, compare_tensors
 from fxpasses.testing.values import Inputs, sample_inputs
+from fxpasses.tracing.fake_values import same_type
 from fxpasses.view.text import call_text
 
 __all__ = ["Divergence", "first_divergence"]

@@ -14,22 +14,19 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
 from torch._ops import OpOverload
-from torch.utils import _pytree as pytree
 
-from fxpasses.program import Input, Output, Program, make_graph_module
 from fxpasses.testing.drawers import BOOL, FLOAT, INT, Motif, Reject, Row
 from fxpasses.testing.numerics import RoundingNoise, is_exact
 from fxpasses.testing.values import DOMAINS, random_tensor
 
-__all__ = ["Growth"]
+__all__ = ["Call", "Growth", "Leaf", "Value", "map_items", "parts"]
 
 _NOISE_RUNS = 2
 _OTHER_SIZES: tuple[Callable[[int], int], ...] = (lambda number: 2, lambda number: 11 + number)
@@ -328,7 +325,7 @@ class Growth:
             raise Reject("empty")
         call = Call(op, args, kwargs, val)
         self.calls.append(call)
-        operands = [part for part in _parts(call) if isinstance(part, Value)]
+        operands = [part for part in parts(call) if isinstance(part, Value)]
         origin = operands[0].origin if len(operands) == 1 and is_exact(op) else None
         values = []
         for position, fake in enumerate(vals):
@@ -393,163 +390,29 @@ class Growth:
             if not bool(((other.double() - wide).abs() <= limit * (0.1 + wide.abs())).all()):
                 raise Reject("ill-conditioned")
 
-    # -- the program -------------------------------------------------------------------
-
-    def finish(self, mutation: bool) -> Program:
-        """Choose outputs and mutations, drop what they do not need, and build the graph."""
-        mutations = self._mutations() if mutation else []
-        returned = self._returned()
-        structure = self._structure(returned)
-        return _build(self, mutations, returned, structure)
-
-    def _mutations(self) -> list[tuple[Leaf, Value]]:
-        """Some buffers and user inputs, each with its new value."""
-        pairs: list[tuple[Leaf, Value]] = []
-        leaves = [v for v in self.values if isinstance(v.source, Leaf) and v.source not in self.pinned]
-        for old in leaves[:4]:
-            leaf = old.source
-            assert isinstance(leaf, Leaf)
-            likely = {"buffer": 5, "user": 1}.get(leaf.kind, 0)
-            if self.integer(0, 9) < 10 - likely:
-                continue
-            fitting = [
-                v
-                for v in reversed(self.values)
-                if isinstance(v.source, Call) and v.dtype == old.dtype and _shapes(v) == _shapes(old)
-            ]
-            at = self.integer(0, len(fitting))
-            try:
-                pairs.append((leaf, fitting[at] if at < len(fitting) else self._next(old)))
-            except Reject:
-                continue
-        return pairs
-
-    def _next(self, old: Value) -> Value:
-        """A new value of the type of *old*, as a counter has it."""
-        if old.dtype == torch.bool:
-            return self.call(torch.ops.aten.logical_not.default, old)
-        return self.call(torch.ops.aten.add.Tensor, old, 1)
-
-    def _returned(self) -> list[Any]:
-        """Values, None and numbers."""
-        computed = [v for v in self.values if isinstance(v.source, Call)]
-        style = self.choose(("one", "ends", "ends", "ends", "some"))
-        one = self.integer(0, max(len(computed) - 1, 0))
-        if not computed:
-            return [self.values[0]] if self.values else [self._leaf(self.dtypes[0], (2,), "any")]
-        used = {part for call in self.calls for part in _parts(call)}
-        if style == "one":
-            returned: list[Any] = [list(reversed(computed))[one]]
-        elif style == "ends":
-            returned = [v for v in computed if v not in used] or computed[-1:]
-        else:
-            returned = [computed[self.integer(0, len(computed) - 1)] for _ in range(self.integer(1, 3))]
-        extra = self.integer(0, 15)
-        if extra > 11:
-            returned.append((None, 3, self.values[0], returned[0])[extra - 12])
-        return returned
-
-    def _structure(self, returned: list[Any]) -> Any:
-        style = self.choose(("tuple", "tuple", "dict", "nested"))
-        if len(returned) == 1 and style == "tuple":
-            return returned[0] if self.flag() else tuple(returned)
-        if style == "dict":
-            return {f"y{i}": value for i, value in enumerate(returned)}
-        if style == "nested":
-            return [returned[0], {"rest": tuple(returned[1:])}]
-        return tuple(returned)
-
-
-def _needed(roots: Iterable[Leaf | Call]) -> set[Leaf | Call]:
-    """The roots, and all that they are computed from."""
-    needed: set[Leaf | Call] = set()
-    pending = list(roots)
-    while pending:
-        source = pending.pop()
-        if source not in needed:
-            needed.add(source)
-            if isinstance(source, Call):
-                pending += [item.source if isinstance(item, Value) else item for item in _parts(source)]
-    return needed
-
-
-_KINDS = ("param", "buffer", "constant", "user")
-"""The order of placeholders that torch.export gives."""
-
-
-def _build(
-    growth: Growth, mutations: list[tuple[Leaf, Value]], returned: list[Any], structure: Any
-) -> Program:
-    roots = [new.source for _, new in mutations] + [v.source for v in returned if isinstance(v, Value)]
-    needed = _needed([*roots, *(leaf for leaf, _ in mutations)])
-    graph = fx.Graph()
-    nodes: dict[Leaf | Call, fx.Node] = {}
-    fakes = {value.source: value.val for value in growth.values}
-    leaves = [leaf for leaf in growth.leaves if leaf in needed]
-    leaves.sort(key=lambda leaf: _KINDS.index(leaf.kind))
-    for leaf in leaves:
-        node = graph.placeholder(leaf.name if leaf.kind == "user" else f"p_{leaf.name}")
-        node.meta["role"] = Input(leaf.kind, leaf.name)  # type: ignore[arg-type]
-        node.meta["val"] = fakes[leaf]
-        nodes[leaf] = node
-
-    def node_of(item: Any) -> Any:
-        if isinstance(item, Value):
-            return nodes[item.source]
-        return nodes[item] if isinstance(item, Call) else item
-
-    for call in growth.calls:
-        if call in needed:
-            nodes[call] = graph.call_function(call.op, *_map((call.args, call.kwargs), node_of))
-            nodes[call].meta["val"] = call.val
-    # As torch.export orders them: buffers, then inputs, then what the user gets.
-    mutations = sorted(mutations, key=lambda pair: pair[0].kind != "buffer")
-    results, out_spec = pytree.tree_flatten(structure)
-    output = graph.output(tuple(node_of(item) for item in [*(new for _, new in mutations), *results]))
-    output.meta["roles"] = tuple(
-        [Output("buffer_mutation" if o.kind == "buffer" else "input_mutation", o.name) for o, _ in mutations]
-        + [Output("user")] * len(results)
-    )
-    return Program(
-        graph_module=make_graph_module(graph, {}),
-        tensors={leaf.name: _tensor(leaf) for leaf in leaves if leaf.kind != "user"},
-        in_spec=pytree.tree_structure((tuple(leaf.tensor for leaf in leaves if leaf.kind == "user"), {})),
-        out_spec=out_spec,
-        ranges={symbol: growth.shape_env.var_to_range[symbol] for symbol in _symbols(leaves, fakes)},
-    )
-
-
-def _symbols(leaves: Iterable[Leaf], fakes: Mapping[Leaf | Call, torch.Tensor]) -> list[Any]:
-    """The symbols of the sizes of *leaves*."""
-    sizes = [size for leaf in leaves for size in fakes[leaf].shape if isinstance(size, torch.SymInt)]
-    return list(dict.fromkeys(symbol for size in sizes for symbol in size.node.expr.free_symbols))
-
-
-def _tensor(leaf: Leaf) -> torch.Tensor:
-    return torch.nn.Parameter(leaf.tensor) if leaf.kind == "param" else leaf.tensor
-
 
 # -- helpers -------------------------------------------------------------------------------
 
 
-def _map(item: Any, function: Callable[[Any], Any]) -> Any:
+def map_items(item: Any, function: Callable[[Any], Any]) -> Any:
+    """*item* with *function* applied to all that is in its tuples, lists and dicts."""
     if isinstance(item, tuple):
-        return tuple(_map(part, function) for part in item)
+        return tuple(map_items(part, function) for part in item)
     if isinstance(item, list):
-        return [_map(part, function) for part in item]
+        return [map_items(part, function) for part in item]
     if isinstance(item, dict):
-        return {key: _map(part, function) for key, part in item.items()}
+        return {key: map_items(part, function) for key, part in item.items()}
     return function(item)
 
 
 def _each(item: Any, data: Callable[[Value], Any]) -> Any:
-    return _map(item, lambda part: data(part) if isinstance(part, Value) else part)
+    return map_items(item, lambda part: data(part) if isinstance(part, Value) else part)
 
 
-def _parts(call: Call) -> list[Value | Call]:
+def parts(call: Call) -> list[Value | Call]:
     """What a call is applied to."""
     found: list[Any] = []
-    _map((call.args, call.kwargs), found.append)
+    map_items((call.args, call.kwargs), found.append)
     return [item for item in found if isinstance(item, Value | Call)]
 
 
@@ -557,11 +420,6 @@ def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
     return len(shape) <= len(target) and all(
         a == b or a == 1 or b == 1 for a, b in zip(reversed(shape), reversed(target), strict=False)
     )
-
-
-def _shapes(value: Value) -> list[torch.Size]:
-    """At the sizes of the sample, and at the others."""
-    return [value.shape, *(other.shape for other in value.resized)]
 
 
 def _hints(fake: torch.Tensor) -> tuple[int | None, ...]:

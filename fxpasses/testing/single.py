@@ -12,9 +12,10 @@ from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
-from fxpasses.program import Input, Output, Program, make_graph_module
-from fxpasses.rewrite import fake_value
+from fxpasses.graph_modules import make_graph_module
+from fxpasses.program import Input, Output, Program
 from fxpasses.schema import bind
+from fxpasses.tracing.fake_values import fake_value
 
 __all__ = ["Call", "calls_program", "single_op_program"]
 

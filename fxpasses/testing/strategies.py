@@ -14,6 +14,7 @@ from fxpasses.errors import FxpassesError
 from fxpasses.program import Program
 from fxpasses.testing.drawers import ALL, Motif, Row, guess_row
 from fxpasses.testing.growth import Growth
+from fxpasses.testing.harvest import harvest
 from fxpasses.testing.rows import FAMILIES
 from fxpasses.testing.values import Inputs, sample_inputs
 
@@ -112,7 +113,7 @@ class _Programs(SearchStrategy[Program]):
         step = _Step(growth, self.table)
         for number in range(data.draw_integer(1, self.max_nodes)):
             data.draw(step, label=_LABEL + number)
-        return growth.finish(self.mutation)
+        return harvest(growth, mutation=self.mutation)
 
 
 class _Step(SearchStrategy[None]):

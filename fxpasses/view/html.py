@@ -15,7 +15,7 @@ from torch import fx
 
 from fxpasses.errors import source_line
 from fxpasses.fingerprint import SymbolNames, target_name
-from fxpasses.program import body_of
+from fxpasses.graph_modules import body_of
 from fxpasses.view.tables import byte_text, history_rows, report_headline
 from fxpasses.view.text import keyword_defaults, short_source
 

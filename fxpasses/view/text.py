@@ -64,7 +64,7 @@ def call_text(node: fx.Node, symbols: SymbolNames | None = None) -> str:
 
 
 def _body_lines(module: fx.GraphModule, symbols: SymbolNames, provenance: bool, indent: str) -> list[str]:
-    from fxpasses.program import body_of
+    from fxpasses.graph_modules import body_of
 
     lines = []
     for node in module.graph.nodes:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from fxpasses.errors import FxpassesError
 from fxpasses.program import Program
-from fxpasses.rewrite import fake_value, same_type
 from fxpasses.testing import inputs_for, programs, sample_inputs
 from fxpasses.testing.drawers import FLOAT, Motif, Row, guess_row, tensor
 from fxpasses.testing.rows import FAMILIES, OPS
+from fxpasses.tracing.fake_values import fake_value, same_type
 from fxpasses.verify import verify
 
 aten = torch.ops.aten

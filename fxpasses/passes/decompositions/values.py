@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpasses.rewrite import Editor, same_size
+from fxpasses.rewrite import Editor
+from fxpasses.tracing.fake_values import same_size
 
 __all__ = ["cast", "expand", "first", "full", "reshape", "shape"]
 

@@ -15,7 +15,7 @@ import torch
 from torch._C import DispatchKey
 from torch._ops import OpOverload
 
-from fxpasses.python_kernels import python_kernels
+from fxpasses.tracing.python_kernels import python_kernels
 
 __all__ = ["RECURRENT_LAYERS", "one_step_shapes"]
 

@@ -20,9 +20,9 @@ import torch
 from torch._C import DispatchKey
 from torch._ops import OpOverload
 
-from fxpasses.python_kernels import python_kernels
+from fxpasses.tracing.python_kernels import python_kernels
 
-__all__ = ["BY_SHAPE", "kernels_by_shape", "tensor_split"]
+__all__ = ["COMPOSITES", "composite_kernels", "tensor_split"]
 
 aten = torch.ops.aten
 
@@ -30,9 +30,9 @@ _KEY = DispatchKey.CompositeImplicitAutograd
 
 
 @contextmanager
-def kernels_by_shape() -> Iterator[None]:
+def composite_kernels() -> Iterator[None]:
     """Where torch traces, the operators of this file look at no values."""
-    with python_kernels({op: {_KEY: kernel} for op, kernel in BY_SHAPE.items()}):
+    with python_kernels({op: {_KEY: kernel} for op, kernel in COMPOSITES.items()}):
         yield
 
 
@@ -142,7 +142,7 @@ def _multilabel_margin_loss(self: torch.Tensor, target: torch.Tensor, reduction:
     return loss.mean() if reduction == 1 else loss.sum()
 
 
-BY_SHAPE: dict[OpOverload, Callable[..., Any]] = {
+COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten.cov.default: _cov,
     aten.corrcoef.default: _corrcoef,
     aten.combinations.default: _combinations,

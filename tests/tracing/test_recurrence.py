@@ -8,7 +8,7 @@ from torch import nn
 from torch._C import DispatchKey
 
 import fxpasses as fxp
-from fxpasses.recurrence import one_step_shapes
+from fxpasses.tracing.recurrence import one_step_shapes
 
 LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _OPERATORS = {

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch._subclasses.fake_impls import op_implementations_dict
 
 import fxpasses as fxp
-from fxpasses.composites import BY_SHAPE
 from fxpasses.errors import FxpassesError, RunError
+from fxpasses.tracing.composites import COMPOSITES
 
 X = torch.linspace(-2, 3, 21).reshape(3, 7).sin()
 
@@ -175,8 +175,8 @@ def test_lstsq_has_residuals_by_driver_and_rank(shapes, driver):
 
 
 def test_torch_is_left_as_it_was():
-    before = {op: dict(op.py_kernels) for op in BY_SHAPE}
+    before = {op: dict(op.py_kernels) for op in COMPOSITES}
     shapes = dict(op_implementations_dict)
     fxp.capture(torch.cov, (X,))
     assert shapes == op_implementations_dict
-    assert before == {op: dict(op.py_kernels) for op in BY_SHAPE}
+    assert before == {op: dict(op.py_kernels) for op in COMPOSITES}

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from fxpasses.composites import tensor_split
+from fxpasses.tracing.composites import tensor_split
 
 __all__ = ["functions_in_graphs"]
 

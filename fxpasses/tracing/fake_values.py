@@ -1,0 +1,95 @@
+"""Fake values: one call on fake tensors, and what it means that two values are of one type."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx.node import map_aggregate
+from torch.utils import _pytree as pytree
+
+from fxpasses.graph_modules import body_of
+from fxpasses.tracing import MENDED, mended_operators
+
+__all__ = ["fake_tensor", "fake_value", "same_size", "same_type"]
+
+_BY_PYTHON = frozenset(
+    getattr(torch.ops.aten, f"{name}{rank}d").vec
+    for name in ("upsample_nearest", "_upsample_nearest_exact")
+    for rank in (1, 2, 3)
+)
+"""Operators whose fake kernels fail on an empty batch, and whose decompositions in Python do not."""
+
+
+def fake_value(fake_mode: Any, node: fx.Node) -> Any:
+    """Run a call on the fake values of its arguments."""
+    from torch._dispatch.python import enable_python_dispatcher
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    def value(arg: Any) -> Any:
+        if isinstance(arg, fx.Node):
+            return body_of(arg) if arg.op == "get_attr" else arg.meta["val"]
+        return arg
+
+    args, kwargs = map_aggregate((node.args, node.kwargs), value)  # type: ignore[misc]
+    shape_env: ShapeEnv | None = fake_mode.shape_env
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(fake_mode)
+        stack.enter_context(torch.no_grad())
+        if shape_env is not None:
+            stack.enter_context(shape_env.suppress_guards())
+            # Symbols of data-dependent sizes wait for nobody to bind them.
+            stack.enter_context(shape_env.ignore_fresh_unbacked_symbols())
+        if node.target in _BY_PYTHON or any(
+            isinstance(x, torch.Tensor) and x._has_symbolic_sizes_strides for x in pytree.tree_leaves(args)
+        ):
+            stack.enter_context(enable_python_dispatcher())  # some kernels in C++ would fix the sizes
+        if node.target in MENDED:
+            stack.enter_context(mended_operators())
+            stack.enter_context(enable_python_dispatcher())  # torch looks at some kernels under it alone
+        return node.target(*args, **kwargs)  # type: ignore[operator]
+
+
+def fake_tensor(fake_mode: Any, tensor: torch.Tensor) -> torch.Tensor:
+    """A fake stand-in of a parameter or constant, of static shape."""
+    with torch.no_grad():
+        return fake_mode.from_tensor(tensor.detach(), static_shapes=True)
+
+
+def same_type(a: Any, b: Any) -> bool:
+    """Whether two ``meta["val"]`` have one dtype and shape (or one structure of such)."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.dtype == b.dtype and a.dim() == b.dim() and all(map(same_size, a.shape, b.shape))
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(map(same_type, a, b))
+    if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+        return False
+    return same_size(a, b)
+
+
+def same_size(a: Any, b: Any) -> bool:
+    """Whether two sizes are provably equal."""
+    a, b = (getattr(getattr(x, "node", None), "expr", x) for x in (a, b))
+    if a is b or a == b:
+        return True
+    if isinstance(a, int) and isinstance(b, int):
+        return False
+    import sympy
+
+    if not all(isinstance(x, sympy.Expr) or type(x) is int for x in (a, b)):
+        return False
+    return bool(sympy.expand(_without_exact_divisions(sympy.sympify(a - b))) == 0)
+
+
+def _without_exact_divisions(expression: Any) -> Any:
+    """*expression* with ``n**2 // n`` and the like, which is how a size of -1 comes out, as ``n``."""
+    import sympy
+    from torch.utils._sympy.functions import FloorDiv
+
+    def quotient(division: Any) -> Any:
+        exact = sympy.cancel(division.args[0] / division.args[1])
+        return exact if sympy.fraction(exact)[1] == 1 else division
+
+    return expression.replace(lambda part: isinstance(part, FloorDiv), quotient)
