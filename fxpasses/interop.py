@@ -66,6 +66,7 @@ def from_exported_program(exported: ExportedProgram) -> Program:
         CaptureError: a kind of input or output that a program cannot hold
             (tokens, custom class objects, gradients, tensor subclasses).
     """
+    _refuse_fake_constants(exported)
     module, exported = functionalize(exported)
     signature = exported.graph_signature
     graph = module.graph
@@ -118,6 +119,18 @@ def from_exported_program(exported: ExportedProgram) -> Program:
         out_spec=exported.call_spec.out_spec,
         ranges=dict(exported.range_constraints),
     )
+
+
+def _refuse_fake_constants(exported: ExportedProgram) -> None:
+    """Raise for a value that left the graph and came back: it has no memory that anything could read."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    for name, value in exported.constants.items():
+        if isinstance(value, FakeTensor):
+            raise CaptureError(
+                f"torch.export lost the origin of {name}, a computed value that it holds for a constant; "
+                "reading a tensor's .data does that: read the tensor itself"
+            )
 
 
 def to_exported_program(program: Program) -> ExportedProgram:

@@ -122,9 +122,7 @@ def _serve(pipe: Any, system: str, data: bytes, threads: int) -> None:
         try:
             for module in IMPORTS.get(system, ()):
                 importlib.import_module(module)
-            resolve(
-                pickle.loads(data)
-            )  # which imports what the model needs, as some systems have done already
+            resolve(pickle.loads(data))  # its imports are nobody's memory; some systems share them
             _trim()
             before = _resident()
             model, args, kwargs = resolve(pickle.loads(data))

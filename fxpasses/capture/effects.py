@@ -20,6 +20,7 @@ from fxpasses.capture.make_fx import as_in_export, swapped
 from fxpasses.capture.source import Source, register_containers
 from fxpasses.errors import CaptureError
 from fxpasses.program import Program
+from fxpasses.tracing.functions import functions_in_graphs
 
 __all__ = ["Effects", "agree", "check_effects", "effects_for_dynamo", "effects_of"]
 
@@ -53,7 +54,7 @@ def effects_of(source: Source) -> Effects:
     versions = {name: tensor._version for name, tensor in state.items()}
     before = [leaf._version if isinstance(leaf, torch.Tensor) else 0 for leaf in leaves]
     args, kwargs = pytree.tree_unflatten(leaves, spec)
-    with mode, as_in_export(source.root), swapped(source.root, state):
+    with mode, as_in_export(source.root), swapped(source.root, state), functions_in_graphs():
         result = source.root(*args, **kwargs)
         assigned = {
             name
@@ -81,6 +82,8 @@ def effects_for_dynamo(source: Source) -> Effects | None:
     """
     try:
         return effects_of(source)
+    except CaptureError:  # no door can hold what the code does
+        raise
     except Exception as error:  # code that needs real values
         assigned = sorted(_assigned_buffers(source.root))
         if assigned:

@@ -13,6 +13,7 @@ from fxpasses.capture.exported import export, inference_tracing, quiet
 from fxpasses.capture.replay import assumptions, fetch, input_positions, interpret, replay
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source, register_containers
+from fxpasses.tracing.functions import functions_in_graphs
 
 __all__ = ["as_in_export", "by_make_fx", "swapped", "trace"]
 
@@ -64,6 +65,7 @@ def trace(source: Source) -> Source:
     with ExitStack() as stack:
         stack.enter_context(mode)
         stack.enter_context(as_in_export(source.root))
+        stack.enter_context(functions_in_graphs())
         fakes = [mode.from_tensor(state[name], static_shapes=True) for name in names]
         graph_module = make_fx(
             flat,

@@ -25,6 +25,7 @@ from fxpasses.capture.leaf import is_leaf
 from fxpasses.capture.make_fx import swapped
 from fxpasses.capture.source import Source, register_containers, state_of
 from fxpasses.errors import CaptureError
+from fxpasses.tracing.functions import functions_in_graphs
 
 __all__ = ["KnowingTracer", "Proxies"]
 
@@ -227,7 +228,7 @@ class KnowingTracer(fx.Tracer):
     def _evaluation(self) -> Iterator[None]:
         previous, self.evaluating = self.evaluating, True
         try:
-            with self.mode, torch.no_grad():
+            with self.mode, torch.no_grad(), functions_in_graphs():
                 yield
         finally:
             self.evaluating = previous

@@ -196,6 +196,8 @@ class _ModuleSession:
             self.module = self.module.double()
         self.around = around
         self.before = {name: (tensor, tensor._version) for name, tensor in self._tensors().items()}
+        # What is changed through `.data` leaves the version as it was.
+        self.buffers = {name: buffer.detach().clone() for name, buffer in self.module.named_buffers()}
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         return {
@@ -215,8 +217,14 @@ class _ModuleSession:
             if name not in self.before
             or self.before[name][0] is not tensor
             or self.before[name][1] != tensor._version
+            or (name in self.buffers and not _same_values(self.buffers[name], tensor))
         }
         return Outcome(outputs, spec, leaves, _snapshot(state, changed), frozenset(changed))
+
+
+def _same_values(a: torch.Tensor, b: torch.Tensor) -> bool:
+    inexact = a.is_floating_point() or a.is_complex()
+    return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) if inexact else torch.equal(a, b)
 
 
 class _FunctionSession:

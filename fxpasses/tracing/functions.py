@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from fxpasses.errors import CaptureError
 from fxpasses.tracing.composites import tensor_split
 
 __all__ = ["functions_in_graphs"]
@@ -107,11 +108,20 @@ def _random(self: torch.Tensor, *bounds: int, **options: Any) -> torch.Tensor:
     return self.copy_(torch.randint(low, high, self.shape, dtype=self.dtype))
 
 
+def _exchange(self: torch.Tensor, value: torch.Tensor) -> None:
+    raise CaptureError(
+        "the code gives a tensor other data (x.data = value), which a graph cannot hold; "
+        "write the value into it: x.copy_(value)"
+    )
+
+
 _FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.gaussian_nll_loss: _gaussian_nll_loss,
     F.one_hot: _one_hot,
     F.ctc_loss: _ctc_loss,
     torch.Tensor.random_: _random,
+    torch.Tensor.data.__get__: torch.Tensor.detach,  # on fake tensors torch gives one without its memory
+    torch.Tensor.data.__set__: _exchange,
     torch.tensor_split: _split_of(torch.tensor_split),
     torch.Tensor.tensor_split: _split_of(torch.Tensor.tensor_split),
 }
