@@ -95,13 +95,20 @@ def functionalize(exported: ExportedProgram) -> tuple[fx.GraphModule, ExportedPr
     """A functional copy of the graph, and the exported program whose signature fits it."""
     module, _ = copy_graph_module(exported.graph_module)
     _inline_regions(module)
-    replace_fresh_mutations(module)
-    if not _is_functional(module):
+    has_transforms = any(map(_is_transform, module.graph.nodes))
+    if not has_transforms:
+        replace_fresh_mutations(module)
+    if has_transforms or not _is_functional(module):
         with python_kernels({aten.dropout.default: {DispatchKey.CompositeImplicitAutograd: _dropout}}):
             exported = exported.run_decompositions(_DECOMPOSED)
         module, _ = copy_graph_module(exported.graph_module)
         _inline_regions(module)
     return module, exported
+
+
+def _is_transform(node: fx.Node) -> bool:
+    """Whether *node* begins or ends a region of `torch.func`, whose values are of one sample, or of a gradient."""
+    return getattr(node.target, "__module__", None) == "torch._functorch.predispatch"
 
 
 def _is_functional(module: fx.GraphModule) -> bool:

@@ -124,9 +124,16 @@ def _frame(summary: traceback.FrameSummary) -> Frame:
 # -- what ------------------------------------------------------------------------------
 
 
+def _whole_text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # it holds a proxy, whose text asks a tracer that is done
+        return ""
+
+
 def _text(error: BaseException) -> str:
     """The part of a message of torch's that says something, on one line."""
-    text = str(error)
+    text = _whole_text(error)
     if isinstance(error, FxpassesError):
         return text
     for noise in (
@@ -265,7 +272,7 @@ _ADVICE: tuple[
     (lambda error, text: any(isinstance(one, torch.jit.TracerWarning) for one in _chain(error)), _jit_size),
     (lambda error, text: "which is not a known type" in text, _unknown_type),
     (lambda error, text: "is mutated in the forward method" in text, _changed_constant),
-    (lambda error, text: "Constraints violated" in str(error), _specialised),
+    (lambda error, text: "Constraints violated" in _whole_text(error), _specialised),
     (lambda error, text: "Tensor dtype mismatch! Expected" in text, _autocast),
 )
 """Pairs of a test on the exception and a function that gives problem and advice."""

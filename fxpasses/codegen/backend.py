@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils import _pytree as pytree
 
@@ -53,7 +54,8 @@ def fxpasses(
         with unset_fake_temporarily():
             return make_boxed_func(compile(program_of_graph(module), allow_random=True, **given))
 
-    backend = aot_autograd(fw_compiler=compiler, decompositions=get_decompositions(_LEARNING))
+    decompositions = get_decompositions(_LEARNING) | _WITHOUT_ALPHA
+    backend = aot_autograd(fw_compiler=compiler, decompositions=decompositions)
     with composite_kernels():
         return backend(graph_module, example_inputs)  # type: ignore[no-any-return]
 
@@ -67,6 +69,19 @@ _LEARNING = (
 )
 
 
+def _without_alpha(op: OpOverload) -> Callable[..., Any]:
+    def scaled(self: Any, other: Any, *, alpha: Any = 1) -> Any:
+        varies = any(isinstance(number, torch.SymInt | torch.SymFloat) for number in (other, alpha))
+        is_one = isinstance(alpha, int) and alpha == 1
+        return op(self, other * alpha) if varies and not is_one else NotImplemented
+
+    return scaled
+
+
+# AOT autograd makes tensors of numbers that vary from call to call, and loses alpha on the way.
+_WITHOUT_ALPHA = {op: _without_alpha(op) for op in (aten.add.Tensor, aten.sub.Tensor)}
+
+
 def program_of_graph(module: fx.GraphModule) -> Program:
     """The program of a functional graph of ATen calls with flat inputs and outputs.
 
@@ -77,12 +92,8 @@ def program_of_graph(module: fx.GraphModule) -> Program:
     tensors: dict[str, torch.Tensor] = {}
     bodies: dict[str, torch.nn.Module] = {}
     mapping: dict[fx.Node, fx.Node] = {}
-    fake_mode = next(
-        val.fake_mode
-        for node in module.graph.nodes
-        for val in pytree.tree_leaves(node.meta.get("val"))
-        if isinstance(val, FakeTensor)
-    )
+    vals = pytree.tree_leaves([node.meta.get("val") for node in module.graph.nodes])
+    fake_mode = next((val.fake_mode for val in vals if isinstance(val, FakeTensor)), None)
     for node in module.graph.find_nodes(op="get_attr"):
         name = str(node.target)
         body = body_of(node)

@@ -10,6 +10,7 @@ An argument is JSON data. A dict with one key stands for what JSON has not:
 ``result``          a result of an earlier step: ``[step, position]``
 ``dtype`` ...       a ``torch.dtype``, ``layout``, ``memory_format``, ``device``
 ``tuple``           a tuple of arguments
+``dict``            a dict of them
 ``op``              an operator, by its qualified name
 ``body``            a graph that the operator calls: its steps and what it returns
 ==================  ==========================================================
@@ -137,6 +138,8 @@ class Recorder:
         if isinstance(arg, tuple | list):
             items = [self._encode(item, node) for item in arg]
             return {"tuple": items} if isinstance(arg, tuple) else items
+        if isinstance(arg, dict) and all(isinstance(key, str) for key in arg):
+            return {"dict": {key: self._encode(value, node) for key, value in arg.items()}}
         if arg is None or isinstance(arg, bool | int | float | str):
             return arg
         raise UnsupportedOperatorError(
@@ -260,6 +263,11 @@ def _tuple(items: list[Any]) -> _Read:
     return lambda frame: tuple(read(frame))
 
 
+def _dict(items: Mapping[str, Any]) -> _Read:
+    readers = {key: _reader(value) for key, value in items.items()}
+    return lambda frame: {key: read(frame) for key, read in readers.items()}
+
+
 _READERS: dict[str, Callable[[Any], _Read]] = {
     "tensor": lambda i: lambda frame: frame.tensors[i],
     "complex": lambda i: lambda frame: torch.view_as_complex(frame.tensors[i]),
@@ -267,6 +275,7 @@ _READERS: dict[str, Callable[[Any], _Read]] = {
     "size": lambda i: lambda frame: frame.sizes[i],
     "result": lambda where: lambda frame: frame.done[where[0]][where[1]],
     "tuple": _tuple,
+    "dict": _dict,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -135,6 +136,8 @@ def _without_alpha(
     if isinstance(alpha, fx.Node) or alpha != 1:
         if _is_tensor(args[scaled]):
             args[scaled] = g.call(aten.mul.Scalar, _cast(g, args[scaled], dtype), _number(alpha, dtype))
+        elif isinstance(args[scaled], fx.Node) or isinstance(alpha, fx.Node):
+            args[scaled] = g.call(operator.mul, args[scaled], alpha)
         else:
             args[scaled] = args[scaled] * alpha
     if arguments[position].kwarg_only:

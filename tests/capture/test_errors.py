@@ -138,6 +138,19 @@ def test_error_of_the_code_itself() -> None:
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+class Silent(RuntimeError):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def test_error_whose_text_cannot_be_had() -> None:
+    def fails(x: torch.Tensor) -> torch.Tensor:
+        raise Silent
+
+    with pytest.raises(CaptureError, match="make_fx, symbolic_trace: Silent"):
+        fxp.capture(fails, (X,))
+
+
 def test_unknown_output() -> None:
     with pytest.raises(CaptureError, match="Unknown'> in output(.|\n)*register_pytree_node"):
         fxp.capture(ReturnsUnknown(), (X,))

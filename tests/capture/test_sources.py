@@ -360,3 +360,16 @@ def test_the_root_of_a_size() -> None:
         lambda x: x / torch.sym_sqrt(x.shape[0]), (torch.ones(9, 2),), dynamic_shapes=({0: rows},)
     )
     torch.testing.assert_close(compiled(torch.ones(4, 2)), torch.full((4, 2), 0.5))
+
+
+def test_functions_of_one_sample() -> None:
+    """The values between the ends of `torch.vmap` have the shape of one sample, and may be written to."""
+
+    def model(x: torch.Tensor) -> Any:
+        def sample(row: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(3).index_add(0, torch.tensor([0, 2]), row[:2]) + row.clone().relu_()
+
+        return torch.vmap(sample)(x), torch.vmap(torch.vmap(torch.exp))(x)
+
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(fxp.compile(model, (x,), strict=True)(x), model(x))

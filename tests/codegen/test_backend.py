@@ -114,6 +114,24 @@ def test_what_the_model_demands_of_values():
             compiled(bad)
 
 
+def scaled(x, other, factor):
+    return torch.sub(x, other, alpha=factor), torch.add(x, x, alpha=factor)
+
+
+@pytest.mark.parametrize("others", [((2.5, 3), (1.5, 7)), ((2, 3), (4, 5)), ((2.5, 3.5), (0.5, 1.5))])
+def test_numbers_that_vary_keep_alpha(others):
+    """AOT autograd makes tensors of them; its own backend in eager PyTorch loses alpha."""
+    compiled = torch.compile(scaled, backend="fxpasses", dynamic=True)
+    for numbers in others:
+        x = torch.randn(3)
+        torch.testing.assert_close(compiled(x, *numbers), scaled(x, *numbers))
+
+
+def test_a_graph_of_numbers_alone():
+    compiled = torch.compile(lambda n: 2 * n + 1, backend="fxpasses", dynamic=True)
+    assert [compiled(n) for n in (3, 5)] == [7, 11]
+
+
 def test_a_graph_break_and_a_constant_tensor():
     table = torch.tensor([1.0, 2.0, 3.0])
 

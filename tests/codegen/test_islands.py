@@ -507,6 +507,23 @@ def test_a_row_that_refuses_a_call_with_several_results_hands_back_those_in_use(
         assert torch.equal(got, want)
 
 
+def test_flexible_attention_has_bodies_and_a_dict_of_options(tmp_path):
+    def causal(score, batch, head, query, key):
+        return torch.where(query >= key, score, -math.inf)
+
+    def model(q, k, v):
+        return torch.nn.attention.flex_attention.flex_attention(q, k, v, score_mod=causal) + 1
+
+    inputs = tuple(torch.randn(3, 1, 2, 16, 8))
+    compiled = compile(model, inputs)
+    compiled.save(tmp_path / "flexible.fxp")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of islands, and of torch's own for flex_attention
+        loaded, want = load(tmp_path / "flexible.fxp"), model(*inputs)
+    for made in (compiled, loaded):
+        torch.testing.assert_close(made(*inputs), want)
+
+
 def test_tensors_made_of_numbers_alone_are_no_islands():
     def model(x):
         return x * torch.bartlett_window(4) + torch.fft.fftfreq(4)

@@ -216,6 +216,16 @@ def test_alpha_is_multiplied_out_of_the_operand_that_it_scales(op):
     assert call.args[2:] in ((), (1,))
 
 
+def test_alpha_may_be_a_size():
+    def model(x):
+        return torch.add(x, x.shape[0], alpha=x.shape[1]), torch.sub(x, 2, alpha=x.shape[0])
+
+    dynamic = ({0: torch.export.Dim("rows"), 1: torch.export.Dim("columns")},)
+    compiled = fxp.compile(model, (torch.ones(3, 4),), dynamic_shapes=dynamic, strict=True)
+    for x in (torch.randn(3, 4), torch.randn(5, 2)):
+        torch.testing.assert_close(compiled(x), model(x))
+
+
 def test_promotion_leaves_operators_alone_whose_result_follows_the_first_operand():
     flags, numbers = torch.tensor([True, False]), torch.tensor([3, -3])
     for op, *args in [
