@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils import _pytree as pytree
 
 from fxpasses.codegen.compile import compile
+from fxpasses.codegen.shared_results import split_off_views
 from fxpasses.graph_modules import body_of, copy_graph_module, make_graph_module
 from fxpasses.program import Input, Output, Program
 from fxpasses.tracing.composites import composite_kernels
@@ -51,8 +52,12 @@ def fxpasses(
     def compiler(module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         from functorch.compile import make_boxed_func
 
+        module, finish = split_off_views(module)
         with unset_fake_temporarily():
-            return make_boxed_func(compile(program_of_graph(module), allow_random=True, **given))
+            compiled = compile(program_of_graph(module), allow_random=True, **given)
+        if finish is None:
+            return make_boxed_func(compiled)
+        return make_boxed_func(lambda *args: finish(*compiled(*args)))
 
     decompositions = get_decompositions(_LEARNING) | _WITHOUT_ALPHA
     backend = aot_autograd(fw_compiler=compiler, decompositions=decompositions)

@@ -114,6 +114,31 @@ def test_what_the_model_demands_of_values():
             compiled(bad)
 
 
+def written_behind_a_break(x):
+    y = x * 2
+    view, part = y.view(-1), y.t()[1]
+    torch._dynamo.graph_break()
+    view.mul_(3)
+    part.add_(1)
+    return y
+
+
+def parts_behind_a_break(x):
+    first, second = (x.t() * 2).split([1, 2])
+    whole = second.unsqueeze(0)
+    torch._dynamo.graph_break()
+    first.zero_()
+    second.add_(1)
+    return first, whole
+
+
+@pytest.mark.parametrize("model", [written_behind_a_break, parts_behind_a_break])
+def test_results_that_are_views_of_each_other_share_memory(model):
+    x = torch.randn(4, 3)
+    got, want = torch.compile(model, backend="fxpasses")(x), model(x)
+    torch.testing.assert_close(got, want)
+
+
 def scaled(x, other, factor):
     return torch.sub(x, other, alpha=factor), torch.add(x, x, alpha=factor)
 
