@@ -392,3 +392,49 @@ def test_rrelu_of_inference_is_a_leaky_relu(dtype):
     x = torch.randn(100, dtype=dtype)
     program = apply(Pipeline(canonicalize), program_of(lambda x: F.rrelu(x, 0.1, 0.7), x), x)
     assert operators(program) == ["leaky_relu"]
+
+
+IMAGES = torch.randn(2, 4, 7, 6)
+
+WITHOUT_A_TRACE = {
+    "same, odd window": (
+        lambda x, w: F.conv2d(x, w, padding="same"),
+        (IMAGES, torch.randn(3, 4, 3, 3)),
+        ["convolution"],
+    ),
+    "same, even window": (
+        lambda x, w: F.conv2d(x, w, padding="same", dilation=(1, 3)),
+        (IMAGES, torch.randn(3, 4, 4, 2)),
+        ["constant_pad_nd", "convolution"],
+    ),
+    "valid, strided, grouped": (
+        lambda x, w, b: F.conv2d(x, w, b, padding="valid", stride=2, groups=2),
+        (IMAGES, torch.randn(6, 2, 2, 3), torch.randn(6)),
+        ["convolution"],
+    ),
+    "same, one signal": (
+        lambda x, w: F.conv1d(x, w, padding="same"),
+        (torch.randn(4, 9), torch.randn(3, 4, 4)),
+        ["unsqueeze", "constant_pad_nd", "convolution", "squeeze"],
+    ),
+    "same, volumes": (
+        lambda x, w: F.conv3d(x, w, padding="same"),
+        (torch.randn(1, 2, 4, 5, 3), torch.randn(3, 2, 2, 3, 1)),
+        ["constant_pad_nd", "convolution"],
+    ),
+    "clamp_min": (lambda x: x.clamp_min(0.5), (IMAGES,), ["clamp"]),
+    "clamp_max of integers by a float": (lambda x: torch.clamp_max(x, 1.5), (torch.arange(4),), ["clamp"]),
+    "min of two": (lambda x, y: torch.min(x, y), (IMAGES, IMAGES[:1] * -1), ["minimum"]),
+    "max of two": (lambda x, y: torch.max(x, y), (IMAGES, IMAGES[:1] * -1), ["maximum"]),
+    "stack": (lambda x: torch.stack([x, x + 1], -2), (IMAGES,), ["add", "unsqueeze", "unsqueeze", "cat"]),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_A_TRACE)
+def test_common_short_forms_need_no_trace(name, monkeypatch):
+    function, args, expected = WITHOUT_A_TRACE[name]
+    traced = canonicalize(fxp.capture(function, args, via="make_fx"))
+    monkeypatch.setattr("fxpasses.passes.decompose._by_trace", None)
+    program = apply(decompose, program_of(function, *args), *args, exact=False)
+    assert operators(program) == expected
+    assert fxp.fingerprint(canonicalize(fxp.capture(function, args))) == fxp.fingerprint(traced)

@@ -9,6 +9,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from fxpasses.passes.decompositions.table import decomposition
+from fxpasses.passes.decompositions.values import shape
 from fxpasses.rewrite import Editor
 
 aten = torch.ops.aten
@@ -26,7 +27,10 @@ def _convolution(
     rank: int,
     transposed: bool = False,
     output_padding: Any = (0,),
+    border: Any = (),
 ) -> fx.Node:
+    """*border* is what `constant_pad_nd` puts around the image before."""
+
     def full(values: Any) -> list[int]:
         values = list(values)
         return values * rank if len(values) == 1 else values
@@ -34,6 +38,8 @@ def _convolution(
     single = input.meta["val"].dim() == rank + 1
     if single:
         input = g.call(aten.unsqueeze.default, input, 0)
+    if any(border):
+        input = g.call(aten.constant_pad_nd.default, input, border)
     result = g.call(
         aten.convolution.default,
         input,
@@ -64,6 +70,31 @@ def _conv(op: OpOverload, rank: int) -> None:
         return _convolution(g, input, weight, bias, stride, padding, dilation, groups, rank)
 
 
+def _conv_named(op: OpOverload, rank: int) -> None:
+    @decomposition(op)
+    def conv(
+        g: Editor,
+        input: fx.Node,
+        weight: fx.Node,
+        bias: fx.Node | None,
+        stride: Any,
+        padding: str,
+        dilation: Any,
+        groups: int,
+    ) -> fx.Node | None:
+        window = shape(weight)[2:]
+        steps = list(dilation) * (rank if len(dilation) == 1 else 1)
+        if padding == "valid":
+            window = [1] * rank
+        if not all(isinstance(size, int) for size in window):
+            return None
+        sums = [step * (size - 1) for step, size in zip(steps, window, strict=True)]
+        # Half on each side; what is left goes behind the image.
+        border = [side for total in reversed(sums) for side in (0, total % 2)]
+        halves = [total // 2 for total in sums]
+        return _convolution(g, input, weight, bias, stride, halves, dilation, groups, rank, border=border)
+
+
 def _conv_transpose(op: OpOverload, rank: int) -> None:
     @decomposition(op)
     def conv_transpose(
@@ -84,6 +115,8 @@ def _conv_transpose(op: OpOverload, rank: int) -> None:
 
 for _rank, _op in enumerate((aten.conv1d.default, aten.conv2d.default, aten.conv3d.default), 1):
     _conv(_op, _rank)
+for _rank, _op in enumerate((aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding), 1):
+    _conv_named(_op, _rank)
 for _rank, _op in enumerate(
     (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input), 1
 ):

@@ -1,4 +1,4 @@
-"""Python operators that have an operator of their own in ATen."""
+"""Operators that are others of ATen under another name: Python's, and short forms."""
 
 from __future__ import annotations
 
@@ -30,3 +30,20 @@ for _operator, _spelled in (
     _same_as(_operator.Tensor, _spelled.Tensor)
     if "Scalar" in _spelled.overloads():
         _same_as(_operator.Scalar, _spelled.Scalar)
+_same_as(aten.min.other, aten.minimum.default)
+_same_as(aten.max.other, aten.maximum.default)
+
+
+@decomposition(aten.clamp_min.default)
+def clamp_min(g: Editor, self: fx.Node, min: Any) -> fx.Node:
+    return g.call(aten.clamp.default, self, min, None)
+
+
+@decomposition(aten.clamp_max.default)
+def clamp_max(g: Editor, self: fx.Node, max: Any) -> fx.Node:
+    return g.call(aten.clamp.default, self, None, max)
+
+
+@decomposition(aten.stack.default)
+def stack(g: Editor, tensors: list[fx.Node], dim: int) -> fx.Node:
+    return g.call(aten.cat.default, [g.call(aten.unsqueeze.default, value, dim) for value in tensors], dim)
