@@ -69,17 +69,21 @@ def _export(source: Source, *, strict: bool = False) -> Captured:
 
 @contextmanager
 def _forgotten() -> Iterator[None]:
-    """Drop what torch remembers of a trace when it is done: the last graph, and the text of its files."""
+    """Drop what torch remembers of a trace when it is done: the last graph, and the text of files and of graphs."""
     from torch.fx.experimental import proxy_tensor
+    from torch.fx.graph_module import _loader
 
-    known = set(linecache.cache)
+    files, graphs = set(linecache.cache), set(_loader.eval_cache)
     try:
         yield
     finally:
         proxy_tensor._FAKE_TENSOR_ID_TO_PROXY_MAP_FOR_EXPORT.clear()
-        for name in linecache.cache.keys() - known:
+        for name in linecache.cache.keys() - files:
             if os.path.isfile(name):  # else nobody could read it again
                 linecache.cache.pop(name, None)
+        for name in _loader.eval_cache.keys() - graphs:  # of graphs on the way to the one that is returned
+            _loader.eval_cache.pop(name, None)
+            linecache.cache.pop(name, None)
 
 
 def load_pt2(path: str | os.PathLike[str]) -> torch.export.ExportedProgram:

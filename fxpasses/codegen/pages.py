@@ -33,14 +33,15 @@ def in_large_pages(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor] | None
     if not (hasattr(mmap, "MADV_HUGEPAGE") and all(map(_is_plain, tensors))):
         return None
     sizes = [-(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT for tensor in tensors]
-    if sum(sizes) < _LEAST:
+    total = sum(sizes)
+    if total < _LEAST:
         return None
     try:
-        memory = mmap.mmap(-1, sum(sizes) + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        memory = mmap.mmap(-1, total + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        at = -torch.frombuffer(memory, dtype=torch.uint8).data_ptr() % _PAGE
+        memory.madvise(mmap.MADV_HUGEPAGE, at, total // _PAGE * _PAGE)  # none for the rest, which fills none
     except OSError:  # the kernel was built without, or has no memory in one piece
         return None
-    at = -torch.frombuffer(memory, dtype=torch.uint8).data_ptr() % _PAGE
     copies = []
     for tensor, size in zip(tensors, sizes, strict=True):
         place = torch.frombuffer(memory, dtype=torch.uint8, count=tensor.nbytes, offset=at)

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.fx.graph_module import _loader
 
 import fxpasses as fxp
 from fxpasses.codegen import compile
@@ -67,10 +68,14 @@ def test_nothing_of_the_model_and_its_capture_stays(monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(compiled(X), expected)
 
 
-def test_the_text_of_files_is_not_kept() -> None:
+def test_the_text_of_files_and_graphs_is_not_kept() -> None:
     linecache.clearcache()
-    fxp.compile(model(), (X,))
+    own = fx.symbolic_trace(model())
+    graphs = dict(_loader.eval_cache)
+    fxp.compile(own, (X,))
     assert [name for name in linecache.cache if os.path.isfile(name)] == []
+    assert graphs.items() <= _loader.eval_cache.items()
+    assert len(_loader.eval_cache) == len(graphs)
 
 
 def test_the_collector_is_as_it_was() -> None:

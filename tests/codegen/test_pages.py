@@ -78,6 +78,21 @@ def test_without_large_pages_nothing_is_copied(monkeypatch):
     assert in_large_pages([_MANY]) is None
 
 
+def test_large_pages_are_full(monkeypatch):
+    asked = []
+
+    class Watched(mmap.mmap):
+        def madvise(self, option, start, length):
+            asked.append((option, length))
+            super().madvise(option, start, length)
+
+    monkeypatch.setattr(pages.mmap, "mmap", Watched)
+    copies = in_large_pages([_MANY, torch.zeros(1000)])
+    assert copies is not None
+    assert copies[0].data_ptr() % pages._PAGE == 0
+    assert asked == [(mmap.MADV_HUGEPAGE, _MANY.nbytes)]
+
+
 def test_own_tensors_places_all_but_those_that_change():
     shared = {"weight": _MANY + 2, "state": torch.ones(3), "empty": torch.zeros(0, 4)}
     tensors = {**shared, "tied": shared["weight"], "same": shared["weight"]}
