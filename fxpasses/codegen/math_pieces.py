@@ -57,21 +57,32 @@ def polynomial(coefficients: Sequence[float], x: Any) -> Any:
     return result
 
 
+_INTEGERS = {"float32": "int32", "float64": "int64"}
+
+
 def to_bits(x: Any) -> Any:
-    """The bits of a float32."""
-    return T.tirx.reinterpret("int32", x)
+    """The bits of a float, as a signed integer."""
+    return T.tirx.reinterpret(_INTEGERS[S.dtype_of(x)], x)
 
 
 def from_bits(bits: Any) -> Any:
-    """The float32 of these bits."""
-    return T.tirx.reinterpret("float32", bits)
+    """The float of these bits."""
+    floats = {integer: number for number, integer in _INTEGERS.items()}
+    return T.tirx.reinterpret(floats[S.dtype_of(bits)], bits)
+
+
+def _sign_bit(bits: Any) -> Any:
+    dtype = S.dtype_of(bits)
+    return T.tirx.const(-(1 << (S.BITS[dtype] - 1)), dtype)
 
 
 def magnitude(x: Any) -> Any:
-    """A float32 without its sign."""
-    return from_bits(to_bits(x) & T.tirx.const(0x7FFFFFFF, "int32"))
+    """A float without its sign."""
+    bits = to_bits(x)
+    return from_bits(bits & ~_sign_bit(bits))
 
 
 def with_sign(result: Any, x: Any) -> Any:
     """*result*, which is not negative, with the sign of *x*."""
-    return from_bits(to_bits(result) | (to_bits(x) & T.tirx.const(-(1 << 31), "int32")))
+    bits = to_bits(x)
+    return from_bits(to_bits(result) | (bits & _sign_bit(bits)))

@@ -138,7 +138,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
     return name
 
 
-_VECTOR_OPS = ("isnan", "nearbyint")
+_VECTOR_OPS = ("isnan", "ldexp", "nearbyint")
 """What LLVM has for vectors, while TVM 0.27 takes a loop with it apart."""
 
 

@@ -4,7 +4,8 @@ LLVM turns exp of a vector into one call of the C library for each element.
 `vector_math` writes each function of `FORMULAS` as range reduction and a
 polynomial instead, within 2 units of the last place on all of float32. NaN
 stays NaN, results beyond the largest number are infinite, and small ones go
-through the denormal numbers to zero. float64 stays with the C library.
+through the denormal numbers to zero. Those of float64 are `DOUBLE_FORMULAS`; what
+is not among them stays with the C library.
 
 The coefficients are least squares fits, reweighted until the largest relative
 error was least (Lawson's iteration); that error is below a tenth of a unit.
@@ -17,6 +18,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from fxpasses.codegen.double_math import DOUBLE_FORMULAS
 from fxpasses.codegen.math_pieces import (
     Formula,
     fenced,
@@ -80,8 +82,8 @@ def vector_math() -> Any:
     """The pass that writes the functions of `FORMULAS` out, in kernels that are still loops."""
 
     def replace(call: Any) -> Any:
-        formula = FORMULAS.get(_function_name(call))
-        if formula is None or str(call.ty.dtype) != "float32":
+        formula = _BY_DTYPE.get(str(getattr(call.ty, "dtype", "")), {}).get(_function_name(call))
+        if formula is None:
             return call
         return formula(*(call.args[1:] if op_name(call) == "call_pure_extern" else call.args))
 
@@ -95,11 +97,13 @@ def vector_math() -> Any:
 
 
 def _function_name(call: Any) -> str:
-    """``tanh`` for a call of the intrinsic, and for one of the C library's ``tanhf``."""
+    """``tanh`` for a call of the intrinsic, and for one of the C library's ``tanhf``, or ``tanh`` of float64."""
     name = str(getattr(call.op, "name", "")).rpartition(".")[2]
     if name != "call_pure_extern":
         return name
     symbol = call.args[0].value
+    if str(call.ty.dtype) == "float64":
+        return symbol
     return symbol.removesuffix("f") if symbol != "erf" else ""
 
 
@@ -400,3 +404,5 @@ FORMULAS: dict[str, Formula] = {
     "tanh": tanh,
 }
 """Each function by the name of TVM's intrinsic and, with an ``f`` behind it, of C's."""
+
+_BY_DTYPE = {"float32": FORMULAS, "float64": DOUBLE_FORMULAS}
