@@ -167,6 +167,14 @@ class Block:
         return any(found)
 
     @cached_property
+    def steps(self) -> int:
+        """About how many instructions its value takes: choices, comparisons and conversions."""
+        found: list[Any] = []
+        kinds = (T.tirx.Select, T.tirx.LT, T.tirx.LE, T.tirx.GT, T.tirx.GE, T.tirx.Cast)
+        T.tvm_ffi.structural_walk(self.stmt.body, [(kind, returning_none(found.append)) for kind in kinds])
+        return len(found)
+
+    @cached_property
     def wraps_round(self) -> bool:
         """Whether an index is the remainder of something other than an axis, as of a roll."""
         parts = [self.stmt.body]

@@ -16,6 +16,9 @@ _LARGEST = 32
 A value that is used twice is written out twice, and so is each that it was made of.
 """
 
+_FEW = 8
+"""Instructions that are rather repeated for every element of a reader than kept in memory."""
+
 
 def inline(kernel: Kernel) -> None:
     """Inline what is worth it."""
@@ -38,10 +41,12 @@ def _worth_inlining(block: Block, readers: list[Block]) -> bool:
     size = sum(block.occurrences.values())
     if any(reader.occurrences[block.store.buffer] * size > _LARGEST for reader in readers):  # type: ignore[union-attr]
         return False
-    if not block.is_costly:
+    if not block.is_costly and block.steps <= _FEW:
         return True
-    # Not if the value is used more than once, or for many elements of a reader.
-    return len(loads) == 1 and all(_used_once(reader, load) for reader, load in loads)
+    # Not if it is used for many elements of a reader, nor if it is costly and used more than once.
+    return all(_used_once(reader, load) for reader, load in loads) and (
+        len(loads) == 1 or not block.is_costly
+    )
 
 
 def _used_once(reader: Block, load: Any) -> bool:
