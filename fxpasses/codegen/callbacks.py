@@ -51,11 +51,16 @@ def register() -> None:
     enter(REQUIRE, _require)
 
 
+@cache
+def _zero() -> Any:
+    return T.tvm_ffi.from_dlpack(torch.zeros((), dtype=torch.int32))
+
+
 def _require(condition: str, names: str, source: str, kind: str, sizes: Sequence[int]) -> Any:
     """A zero, if *condition* holds of the symbols *names* with the values *sizes*."""
     symbols = dict(zip(str(names).split(","), (int(size) for size in sizes), strict=True))
     if evaluate(str(condition), symbols):
-        return T.tvm_ffi.from_dlpack(torch.zeros((), dtype=torch.int32))
+        return _zero()
     values = ", ".join(f"{name} = {value}" for name, value in symbols.items())
     place = f" ({source})" if str(source) else ""
     message = f"a value that the program read or computed breaks {condition}: {values}{place}"

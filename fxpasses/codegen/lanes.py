@@ -7,6 +7,8 @@ only loops are left, and writes ``total = f(total, term(k))`` over them as
 2. a last vector that overlaps the one before where the length is no multiple,
 3. a tree that combines halves of the lanes, and ``total`` with what is left.
 
+Fewer terms than lanes, where that shows only at run time, are combined one by one.
+
 Without the pass the loops mean the same.
 """
 
@@ -77,14 +79,25 @@ class _Lanes(LoopWriter):
     def statement(self, outer: Sequence[Any]) -> Any:
         """All of it, in the loops *outer*."""
         tirx = T.tirx
-        body = sequence(*self.steps())
-        for loop in reversed(outer):
-            body = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+
+        def within(body: Any) -> Any:
+            for loop in reversed(outer):
+                body = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+            return body
+
         neutral = self.step.neutral(self.dtype)
         start = self.over_vectors(
             self.vectors, self.lanes, lambda at: tirx.BufferStore(self.sums, neutral, [at])
         )
-        return tirx.SeqStmt([tirx.AllocBuffer(self.sums), start, body, *self.tree()])
+        steps = within(sequence(*self.steps()))
+        lanes = tirx.SeqStmt([tirx.AllocBuffer(self.sums), start, steps, *self.tree()])
+        length = self.loop.extent
+        if int_value(length) is not None:
+            return lanes
+        short = within(
+            self.over("k", length, lambda k: self.stored(self.total.buffer, self.total.indices, self.term(k)))
+        )
+        return tirx.IfThenElse(length < self.number(self.lanes), short, lanes)
 
     def steps(self) -> list[Any]:
         """The terms of the innermost loop."""
@@ -126,10 +139,7 @@ class _Lanes(LoopWriter):
         vector = self.over_vectors(1, self.lanes, overlapping)
         if int_value(length) is not None:
             return vector
-        short = self.over(
-            "k", length, lambda k: self.stored(self.total.buffer, self.total.indices, self.term(k))
-        )
-        return tirx.IfThenElse(length < lanes, short, tirx.IfThenElse(rest > self.number(0), vector, None))
+        return tirx.IfThenElse(rest > self.number(0), vector, None)
 
     def tree(self) -> list[Any]:
         """Halves of the lanes combined until one is left, and that one with the total."""

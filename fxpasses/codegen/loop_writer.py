@@ -8,7 +8,7 @@ from typing import Any
 from fxpasses.codegen.schedules.expressions import int_value, returning_none
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["LoopWriter", "at_place", "may_run_twice", "sequence"]
+__all__ = ["LoopWriter", "at_place", "may_run_twice", "sequence", "uses"]
 
 
 class LoopWriter:
@@ -88,7 +88,7 @@ def may_run_twice(function: Any) -> Callable[[Any], bool]:
                 (T.ir.TensorLoad, returning_none(loaded.append)),
             ],
         )
-        moving = [load.source for load in loaded if any(_uses(index, running) for index in load.indices)]
+        moving = [load.source for load in loaded if any(uses(index, running) for index in load.indices)]
         if any(is_among(load.source, stored) for load in loaded):
             return False
         one, other = ([buffer for buffer in some if is_among(buffer, allocated)] for some in (stored, moving))
@@ -97,7 +97,8 @@ def may_run_twice(function: Any) -> Callable[[Any], bool]:
     return decide
 
 
-def _uses(expression: Any, variables: list[Any]) -> bool:
+def uses(expression: Any, variables: list[Any]) -> bool:
+    """Whether one of the *variables* occurs in *expression*."""
     found: list[Any] = []
     T.tvm_ffi.structural_walk(expression, (T.tirx.Var, returning_none(found.append)))
     return any(var.same_as(other) for var in found for other in variables)

@@ -4,7 +4,8 @@ A schedule annotates the loop along which memory is read with `TURNED`; the one
 along which it is written is inside. The pass runs when only loops are left. A
 square is read in as many vectors as a vector has lanes, turned by exchanging
 ever larger parts of pairs of them, and written in vectors. Where a length is
-no multiple, the last square overlaps the one before.
+no multiple, the last square overlaps the one before; where one that is known
+only at run time leaves no room for a square, the loops stay as they are.
 
 Without the pass the loops mean the same.
 """
@@ -41,6 +42,7 @@ def _turned(loop: Any, *, may_overlap: bool) -> Any:
     lanes = int(loop.annotations[TURNED])
     if not may_overlap and any((int_value(each.extent) or 1) % lanes for each in (loop, loop.body)):
         return loop
+    unknown = [each.extent for each in (loop, loop.body) if int_value(each.extent) is None]
     store = loop.body.body
     if not isinstance(store, T.tirx.BufferStore):
         return loop
@@ -53,7 +55,10 @@ def _turned(loop: Any, *, may_overlap: bool) -> Any:
     ]
     if not across or not all(T.tvm_ffi.structural_equal(load, across[0]) for load in across):
         return loop
-    return _Squares(loop, loop.body, store, across[0]).statement()
+    squares = _Squares(loop, loop.body, store, across[0]).statement()
+    room = [size >= T.tirx.const(lanes, size.ty.dtype) for size in unknown]
+    plain = T.tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, loop.body)
+    return T.tirx.IfThenElse(T.tirx.all(*room), squares, plain) if room else squares
 
 
 def _step(load: Any, var: Any) -> int | None:
@@ -86,15 +91,15 @@ class _Squares(LoopWriter):
 
     def over_starts(self, loop: Any, body: Any) -> Any:
         """*body* for the first place of each square along a loop."""
-        extent, lanes = int_value(loop.extent), self.lanes
-        assert extent is not None
-        last = self.number(extent - lanes)
+        lanes = self.number(self.lanes)
+        whole = int_value(self.simplified(T.tirx.floormod(loop.extent, lanes))) == 0
 
         def at(which: Any) -> Any:
-            start = which * self.number(lanes)
-            return body(start if extent % lanes == 0 else T.tirx.min(start, last))
+            start = which * lanes
+            return body(start if whole else T.tirx.min(start, self.simplified(loop.extent - lanes)))
 
-        return self.over("square", self.number(-(-extent // lanes)), at, loop.kind)
+        count = self.simplified(T.tirx.floordiv(loop.extent + (lanes - self.number(1)), lanes))
+        return self.over("square", count, at, loop.kind)
 
     def square(self, i: Any, j: Any) -> Any:
         """The square from *i* on along what is written, and from *j* on along what is read."""

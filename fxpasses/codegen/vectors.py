@@ -5,19 +5,26 @@ which TVM 0.27 would lose sight of a stretch of memory that runs through
 several axes. The pass runs when only loops are left. Where the length is no
 multiple of a vector, the last one overlaps the one before.
 
+Conditions that tell parts of the loop apart, as in a concatenation, are decided
+once for a vector; one that two parts share is made element by element.
+
 Without the pass the loop means the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from fxpasses.codegen.loop_writer import LoopWriter, at_place, may_run_twice, sequence
-from fxpasses.codegen.schedules.expressions import int_value
+from fxpasses.codegen.loop_writer import LoopWriter, at_place, may_run_twice, sequence, uses
+from fxpasses.codegen.schedules.expressions import int_value, op_name, returning_none
 from fxpasses.codegen.schedules.kernel import VECTORS
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["run_in_vectors"]
+
+_MOST_BORDERS = 8
+"""More conditions than this are not worth a branch for each."""
 
 _CHUNK = 128
 """How many vectors a thread takes at a time, of a loop that runs in parallel."""
@@ -46,6 +53,7 @@ class _Vectors(LoopWriter):
         super().__init__(str(loop.loop_var.ty.dtype))
         self.may_overlap = may_overlap
         self.loop, self.lanes = loop, int(loop.annotations[VECTORS])
+        self.borders = _borders(loop)
 
     def statement(self) -> Any:
         """All of it."""
@@ -90,10 +98,73 @@ class _Vectors(LoopWriter):
         return sequence(*made)
 
     def vector(self, start: Any, lanes: int | None = None) -> Any:
-        return self.over_vectors(1, lanes or self.lanes, lambda lane: self.at(start + lane))
+        lanes = lanes or self.lanes
+        within = self.within_a_part(self.loop.body, start, lanes)
+        if not self.borders:
+            return within
+        ends = [
+            self.placed(border, start + self.number(lane))
+            for border in self.borders
+            for lane in (0, lanes - 1)
+        ]
+        crosses = [T.tirx.bitwise_xor(*pair) for pair in zip(ends[::2], ends[1::2], strict=True)]
+        apart = self.over("lane", self.number(lanes), lambda lane: self.at(start + lane))
+        return T.tirx.IfThenElse(T.tirx.any(*crosses), apart, within)
+
+    def within_a_part(self, body: Any, start: Any, lanes: int) -> Any:
+        """A vector of *body* whose elements agree in the conditions."""
+        var = self.loop.loop_var
+        choice = next(_choices(body, var), None) if self.borders else None
+        if choice is None:
+            return self.over_vectors(1, lanes, lambda lane: at_place(body, {var: start + lane}))
+        condition, *arms = choice.args
+
+        def taken(arm: Any) -> Any:
+            chosen = [(T.ir.Call, lambda call: arm if call.same_as(choice) else call)]
+            return self.within_a_part(T.tvm_ffi.structural_map(body, chosen), start, lanes)
+
+        return T.tirx.IfThenElse(self.placed(condition, start), *map(taken, arms))
 
     def at(self, place: Any) -> Any:
-        return at_place(self.loop.body, {self.loop.loop_var: place})
+        return self.placed(self.loop.body, place)
+
+    def placed(self, expression: Any, place: Any) -> Any:
+        return at_place(expression, {self.loop.loop_var: place})
+
+
+def _choices(body: Any, var: Any) -> Iterator[Any]:
+    """The choices in *body* between values whose condition depends on *var*, the outermost first."""
+    found: list[Any] = []
+    T.tvm_ffi.structural_walk(body, (T.ir.Call, returning_none(found.append)), order="pre")
+    return (call for call in found if op_name(call) == "if_then_else" and uses(call.args[0], [var]))
+
+
+def _borders(loop: Any) -> list[Any]:
+    """The comparisons on which the parts of *loop* depend; none where there is one that may turn twice."""
+    var, tirx = loop.loop_var, T.tirx
+    turning = (tirx.LT, tirx.LE, tirx.GT, tirx.GE)
+    found: list[Any] = []
+
+    def split(condition: Any) -> list[Any]:
+        if isinstance(condition, tirx.And | tirx.Or):
+            return split(condition.a) + split(condition.b)
+        if isinstance(condition, tirx.Not):
+            return split(condition.a)
+        if isinstance(condition, tirx.EQ | tirx.NE):  # it turns where one of these does
+            return [b for kind in (tirx.LT, tirx.GT) for b in split(kind(condition.a, condition.b))]
+        return [condition] if uses(condition, [var]) else []
+
+    for choice in _choices(loop.body, var):
+        found += split(choice.args[0])
+    analyzer = T.Analyzer()
+    for border in found:
+        if not isinstance(border, turning):
+            return []
+        difference = border.a - border.b
+        step = analyzer.simplify(at_place(difference, {var: var + 1}) - difference)
+        if int_value(step) is None:
+            return []
+    return found if len(found) <= _MOST_BORDERS else []
 
 
 def _chunk(vectors: int | None) -> int:

@@ -41,7 +41,7 @@ class ChannelsLast:
 
     Left as they are: computed weights, half types, groups of fewer channels than
     a vector has room for, outputs of so few where rows of pixels fill vectors
-    better, and transposed convolutions with groups, dilation or dynamic sizes.
+    better, and transposed convolutions with groups or dilation.
 
     Args:
         vector_bytes: the size of a vector register of the target.
@@ -140,8 +140,7 @@ def _transposed(g: Editor, node: fx.Node, weight: torch.Tensor, vector_bytes: in
     """A convolution whose channels are the pixels of a stride, which are put in their places then."""
     image, weight_node, bias, stride, padding, dilation, _, output_padding, groups = node.args
     dims, size = weight.dim() - 2, shape(node)[2:]
-    static = all(isinstance(n, int) for n in (*shape(image)[2:], *size))  # type: ignore[arg-type]
-    if groups != 1 or set(_each(dilation, dims)) != {1} or not static:
+    if groups != 1 or set(_each(dilation, dims)) != {1}:
         return None
     stride, padding, more = (_each(sizes, dims) for sizes in (stride, padding, output_padding))
     parts = subpixel(weight.detach(), stride, padding, more)

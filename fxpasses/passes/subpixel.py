@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from fxpasses.passes.decompositions.values import reshape, shape
 from fxpasses.rewrite import Editor
+from fxpasses.tracing.fake_values import same_size
 
 __all__ = ["Subpixel", "shuffle", "subpixel"]
 
@@ -67,6 +68,6 @@ def shuffle(
     parts = g.call(aten.permute.default, parts, [0, *order, 2 * dims + 1])
     result = reshape(g, parts, [batch, *(n * s for n, s in zip(places, stride, strict=True)), outputs])
     for dim, (s, p, n) in enumerate(zip(stride, padding, size, strict=True), 1):
-        if p % s or shape(result)[dim] != n:
+        if p % s or not same_size(shape(result)[dim], n):
             result = g.call(aten.slice.Tensor, result, dim, p % s, p % s + n, 1)
     return result

@@ -133,6 +133,17 @@ def test_convolutions_of_dynamic_images():
     check(model, torch.randn(2, 3, 16, 16), *more, dynamic_shapes=(dims,))
 
 
+@pytest.mark.parametrize("dims", [1, 2])
+def test_transposed_convolutions_of_dynamic_sizes(dims):
+    layer = (nn.ConvTranspose1d, nn.ConvTranspose2d)[dims - 1]
+    model = nn.Sequential(
+        layer(12, 20, 3, stride=2, padding=1, output_padding=1), nn.ReLU(), layer(20, 3, 4, stride=2)
+    )
+    free = {0: Dim.AUTO, **{2 + dim: Dim.AUTO for dim in range(dims)}}
+    more = [torch.randn(n, 12, *[size] * dims) for n, size in ((1, 3), (2, 17), (3, 40))]
+    check(model, torch.randn(2, 12, *[8] * dims), *more, dynamic_shapes=(free,))
+
+
 def test_the_border_of_a_depthwise_convolution_stays_in_its_band():
     text = script(depthwise(32, 3, padding=1), torch.randn(1, 32, 112, 112))
     (kernel,) = (part for part in text.split("@T.prim_func")[1:] if "def fused_conv" in part)

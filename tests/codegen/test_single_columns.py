@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 import fxpasses as fxp
 from fxpasses.codegen.schedules import schedule_function
+from fxpasses.codegen.schedules.kernel import VECTORS
 from fxpasses.codegen.target import CpuInfo, host_target
 from fxpasses.relax import tvm_api as T
 from tests.benchmarks.further import COLUMNS
@@ -46,4 +47,4 @@ def test_a_border_is_copied_in_vectors(units):
         return T.tirx.if_then_else(j >= 2, x(i, j - 2, *rest), T.tirx.const(0.0, "float32"))
 
     function = te.create_prim_func([x, te.compute((7, 42, *ones), element, "out")])
-    assert "T.vectorized(" in schedule_function(function, CpuInfo.of(host_target())).script()
+    assert VECTORS in schedule_function(function, CpuInfo.of(host_target())).script()

@@ -103,3 +103,25 @@ def test_concatenations_of_sizes_that_are_not_known():
     for size in itertools.chain(range(8, 20), (31, 32, 33, 100)):
         x = torch.randn(5, size)
         assert torch.equal(compiled(x), CAT["three"](x)), size
+
+
+PARTS = {
+    "one column": lambda x: x.select_scatter(x[:, 0] * 2, -1, 5),
+    "some columns": lambda x: x.slice_scatter(x[:, :4], -1, 3, 7),
+    "each second": lambda x: x.slice_scatter(x[:, : (x.shape[1] + 1) // 2] * 2, -1, 0, x.shape[1], 2),
+    "a diagonal": lambda x: torch.diag_embed(x, offset=1),
+    "a border": lambda x: torch.nn.functional.pad(x, (2, 3, 1, 0), value=7.0),
+    "a mirror": lambda x: torch.nn.functional.pad(x[None], (2, 3), mode="reflect"),
+    "a roll": lambda x: x.roll((1, -5), (0, 1)),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_a_row(name, dynamic):
+    sizes = ({0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO},) if dynamic else None
+    x = torch.randn(5, 37)
+    compiled = fxp.compile(PARTS[name], (x,), dynamic_shapes=sizes)
+    for width in (9, 16, 17, 32, 37, 100) if dynamic else (37,):
+        x = torch.randn(5, width)
+        assert torch.equal(compiled(x), PARTS[name](x)), width

@@ -29,7 +29,7 @@ def cells(kernel: Kernel, block: Block, tail: Block | None) -> None:
     kernel.parallel(row, elements(block.extents))
     for rv in sch.get_producers(block.rv):
         kernel.move(rv, row)
-        kernel.vectorize(sch.get_loops(rv)[-1], lanes, parts=kernel.block(rv).has_parts)
+        kernel.vectorize(sch.get_loops(rv)[-1], lanes)
     kernel.in_registers(inner)
     if tail is not None:
         kernel.move(tail.rv, outer[-1], after=True)

@@ -51,7 +51,7 @@ def depthwise(kernel: Kernel, block: Block, tail: Block | None) -> None:
         kernel.parallel(task, elements(block.extents))
     if copy is not None:
         kernel.move(copy.rv, task)
-        kernel.vectorize(sch.get_loops(copy.rv)[-1], tile.lanes, parts=copy.has_parts)
+        kernel.vectorize(sch.get_loops(copy.rv)[-1], tile.lanes)
     for loop in within:
         sch.annotate(loop, "pragma_loop_partition_hint", 1)  # the tiles at the end have fewer pixels
     kernel.move(out, within[-1], after=True)

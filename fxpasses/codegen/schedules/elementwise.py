@@ -21,9 +21,9 @@ def elementwise(kernel: Kernel, block: Block) -> None:
     outer, inner = loops[: len(loops) - flat], kernel.fuse(loops[len(loops) - flat :], block)
     if outer:
         kernel.parallel(kernel.fuse(outer, block), elements(block.extents))
-    elif not block.has_parts:
+    else:
         kernel.parallel(inner, elements(block.extents))
-    kernel.vectorize(inner, lanes, parts=block.has_parts)
+    kernel.vectorize(inner, lanes)
 
 
 def outer(kernel: Kernel, block: Block) -> None:
@@ -42,4 +42,4 @@ def outermost(kernel: Kernel, block: Block) -> None:
     first = next((loop for loop in outer if kernel.extent(loop) != 1), None)
     if first is not None:
         kernel.parallel(first, elements(block.extents))
-    kernel.vectorize(inner, block.lanes(kernel.cpu), parts=block.has_parts)
+    kernel.vectorize(inner, block.lanes(kernel.cpu))

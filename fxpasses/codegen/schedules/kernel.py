@@ -92,18 +92,18 @@ class Kernel:
         if work >= PARALLEL_ELEMENTS and self.extent(loop) != 1:
             self.sch.parallel(loop)
 
-    def vectorize(self, loop: Any, lanes: int, *, guarded: bool = False, parts: bool = False) -> None:
+    def vectorize(self, loop: Any, lanes: int, *, guarded: bool = False) -> None:
         """Run *loop* in vectors: whole ones, and a rest.
 
-        *guarded* says that the loop may run past the end, behind a condition;
-        *parts* that conditions tell parts of it apart. It is split at these.
+        *guarded* says that the loop may run past the end, behind a condition, at
+        which it is split.
         """
         extent = self.extent(loop)
         if lanes < 2 or (extent is not None and extent < 4):
             return
         if extent is not None and extent <= lanes and not guarded:
             self.sch.vectorize(loop)
-        elif guarded or parts:
+        elif guarded:
             outer, inner = self.sch.split(loop, [None, lanes])
             self.sch.annotate(outer, "pragma_loop_partition_hint", 1)
             self.sch.vectorize(inner)

@@ -121,7 +121,7 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         padded = kernel.block(copy)
         if _reads_rows(padded, axes) or not _has_many(block, m, rows):
             kernel.move(copy, tile)
-            kernel.vectorize(sch.get_loops(copy)[-1], block.lanes(kernel.cpu), parts=padded.has_parts)
+            kernel.vectorize(sch.get_loops(copy)[-1], block.lanes(kernel.cpu))
         else:
             elementwise(kernel, padded)  # all of it once: every tile of rows reads it
     kernel.move(out, within[-1] if within else tile, after=True)

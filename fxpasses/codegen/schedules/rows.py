@@ -39,7 +39,7 @@ def rows(kernel: Kernel, blocks: list[Block]) -> None:
         if block.is_elementwise:
             loops = sch.get_loops(block.rv)[1:]
             if loops:
-                kernel.vectorize(kernel.without_units(loops)[-1], lanes[block.name], parts=block.has_parts)
+                kernel.vectorize(kernel.without_units(loops)[-1], lanes[block.name])
 
 
 def _leading(block: Block) -> int:

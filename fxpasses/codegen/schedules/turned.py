@@ -32,7 +32,7 @@ def turned(kernel: Kernel, block: Block) -> None:
     lanes = kernel.cpu.lanes(source.source.dtype)
     sizes = [block.extents[axis] for axis in (*along, writing)]
     wide = source.source.dtype.bits in (32, 64) and block.lanes(kernel.cpu) == lanes
-    if len(along) != 1 or not wide or any(size is None or size < lanes for size in sizes):
+    if len(along) != 1 or not wide or any(size is not None and size < lanes for size in sizes):
         raise NoFit
     (reading,) = along
     loops = block.loops

@@ -195,60 +195,53 @@ def _slice(b: Any, value: Any, axis: int, start: Any, step: int, shape: list[Any
 
 
 def _rolled(b: Any, value: Any, shifts: dict[int, Any], sizes: list[Any]) -> Any:
-    axes = list(shifts)
-    last = max((axis for axis, size in enumerate(sizes) if not is_static(size, 1)), default=0)
-    known = last in shifts and isinstance(shifts[last], int) and isinstance(sizes[last], T.tirx.IntImm)
-    shift = shifts[last] % max(int(sizes[last]), 1) if known else None
+    axes, last = list(shifts), _in_memory(sizes)
 
     def kernel(x: Any, sizes: Sequence[Any], *shifts: Any) -> Any:
-        along = dict(zip(axes, shifts, strict=True))
+        tirx, along = T.tirx, dict(zip(axes, shifts, strict=True))
+        shift = tirx.floormod(along.pop(last, 0), tirx.max(sizes[last], tirx.IntImm("int64", 1)))
 
-        def at_source(at: Sequence[Any]) -> Any:
-            return x(
-                *(
-                    T.tirx.floormod(i - along[axis], sizes[axis])
-                    if axis in along and along[axis] is not None
-                    else i
-                    for axis, i in enumerate(at)
-                )
-            )
+        def at_source(at: Sequence[Any], i: Any) -> Any:
+            places = [
+                tirx.floormod(place - along[axis], sizes[axis]) if axis in along else place
+                for axis, place in enumerate(at)
+            ]
+            return x(*places[:last], i, *places[last + 1 :])
 
         def element(*at: Any) -> Any:
-            if not shift:
-                return at_source(at)
+            if is_static(shift, 0):
+                return at_source(at, at[last])
             # In two parts, each of which lies side by side in memory.
-            behind, before = (
-                at_source([*at[:last], at[last] + offset, *at[last + 1 :]])
-                for offset in (sizes[last] - shift, -shift)
-            )
-            return T.tirx.if_then_else(at[last] < shift, behind, before)
+            behind, before = (at_source(at, at[last] + by) for by in (sizes[last] - shift, -shift))
+            return tirx.if_then_else(at[last] < shift, behind, before)
 
         return T.te.compute(tuple(sizes), element, name="roll")
 
-    passed = [None if axis == last and known else shifts[axis] for axis in axes]
-    return b.te(kernel, value, sizes, *passed)
+    return b.te(kernel, value, sizes, *shifts.values())
+
+
+def _in_memory(sizes: Sequence[Any]) -> int:
+    """The last axis that may have more than one element, along which memory is read."""
+    return max((axis for axis, size in enumerate(sizes) if not is_static(size, 1)), default=0)
 
 
 def _padded_by(b: Any, value: Any, padding: Sequence[int], inside: Callable[[Any, Any], Any]) -> Any:
     pads = _pads(padding, b.val.dim())
     befores = [before for before, _ in pads.values()]
-    last, width = b.val.dim() - 1, b.shape_of(value)[-1]
-    known = last in pads and all(isinstance(x, T.tirx.IntImm) for x in (width, *map(b.size, pads[last])))
 
     def kernel(x: Any, shape: Any, sizes: Sequence[Any], *before: Any) -> Any:
-        along = dict(zip(pads, before, strict=True))
+        along, last = dict(zip(pads, before, strict=True)), _in_memory(shape)
 
         def element(*at: Any) -> Any:
             places = [
                 inside(i - along[axis], sizes[axis]) if axis in along else i for axis, i in enumerate(at)
             ]
-            if not known:
+            if last not in along:
                 return x(*places)
             # The part that is no border lies side by side in memory.
-            place = at[-1] - along[last]
-            return T.tirx.if_then_else(
-                T.tirx.all(place >= 0, place < sizes[-1]), x(*places[:-1], place), x(*places)
-            )
+            place = at[last] - along[last]
+            within = T.tirx.all(place >= 0, place < sizes[last])
+            return T.tirx.if_then_else(within, x(*places[:last], place, *places[last + 1 :]), x(*places))
 
         return T.te.compute(tuple(shape), element, name="pick")
 
