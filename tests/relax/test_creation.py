@@ -81,3 +81,23 @@ def test_sizes_as_values():
         for got, want in zip(compiled(x), Model()(x), strict=True):
             assert got.dtype == want.dtype
             assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.int64, torch.bool, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("sizes", [(3,), (300,), (2, 70000), (0, 3)], ids=str)
+def test_eye(sizes, dtype):
+    """Also of more places than a byte counts."""
+    model = fxp.compile(lambda x: torch.eye(*sizes, dtype=dtype) + x, (torch.ones(1),), strict=True)
+    assert torch.equal(model(torch.ones(1)), torch.eye(*sizes, dtype=dtype) + 1)
+
+
+def test_eye_of_a_size_that_is_not_known():
+    def mask(x):
+        return x + torch.eye(x.shape[0])
+
+    compiled = fxp.compile(
+        mask, (torch.randn(7, 7),), dynamic_shapes=({0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO},)
+    )
+    for size in (2, 300):
+        x = torch.randn(size, size)
+        assert torch.equal(compiled(x), mask(x))

@@ -118,6 +118,23 @@ def _arange(g: Editor, start: Any, end: Any, step: Any, dtype: Any) -> fx.Node:
     return g.call(aten.arange.start_step, start, end, step, dtype=dtype)
 
 
+@decomposition(aten.eye.default)
+def eye(g: Editor, n: Any, *, dtype: Any, layout: Any, device: Any, pin_memory: Any) -> fx.Node:
+    return _eye(g, n, n, dtype)
+
+
+@decomposition(aten.eye.m)
+def eye_m(g: Editor, n: Any, m: Any, *, dtype: Any, layout: Any, device: Any, pin_memory: Any) -> fx.Node:
+    return _eye(g, n, m, dtype)
+
+
+def _eye(g: Editor, n: Any, m: Any, dtype: Any) -> fx.Node:
+    """By comparing places; PyTorch's own way takes them for uint16 from 256 on, in which no kernel counts."""
+    row, column = (_arange(g, 0, size, 1, torch.int64) for size in (n, m))
+    same = g.call(aten.eq.Tensor, g.call(aten.unsqueeze.default, row, 1), column)
+    return cast(g, same, torch.get_default_dtype() if dtype is None else dtype)
+
+
 @decomposition(aten.empty_strided.default)
 def empty_strided(
     g: Editor, size: Any, stride: Any, *, dtype: Any, layout: Any, device: Any, pin_memory: Any
