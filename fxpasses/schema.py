@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from copy import copy
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -23,6 +24,7 @@ from fxpasses.errors import FxpassesError
 __all__ = [
     "COMPOSED_NAMESPACES",
     "SYMBOLIC_BUILTINS",
+    "arguments_of",
     "bind",
     "checks_tensor",
     "checks_values",
@@ -107,6 +109,34 @@ _RESPELLED = frozenset(
 )
 
 
+_MISSING = object()
+
+
+class Argument(NamedTuple):
+    """An argument of an operator, as its schema has it."""
+
+    name: str
+    kwarg_only: bool
+    default: Any
+
+    @property
+    def has_default(self) -> bool:
+        return self.default is not _MISSING
+
+
+@cache
+def arguments_of(op: OpOverload) -> tuple[Argument, ...]:
+    """The arguments of *op*; those of its schema are made anew, in C++, each time that they are looked at."""
+    return tuple(
+        Argument(
+            argument.name,
+            argument.kwarg_only,
+            argument.default_value if argument.has_default_value() else _MISSING,
+        )
+        for argument in op._schema.arguments
+    )
+
+
 def bind(
     op: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -117,7 +147,7 @@ def bind(
     """
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
-    arguments = op._schema.arguments
+    arguments = arguments_of(op)
     names = {argument.name for argument in arguments}
     for name in kwargs:
         if name not in names:
@@ -132,9 +162,9 @@ def bind(
         else:
             value = kwargs.get(argument.name, _MISSING)
         if value is _MISSING:
-            if not argument.has_default_value():
+            if not argument.has_default:
                 raise FxpassesError(f"{op} lacks argument {argument.name!r}; its schema is {op._schema}")
-            value = argument.default_value
+            value = copy(argument.default)  # some are lists
         if argument.kwarg_only:
             keywords[argument.name] = value
         else:
@@ -144,9 +174,6 @@ def bind(
             f"{op} takes {len(positional)} positional arguments, got {len(args)}; its schema is {op._schema}"
         )
     return tuple(positional), keywords
-
-
-_MISSING = object()
 
 
 def is_functional(op: Any) -> bool:

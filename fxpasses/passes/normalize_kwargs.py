@@ -10,7 +10,7 @@ from torch._ops import OpOverload
 
 from fxpasses.pipeline import Pass, pass_name
 from fxpasses.program import Program
-from fxpasses.schema import bind
+from fxpasses.schema import arguments_of, bind
 
 __all__ = ["in_full_form", "normalize_kwargs", "on_full_form"]
 
@@ -31,9 +31,9 @@ def normalize_kwargs(program: Program) -> Program:
         if node.op != "call_function" or not isinstance(node.target, OpOverload):
             continue
         args, kwargs = bind(node.target, node.args, node.kwargs)
-        for argument in node.target._schema.arguments:
-            if argument.kwarg_only and argument.name in _LAYOUT and argument.has_default_value():
-                kwargs[argument.name] = argument.default_value
+        for argument in arguments_of(node.target):
+            if argument.kwarg_only and argument.name in _LAYOUT and argument.has_default:
+                kwargs[argument.name] = argument.default
         if _makes_a_tensor(node) and kwargs.get("dtype", torch.bool) is None:
             kwargs["dtype"] = _dtype_of(node.meta["val"])
         node.args, node.kwargs = args, kwargs
@@ -70,5 +70,6 @@ def in_full_form(program: Program) -> Program:
 def _is_full(node: fx.Node) -> bool:
     if node.op != "call_function" or not isinstance(node.target, OpOverload):
         return True
-    keywords = sum(argument.kwarg_only for argument in node.target._schema.arguments)
-    return (len(node.args), len(node.kwargs)) == (len(node.target._schema.arguments) - keywords, keywords)
+    arguments = arguments_of(node.target)
+    keywords = sum(argument.kwarg_only for argument in arguments)
+    return (len(node.args), len(node.kwargs)) == (len(arguments) - keywords, keywords)

@@ -10,6 +10,7 @@ import fxpasses as fxp
 from fxpasses import passes as P
 from fxpasses.errors import PassError
 from fxpasses.pipeline import Pipeline
+from fxpasses.schema import arguments_of, bind, inference_overloads
 from fxpasses.testing import single_op_program
 from tests.passes.helpers import apply, aten, body, program_of
 
@@ -316,3 +317,15 @@ def test_a_dim_that_torch_counts_from_the_front_alone():
     program, _ = single_op_program(aten.unique_consecutive.default, X, False, False, -1)
     assert program.outputs[0][1].meta["val"].dim() == X.dim()
     assert torch.equal(P.canonicalize(program).run(X)[0][0], X.unique_consecutive(dim=-1))
+
+
+def test_defaults_are_those_of_the_schema_and_nobody_elses():
+    for op in inference_overloads():
+        assert [(a.name, a.kwarg_only) for a in arguments_of(op)] == [
+            (a.name, a.kwarg_only) for a in op._schema.arguments
+        ]
+        given = {a.name: a.default_value for a in op._schema.arguments if a.has_default_value()}
+        assert {a.name: a.default for a in arguments_of(op) if a.has_default} == given
+    first, second = (bind(aten.max_pool2d.default, (None, [2, 2]), {})[0] for _ in range(2))
+    first[2].append(3)
+    assert second[2] == bind(aten.max_pool2d.default, (None, [2, 2]), {})[0][2] == []
