@@ -30,7 +30,7 @@ from fxpasses.codegen.math_pieces import (
     with_sign,
 )
 from fxpasses.codegen.scaling import by_factors, has_scale
-from fxpasses.codegen.schedules.expressions import op_name
+from fxpasses.codegen.schedules.expressions import op_name, returning_none
 from fxpasses.codegen.wide_math import WIDE_FORMULAS, wide_cosine, wide_sine
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
@@ -78,14 +78,23 @@ _COS = (0.04166664555668831, -0.0013887309469282627, 2.443241282890085e-05)
 _TWO_OVER_PI = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB)
 
 
+# Formulas of so many variables that TVM, which follows them to their values in time that doubles with
+# each, comes to no end where they are the argument of a formula, or have one for theirs.
+_LONG = frozenset({"sin", "cos", "tan"})
+
+
 def vector_math() -> Any:
     """The pass that writes the functions of `FORMULAS` out, in kernels that are still loops."""
 
     def replace(call: Any) -> Any:
-        formula = _BY_DTYPE.get(str(getattr(call.ty, "dtype", "")), {}).get(_function_name(call))
+        name = _function_name(call)
+        formula = _BY_DTYPE.get(str(getattr(call.ty, "dtype", "")), {}).get(name)
         if formula is None:
             return call
-        return formula(*(call.args[1:] if op_name(call) == "call_pure_extern" else call.args))
+        args = call.args[1:] if op_name(call) == "call_pure_extern" else call.args
+        if any(_is_written_out(arg, of_any=name in _LONG) for arg in args):
+            return call  # to the C library
+        return formula(*args)
 
     def run(function: Any, _mod: Any, _context: Any) -> Any:
         function = T.tvm_ffi.structural_map(function, [(T.ir.Call, replace)])
@@ -94,6 +103,13 @@ def vector_math() -> Any:
         )
 
     return T.tirx.transform.prim_func_pass(run, opt_level=0, name="fxpasses.vector_math")
+
+
+def _is_written_out(arg: Any, *, of_any: bool) -> bool:
+    """Whether a formula is part of *arg*: one of `_LONG`, which alone have variables of uint64, unless *of_any*."""
+    found: list[Any] = []
+    T.tvm_ffi.structural_walk(arg, (T.tirx.Let, returning_none(found.append)))
+    return bool(found) and (of_any or any(str(var.var.ty.dtype) == "uint64" for var in found))
 
 
 def _function_name(call: Any) -> str:

@@ -280,3 +280,16 @@ def test_what_tvm_cannot_build_in_vectors_is_built_with_the_c_library(monkeypatc
     assert [record.message for record in caplog.records][-1].endswith(
         "elementary functions from the C library"
     )
+
+
+@pytest.mark.parametrize("names", ["sin cos", "cos tanh sin", "tan exp"])
+def test_a_sine_of_a_function_and_a_function_of_a_sine_compile(names):
+    """Written out one in the other, they would take TVM minutes and more."""
+
+    def model(x):
+        for name in names.split():
+            x = getattr(x, name)()
+        return x
+
+    x = torch.linspace(-1, 1, 40)
+    torch.testing.assert_close(fxp.compile(model, (x,), strict=True)(x), model(x))
