@@ -8,7 +8,7 @@ rewritten in place; for everything else torch does the work.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -226,20 +226,27 @@ def replace_fresh_mutations(module: fx.GraphModule) -> None:
 
 
 def _functional_twin(node: fx.Node) -> OpOverload | None:
-    """``aten.relu.default`` for a call of ``aten.relu_.default``."""
+    """``aten.relu.default`` for a call of ``aten.relu_.default``, ``pow.Tensor_Scalar`` for one of ``pow_.Scalar``."""
     op: Any = node.target
-    if node.op != "call_function" or not isinstance(op, OpOverload) or op.namespace != "aten":
-        return None
+    is_operator = node.op == "call_function" and isinstance(op, OpOverload) and op.namespace == "aten"
+    return _twin(op) if is_operator else None
+
+
+@cache
+def _twin(op: OpOverload) -> OpOverload | None:
+    """The functional overload that takes what *op*, which changes one argument, takes."""
     name = op._schema.name.split("::")[1]
     written = [a for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    if not name.endswith("_") or name.endswith("__") or len(written) != 1:
+    packet = getattr(aten, name[:-1], None)
+    if not name.endswith("_") or name.endswith("__") or len(written) != 1 or packet is None:
         return None
-    packet = getattr(torch.ops.aten, name[:-1], None)
-    if packet is None or op._overloadname not in packet.overloads():
-        return None
-    twin = getattr(packet, op._overloadname)
-    same = [a.name for a in twin._schema.arguments] == [a.name for a in op._schema.arguments]
-    return twin if same and is_functional(twin) else None
+    twins = (getattr(packet, overload) for overload in packet.overloads())
+    return next((twin for twin in twins if is_functional(twin) and _takes(twin) == _takes(op)), None)
+
+
+def _takes(op: OpOverload) -> list[tuple[str, str]]:
+    """Names and types of the arguments: overloads of the same name may differ in which of them are tensors."""
+    return [(argument.name, str(argument.type)) for argument in op._schema.arguments]
 
 
 def _is_fresh(node: fx.Node) -> bool:
