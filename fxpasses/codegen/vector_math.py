@@ -78,25 +78,35 @@ _COS = (0.04166664555668831, -0.0013887309469282627, 2.443241282890085e-05)
 _TWO_OVER_PI = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB)
 
 
-# Formulas of so many variables that TVM, which follows them to their values in time that doubles with
-# each, comes to no end where they are the argument of a formula, or have one for theirs.
-_LONG = frozenset({"sin", "cos", "tan"})
+# TVM follows the variables of a formula to their values, and those in them to theirs, in time that
+# doubles with each: more than so many in a chain of functions of functions come to no end.
+_LONGEST_CHAIN = 22
+_LENGTHS = dict.fromkeys(("sin", "cos", "tan"), _LONGEST_CHAIN)
+"""What counts for more than its variables."""
 
 
 def vector_math() -> Any:
     """The pass that writes the functions of `FORMULAS` out, in kernels that are still loops."""
 
-    def replace(call: Any) -> Any:
-        name = _function_name(call)
-        formula = _BY_DTYPE.get(str(getattr(call.ty, "dtype", "")), {}).get(name)
-        if formula is None:
-            return call
-        args = call.args[1:] if op_name(call) == "call_pure_extern" else call.args
-        if any(_is_written_out(arg, of_any=name in _LONG) for arg in args):
-            return call  # to the C library
-        return formula(*args)
-
     def run(function: Any, _mod: Any, _context: Any) -> Any:
+        lengths: dict[Any, int] = {}  # of the chains that end in a formula, by its first variable
+
+        def replace(call: Any) -> Any:
+            name = _function_name(call)
+            formula = _BY_DTYPE.get(str(getattr(call.ty, "dtype", "")), {}).get(name)
+            if formula is None:
+                return call
+            args = call.args[1:] if op_name(call) == "call_pure_extern" else call.args
+            inner = [var for arg in args for var in _variables(arg)]
+            result = formula(*args)
+            own = _variables(result)
+            before = max((lengths.get(var, 0) for var in inner), default=0)
+            length = before + _LENGTHS.get(name, len(own) - len(inner))
+            if before and length > _LONGEST_CHAIN:
+                return call  # to the C library
+            lengths.update(dict.fromkeys(own[-1:], length))
+            return result
+
         function = T.tvm_ffi.structural_map(function, [(T.ir.Call, replace)])
         return (
             function if has_scale(function) else T.tvm_ffi.structural_map(function, [(T.ir.Call, by_factors)])
@@ -105,11 +115,11 @@ def vector_math() -> Any:
     return T.tirx.transform.prim_func_pass(run, opt_level=0, name="fxpasses.vector_math")
 
 
-def _is_written_out(arg: Any, *, of_any: bool) -> bool:
-    """Whether a formula is part of *arg*: one of `_LONG`, which alone have variables of uint64, unless *of_any*."""
+def _variables(value: Any) -> list[Any]:
+    """The variables that *value* binds, the outermost last."""
     found: list[Any] = []
-    T.tvm_ffi.structural_walk(arg, (T.tirx.Let, returning_none(found.append)))
-    return bool(found) and (of_any or any(str(var.var.ty.dtype) == "uint64" for var in found))
+    T.tvm_ffi.structural_walk(value, (T.tirx.Let, returning_none(lambda let: found.append(let.var))))
+    return found
 
 
 def _function_name(call: Any) -> str:

@@ -282,8 +282,8 @@ def test_what_tvm_cannot_build_in_vectors_is_built_with_the_c_library(monkeypatc
     )
 
 
-@pytest.mark.parametrize("names", ["sin cos", "cos tanh sin", "tan exp"])
-def test_a_sine_of_a_function_and_a_function_of_a_sine_compile(names):
+@pytest.mark.parametrize("names", ["sin cos", "cos tanh sin", "tan exp", "tanh tanh tanh tanh", "tanh exp sigmoid"])
+def test_long_chains_of_functions_compile(names):
     """Written out one in the other, they would take TVM minutes and more."""
 
     def model(x):
