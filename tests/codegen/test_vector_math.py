@@ -282,7 +282,9 @@ def test_what_tvm_cannot_build_in_vectors_is_built_with_the_c_library(monkeypatc
     )
 
 
-@pytest.mark.parametrize("names", ["sin cos", "cos tanh sin", "tan exp", "tanh tanh tanh tanh", "tanh exp sigmoid"])
+@pytest.mark.parametrize(
+    "names", ["sin cos", "cos tanh sin", "tan exp", "tanh tanh tanh tanh", "tanh exp sigmoid"]
+)
 def test_long_chains_of_functions_compile(names):
     """Written out one in the other, they would take TVM minutes and more."""
 

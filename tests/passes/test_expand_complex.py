@@ -68,6 +68,12 @@ ARITHMETIC = {
         torch.baddbmm(z[:, :, :1], z, z.mT, beta=0),
         torch.nn.functional.linear(z, z[0], z[0, :, 0]),
     ),
+    "parts written": lambda z: (
+        z.slice_scatter(2 * z[:, 1:], 1, 1),
+        z.select_scatter(z[:, 0].conj(), 1, -1),
+        z.index_put((torch.tensor([0, 0]), torch.tensor([1, 1])), z[:1, 0] * 3, accumulate=True),
+        z.index_put((torch.tensor([[0], [1]]), torch.tensor([1, 2])), torch.tensor(2 + 1j)),
+    ),
     "comparisons": lambda z: (z == z.conj(), z != z.real, z == 1j, z.isnan()),
     "positions": lambda z: (
         z.gather(1, torch.ones(3, 2, 6, dtype=torch.int64)),

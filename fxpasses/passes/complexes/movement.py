@@ -113,6 +113,27 @@ def scatter_add(g: Editor, self: Any, dim: int, index: fx.Node, src: Any) -> Any
     return on_parts(g, aten.scatter_add.default, self, dim % self.rank, _at_pairs(g, index), src.node)
 
 
+@complex_row(aten.slice_scatter.default)
+def slice_scatter(g: Editor, self: Any, src: Any, dim: int, start: Any, end: Any, step: Any) -> Any:
+    if not (isinstance(self, Pair) and isinstance(src, Pair)):
+        return None
+    return on_parts(g, aten.slice_scatter.default, self, src.node, dim % self.rank, start, end, step)
+
+
+@complex_row(aten.select_scatter.default)
+def select_scatter(g: Editor, self: Any, src: Any, dim: int, index: Any) -> Any:
+    if not (isinstance(self, Pair) and isinstance(src, Pair)):
+        return None
+    return on_parts(g, aten.select_scatter.default, self, src.node, dim % self.rank, index)
+
+
+@complex_row(aten.index_put.default)
+def index_put(g: Editor, self: Any, indices: Any, values: Any, accumulate: bool) -> Any:
+    if not (isinstance(self, Pair) and isinstance(values, Pair)):
+        return None
+    return on_parts(g, aten.index_put.default, self, indices, values.node, accumulate)
+
+
 @complex_row(aten.sum.dim_IntList)
 def sum_dims(g: Editor, self: Any, dim: Any, keepdim: bool, *, dtype: Any) -> Any:
     if dtype is not None:
