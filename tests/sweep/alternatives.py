@@ -42,6 +42,8 @@ ROADS: frozenset[OpOverload] = frozenset(
         aten.upsample_linear1d.vec,
         aten.upsample_bilinear2d.vec,
         aten.upsample_trilinear3d.vec,
+        # A kernel of bfloat16 leaves out NaN and infinities beside the border of dilated volumes.
+        aten.conv3d.padding,
         # x times the share below -infinity.
         aten.gelu.default,
         # An index is counted from the end, or clipped.
@@ -116,6 +118,12 @@ def _roads(call: Call) -> dict[str, Callable[[], Any]]:
         with sdpa_kernel(SDPBackend.MATH), _Decomposed():
             return op(*args, **kwargs)
 
+    def widened() -> Any:
+        wide = pytree.tree_map_only(
+            torch.Tensor, lambda x: x.float() if x.dtype in HALF else x, (args, kwargs)
+        )
+        return pytree.tree_map_only(torch.Tensor, lambda x: x.to(args[0].dtype), op(*wide[0], **wide[1]))
+
     def turned() -> Any:
         operand, dim, keepdim = bind(op, args, kwargs)[0]
         values, places = op(operand.flip(dim), dim, keepdim)
@@ -125,6 +133,8 @@ def _roads(call: Call) -> dict[str, Callable[[], Any]]:
         "PyTorch's decomposition gives this": decomposed,
         "PyTorch gives this for contiguous tensors": contiguous,
     }
+    if op is aten.conv3d.padding:
+        roads["PyTorch gives this in float32"] = widened
     if op is aten.mode.default:
         roads["PyTorch gives this for another order of the elements"] = turned
     return roads
