@@ -80,8 +80,8 @@ _TWO_OVER_PI = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0
 
 # TVM follows the variables of a formula to their values, and those in them to theirs, in time that
 # doubles with each: more than so many in a chain of functions of functions come to no end.
-_LONGEST_CHAIN = 22
-_LENGTHS = dict.fromkeys(("sin", "cos", "tan"), _LONGEST_CHAIN)
+_LONGEST_CHAIN = {"float32": 22, "float64": 0}
+_LENGTHS = dict.fromkeys(("sin", "cos", "tan"), 22)
 """What counts for more than its variables."""
 
 
@@ -92,8 +92,8 @@ def vector_math() -> Any:
         lengths: dict[Any, int] = {}  # of the chains that end in a formula, by its first variable
 
         def replace(call: Any) -> Any:
-            name = _function_name(call)
-            formula = _BY_DTYPE.get(str(getattr(call.ty, "dtype", "")), {}).get(name)
+            name, dtype = _function_name(call), str(getattr(call.ty, "dtype", ""))
+            formula = _BY_DTYPE.get(dtype, {}).get(name)
             if formula is None:
                 return call
             args = call.args[1:] if op_name(call) == "call_pure_extern" else call.args
@@ -102,7 +102,7 @@ def vector_math() -> Any:
             own = _variables(result)
             before = max((lengths.get(var, 0) for var in inner), default=0)
             length = before + _LENGTHS.get(name, len(own) - len(inner))
-            if before and length > _LONGEST_CHAIN:
+            if before and length > _LONGEST_CHAIN[dtype]:
                 return call  # to the C library
             lengths.update(dict.fromkeys(own[-1:], length))
             return result
