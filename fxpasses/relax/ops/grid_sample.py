@@ -96,10 +96,7 @@ def _kernel(mode: int, padding: int, align_corners: bool) -> Callable[[Any, Any,
                 inside = tirx.all(*(tap >= 0 for tap in read))
                 value, nothing = S.cast(x(n, channel, *read), work), S.const(0.0, work)
                 if mode == _NEAREST:
-                    # An element beside it is read in any case, so that no branch keeps it from vectors.
-                    zero = tirx.IntImm("int64", 0)
-                    value = S.cast(x(n, channel, *(tirx.max(tap, zero) for tap in read)), work)
-                    term = S.select(inside, value, nothing)
+                    term = tirx.if_then_else(inside, value, nothing)
                 else:
                     factor = reduce(
                         S.multiply, [weights(n, *at, d, number) for d, number in enumerate(numbers)]
