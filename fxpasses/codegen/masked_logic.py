@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fxpasses.codegen.schedules.expressions import op_name, same
+from fxpasses.codegen.variables_in_memory import variables
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["guard_masked_logic"]
@@ -28,10 +29,7 @@ def guard_masked_logic() -> Any:
     """The pass, for kernels without vectors to come."""
 
     def run(function: Any, _mod: Any, _context: Any) -> Any:
-        bound: dict[Any, Any] = {}
-
-        def keep(let: Any) -> None:
-            bound[let.var] = let.value
+        bound = variables(function)
 
         def guard(condition: Any, chosen: Any, other: Any) -> Any:
             for value, mixed, put in ((chosen, other, (0, 1)), (other, chosen, (1, 0))):
@@ -48,7 +46,6 @@ def guard_masked_logic() -> Any:
             arms = guard(*node.args) if op_name(node) == "if_then_else" else None
             return node if arms is None else T.tirx.if_then_else(*arms)
 
-        T.tvm_ffi.structural_walk(function, (T.tirx.Let, keep))
         return T.tvm_ffi.structural_map(function, [(T.tirx.Select, select), (T.ir.Call, call)])
 
     return T.tirx.transform.prim_func_pass(run, opt_level=0, name="fxpasses.guard_masked_logic")
@@ -70,15 +67,12 @@ def _is_operand(value: Any, mixed: Any, bound: dict[Any, Any]) -> bool:
 def _logic(node: Any, bound: dict[Any, Any]) -> Iterator[tuple[Any, int]]:
     """The parts of *node*: each bitwise operation and the instructions that it takes, each operand and 0."""
     node = _bare(node)
-    if isinstance(node, T.tirx.Let):
-        yield from _logic(node.body, bound)
-        return
     weight, operands = _instructions(node)
     yield node, weight
     for operand in operands:
         yield from _logic(operand, bound)
-    if isinstance(node, T.tirx.Var) and node in bound:
-        yield from _logic(bound[node], bound)
+    if isinstance(node, T.ir.TensorLoad) and node.source in bound:
+        yield from _logic(bound[node.source], bound)
 
 
 def _instructions(node: Any) -> tuple[int, tuple[Any, ...]]:

@@ -10,7 +10,6 @@ from fxpasses.relax import tvm_api as T
 
 __all__ = [
     "Formula",
-    "fenced",
     "from_bits",
     "fused",
     "let",
@@ -35,18 +34,8 @@ def let(value: Any, body: Callable[[Any], Any]) -> Any:
 
 
 def fused(a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c`` of float64 with one rounding.
-
-    TVM's simplifier follows the variables of a formula to their values, and
-    those in them to theirs, in time that doubles with each. This call is said to
-    have effects, which ends the search at a variable that holds it.
-    """
-    return T.tirx.call_llvm_intrin("float64", "llvm.fma", a, b, c)
-
-
-def fenced(x: Any) -> Any:
-    """A float64 that ends the search of TVM's simplifier, as `fused` does; LLVM takes the sum away."""
-    return fused(x, S.const(1.0, "float64"), S.const(-0.0, "float64"))
+    """``a * b + c`` of float64 with one rounding."""
+    return T.tirx.call_llvm_pure_intrin("float64", "llvm.fma", a, b, c)
 
 
 def polynomial(coefficients: Sequence[float], x: Any) -> Any:

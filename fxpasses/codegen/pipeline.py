@@ -15,6 +15,7 @@ from fxpasses.codegen.schedules import schedule
 from fxpasses.codegen.schedules.empty import init_first
 from fxpasses.codegen.stack import local_on_stack
 from fxpasses.codegen.turned import run_turned
+from fxpasses.codegen.variables_in_memory import variables_in_memory
 from fxpasses.codegen.vector_math import vector_math
 from fxpasses.codegen.vectors import run_in_vectors
 from fxpasses.relax import tvm_api as T
@@ -112,12 +113,13 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 *([one_plus_erf(), vector_math()] if vectors else []),
                 tirx.VectorizeLoop(True),
                 tirx.StorageRewrite(),
+                s_tir.RewriteUnsafeSelect(),
+                variables_in_memory(),
                 s_tir.HoistIfThenElse(),
                 tirx.UnrollLoop(),
                 s_tir.RenormalizeSplitPattern(),
                 tirx.StmtSimplify(),
                 tirx.RemoveNoOp(),
-                s_tir.RewriteUnsafeSelect(),
                 tirx.CommonSubexprElim(),
                 tirx.FP8ComputeLegalize(),
                 tirx.VerifyMemory(),

@@ -21,7 +21,6 @@ from typing import Any
 from fxpasses.codegen.double_math import DOUBLE_FORMULAS
 from fxpasses.codegen.math_pieces import (
     Formula,
-    fenced,
     from_bits,
     let,
     magnitude,
@@ -30,7 +29,7 @@ from fxpasses.codegen.math_pieces import (
     with_sign,
 )
 from fxpasses.codegen.scaling import by_factors, has_scale
-from fxpasses.codegen.schedules.expressions import op_name, returning_none
+from fxpasses.codegen.schedules.expressions import op_name
 from fxpasses.codegen.wide_math import WIDE_FORMULAS, wide_cosine, wide_sine
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
@@ -78,34 +77,15 @@ _COS = (0.04166664555668831, -0.0013887309469282627, 2.443241282890085e-05)
 _TWO_OVER_PI = (0, 0xA2F9836E, 0x4E441529, 0xFC2757D1, 0xF534DDC0, 0xDB629599, 0x3C439041, 0xFE5163AB)
 
 
-# TVM follows the variables of a formula to their values, and those in them to theirs, in time that
-# doubles with each: more than so many in a chain of functions of functions come to no end.
-_LONGEST_CHAIN = {"float32": 22, "float64": 0}
-_LENGTHS = dict.fromkeys(("sin", "cos", "tan"), 22)
-"""What counts for more than its variables."""
-
-
 def vector_math() -> Any:
     """The pass that writes the functions of `FORMULAS` out, in kernels that are still loops."""
 
     def run(function: Any, _mod: Any, _context: Any) -> Any:
-        lengths: dict[Any, int] = {}  # of the chains that end in a formula, by its first variable
-
         def replace(call: Any) -> Any:
-            name, dtype = _function_name(call), str(getattr(call.ty, "dtype", ""))
-            formula = _BY_DTYPE.get(dtype, {}).get(name)
+            formula = _BY_DTYPE.get(str(getattr(call.ty, "dtype", "")), {}).get(_function_name(call))
             if formula is None:
                 return call
-            args = call.args[1:] if op_name(call) == "call_pure_extern" else call.args
-            inner = [var for arg in args for var in _variables(arg)]
-            result = formula(*args)
-            own = _variables(result)
-            before = max((lengths.get(var, 0) for var in inner), default=0)
-            length = before + _LENGTHS.get(name, len(own) - len(inner))
-            if before and length > _LONGEST_CHAIN[dtype]:
-                return call  # to the C library
-            lengths.update(dict.fromkeys(own[-1:], length))
-            return result
+            return formula(*(call.args[1:] if op_name(call) == "call_pure_extern" else call.args))
 
         function = T.tvm_ffi.structural_map(function, [(T.ir.Call, replace)])
         return (
@@ -113,13 +93,6 @@ def vector_math() -> Any:
         )
 
     return T.tirx.transform.prim_func_pass(run, opt_level=0, name="fxpasses.vector_math")
-
-
-def _variables(value: Any) -> list[Any]:
-    """The variables that *value* binds, the outermost last."""
-    found: list[Any] = []
-    T.tvm_ffi.structural_walk(value, (T.tirx.Let, returning_none(lambda let: found.append(let.var))))
-    return found
 
 
 def _function_name(call: Any) -> str:
@@ -410,7 +383,7 @@ def tan(value: Any) -> Any:
         def value(n: Any, r: Any) -> Any:
             return let(wide_sine(r), lambda s: let(wide_cosine(r), lambda c: of_parts(n, s, c)))
 
-        return _quadrant(x, "float64", lambda n, r: let(fenced(r), lambda r: value(n, r)))
+        return _quadrant(x, "float64", value)
 
     return let(value, formula)
 
