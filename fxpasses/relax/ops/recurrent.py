@@ -140,39 +140,52 @@ class _Cell:
         gates: how many gates each unit has.
         apart: whether the gates need the part of the state apart from that of
             the input.
-        step: ``step(gates, own, states)`` gives the new states of one unit, from
-            the gates of the input, those of the state, and its old states.
+        step: ``step(gates, own, states, keep)`` gives the new hidden state of one
+            unit, from the gates of the input, those of the state, and its old
+            states. Its other new state, if it has one, goes through *keep*, which
+            stores it and gives it back: a formula that is used twice is computed twice.
     """
 
     gates: int
     apart: bool
-    step: Callable[..., list[Any]]
+    step: Callable[..., Any]
+
+
+Keep = Callable[[Any], Any]
+
+
+def _keeping(buffer: Any, *at: Any) -> Keep:
+    def keep(value: Any) -> Any:
+        store(buffer, value, at)
+        return load(buffer, at)
+
+    return keep
 
 
 def _tanh(x: Any) -> Any:
     return S.call_libm("tanh", x)  # TVM's own loses what is small
 
 
-def _lstm_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+def _lstm_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any], keep: Keep) -> Any:
     enter, forget, new, leave = (g + o for g, o in zip(gates, own, strict=True))
-    cell = sigmoid(forget) * states[1] + sigmoid(enter) * _tanh(new)
-    return [sigmoid(leave) * _tanh(cell), cell]
+    cell = keep(sigmoid(forget) * states[1] + sigmoid(enter) * _tanh(new))
+    return sigmoid(leave) * _tanh(cell)
 
 
-def _gru_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
-    reset, keep = (sigmoid(g + o) for g, o in zip(gates[:2], own[:2], strict=True))
+def _gru_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any], _keep: Keep) -> Any:
+    reset, stay = (sigmoid(g + o) for g, o in zip(gates[:2], own[:2], strict=True))
     new = _tanh(gates[2] + reset * own[2])
-    return [(states[0] - new) * keep + new]
+    return (states[0] - new) * stay + new
 
 
-def _tanh_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
-    return [_tanh(gates[0] + own[0])]
+def _tanh_step(gates: Sequence[Any], own: Sequence[Any], _states: Sequence[Any], _keep: Keep) -> Any:
+    return _tanh(gates[0] + own[0])
 
 
-def _relu_step(gates: Sequence[Any], own: Sequence[Any], states: Sequence[Any]) -> list[Any]:
+def _relu_step(gates: Sequence[Any], own: Sequence[Any], _states: Sequence[Any], _keep: Keep) -> Any:
     total = gates[0] + own[0]
     zero = const(0, str(total.ty.dtype))
-    return [T.tirx.Select(total < zero, zero, total)]  # a NaN stays one
+    return T.tirx.Select(total < zero, zero, total)  # a NaN stays one
 
 
 _LSTM = _Cell(4, False, _lstm_step)
@@ -330,10 +343,7 @@ def _run(
                             load(current[1], [n, j]),
                         ]
                     )
-                    new = cell.step(from_input, from_state, old)
-                    store(raw, new[0], [j])
-                    for state, value in zip(current[1:], new[1:], strict=True):
-                        store(state, value, [n, j])
+                    store(raw, cell.step(from_input, from_state, old, _keeping(current[-1], n, j)), [j])
                 if project is None:
                     with grid(hidden) as (j,):
                         store(current[0], load(raw, [j]), [n, j])
