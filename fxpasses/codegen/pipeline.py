@@ -10,6 +10,7 @@ from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.masked_logic import guard_masked_logic
 from fxpasses.codegen.one_plus_erf import one_plus_erf
+from fxpasses.codegen.packed_api import make_packed_api
 from fxpasses.codegen.scaling import scale_in_vectors
 from fxpasses.codegen.schedules import schedule
 from fxpasses.codegen.schedules.empty import init_first
@@ -124,7 +125,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 tirx.FP8ComputeLegalize(),
                 tirx.VerifyMemory(),
                 tirx.AnnotateEntryFunc(),
-                tirx.MakePackedAPI(),
+                make_packed_api(),
                 tirx.FP8StorageLegalize(),
                 tirx.BF16StorageLegalize(),
             ]
