@@ -130,7 +130,7 @@ def load(path: str | os.PathLike[str]) -> Compiled:
         signature,
         call,
         library,
-        own_tensors(tensors, (), call.state),
+        own_tensors(tensors, (), call),
         target=T.tvm.target.Target(json.loads(manifest["target"])),
         islands=islands,
     )

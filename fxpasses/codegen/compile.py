@@ -209,5 +209,5 @@ def _assemble(
     shared: Program | None,
 ) -> Compiled:
     plan = CallPlan.of(program, checks, captured=shared)
-    tensors = own_tensors(program.tensors, (shared or program).tensors.values(), plan.state)
+    tensors = own_tensors(program.tensors, (shared or program).tensors.values(), plan)
     return Compiled(program.signature, plan, code, tensors, target=target, islands=islands)

@@ -3,16 +3,26 @@
 Memory comes in pages, and a processor knows the places of a few thousand of
 them. Weights that are read once in a call, row by row, come from the far
 caches and from memory up to twice as fast where a page has megabytes.
+
+A system that has to free such pages first takes up to 5 ms for each, so only
+the weights for which it pays are placed there: see `read_once`.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from torch import fx
 
-__all__ = ["in_large_pages"]
+if TYPE_CHECKING:
+    from fxpasses.program import Program
+
+__all__ = ["in_large_pages", "read_once"]
+
+aten = torch.ops.aten
 
 # The size of a large page, to which the memory is aligned.
 _PAGE = 2 << 20
@@ -48,6 +58,46 @@ def in_large_pages(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor] | None
         copies.append(place.view(tensor.dtype).view(tensor.shape).copy_(tensor))
         at += size
     return copies
+
+
+# A product of so many rows with a matrix, and no more, waits for the matrix rather than for its sums.
+_FEW_ROWS = 8
+
+
+def read_once(program: Program) -> tuple[str, ...]:
+    """The tensors of *program*, by name, that a call reads from end to end for a few sums an element.
+
+    They are the matrices in products of few rows, or of a number of rows that varies, and in recurrent layers.
+    """
+    found: dict[str, None] = {}
+    for node in program.graph.nodes:
+        for matrix in _matrices(node):
+            while matrix.target is aten.permute.default or matrix.target is aten.reshape.default:
+                matrix = matrix.args[0]  # type: ignore[assignment]
+            if matrix.op == "placeholder" and matrix.meta["role"].kind != "user":
+                found[matrix.meta["role"].target] = None
+    return tuple(found)
+
+
+def _matrices(node: fx.Node) -> Iterator[fx.Node]:
+    """The operands of *node* that it reads for few sums an element."""
+    import fxpasses.dialect  # noqa: F401  (registers the operators)
+    from fxpasses.passes.turn_recurrent_weights import parameters_of
+
+    first = {
+        aten.mm.default: 0,
+        aten.bmm.default: 0,
+        aten.addmm.default: 1,
+        torch.ops.fxpasses.linear_packed.default: 0,
+    }.get(node.target)  # type: ignore[call-overload]
+    if first is None:
+        yield from (value for value in parameters_of(node) if value.meta["val"].dim() == 2)
+        return
+    left, right = node.args[first : first + 2]
+    rows, columns = left.meta["val"].shape[-2], node.meta["val"].shape[-1]  # type: ignore[union-attr]
+    for matrix, count in ((right, rows), (left, columns)):
+        if not isinstance(count, int) or count <= _FEW_ROWS:
+            yield matrix  # type: ignore[misc]
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import fx
 
+from fxpasses.codegen.pages import read_once
 from fxpasses.errors import LoweringError, source_line
 from fxpasses.relax.checks import Check
 from fxpasses.signature import size_text
@@ -63,6 +64,7 @@ class CallPlan:
             of the one that failed, else no positive number.
         layouts: flat user arguments whose strides the program has read at capture, with these, and
             with the offset in their memory where it has read that.
+        read_once: those of the tensors that are read from end to end for little work; see `pages`.
     """
 
     inputs: tuple[int, ...]
@@ -72,6 +74,7 @@ class CallPlan:
     writes: tuple[Write, ...]
     checks: tuple[Check, ...]
     layouts: tuple[tuple[int, tuple[int, ...], int | None], ...] = ()
+    read_once: tuple[str, ...] = ()
 
     @staticmethod
     def of(program: Program, checks: Sequence[Check] = (), captured: Program | None = None) -> CallPlan:
@@ -129,6 +132,7 @@ class CallPlan:
             writes=tuple(writes),
             checks=tuple(checks),
             layouts=tuple((place, *layout) for place, layout in program.notes.get("layouts", {}).items()),
+            read_once=read_once(program),
         )
 
     @property
@@ -151,4 +155,5 @@ class CallPlan:
             writes=tuple(Write(**{**row, "source": Source(**row["source"])}) for row in data["writes"]),
             checks=tuple(Check(**row) for row in data["checks"]),
             layouts=tuple((index, tuple(steps), start) for index, steps, start in data.get("layouts", ())),
+            read_once=tuple(data.get("read_once", ())),
         )

@@ -369,16 +369,16 @@ def _reach(tensor: torch.Tensor) -> int:
 
 
 def own_tensors(
-    tensors: Mapping[str, torch.Tensor], shared: Iterable[torch.Tensor], changed: Iterable[str]
+    tensors: Mapping[str, torch.Tensor], shared: Iterable[torch.Tensor], plan: CallPlan
 ) -> dict[str, torch.Tensor]:
     """Plain, contiguous, aligned tensors that no one else holds.
 
     Copied are those that live in the storage of one in *shared* (the model's own),
-    and those in *changed*, each by itself. Equal views of one storage stay one tensor.
-    Where there are many bytes, all but those in *changed* are copied to large pages.
+    and the state of the *plan*, each by itself. Equal views of one storage stay one tensor.
+    Those that the plan reads once are copied to large pages where these have many bytes.
     """
     foreign = {tensor.untyped_storage().data_ptr() for tensor in shared}
-    private = set(changed)
+    private = set(plan.state)
     keys: dict[str, Any] = {}
     plains: dict[Any, torch.Tensor] = {}
     for name, tensor in tensors.items():
@@ -386,7 +386,8 @@ def own_tensors(
         key = name if name in private else (plain.data_ptr(), plain.dtype, plain.shape, plain.stride())
         keys[name] = key
         plains.setdefault(key, plain)
-    fixed = [key for key, plain in plains.items() if key not in private and plain.numel()]
+    fixed = list(dict.fromkeys(keys[name] for name in plan.read_once if name not in private))
+    fixed = [key for key in fixed if plains[key].numel()]
     placed = in_large_pages([plains[key] for key in fixed])
     copies = {} if placed is None else dict(zip(fixed, placed, strict=True))
     for key, plain in plains.items():

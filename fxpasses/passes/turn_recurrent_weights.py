@@ -11,7 +11,7 @@ from fxpasses.dialect.linear import pack_matrix
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 
-__all__ = ["TurnRecurrentWeights", "turn_recurrent_weights"]
+__all__ = ["TurnRecurrentWeights", "parameters_of", "turn_recurrent_weights"]
 
 aten = torch.ops.aten
 
@@ -46,14 +46,14 @@ class TurnRecurrentWeights:
     def __call__(self, program: Program) -> Program:
         layers = [node for node in program.graph.nodes if node.target in _PARAMETERS]
         changed = {role.target for role, _ in program.outputs if role.kind == "buffer_mutation"}
-        if not any(_is_weight(value, changed) for node in layers for value in _parameters(node)):
+        if not any(_is_weight(value, changed) for node in layers for value in parameters_of(node)):
             return program
         g = program.edit()
         turned: dict[fx.Node, fx.Node] = {}
         for node in layers:
             copy = g.node_map[node]
             of_state = _of_state(copy)
-            for value in _parameters(copy):
+            for value in parameters_of(copy):
                 if _is_weight(value, changed) and value not in turned:
                     with g.at(copy):
                         turned[value] = self._view(g, value, value in of_state)
@@ -85,13 +85,15 @@ turn_recurrent_weights = TurnRecurrentWeights()
 """`TurnRecurrentWeights` for vectors of 64 bytes."""
 
 
-def _parameters(node: fx.Node) -> list[fx.Node]:
-    return list(node.args[_PARAMETERS[node.target]])  # type: ignore[arg-type, index]
+def parameters_of(node: fx.Node) -> list[fx.Node]:
+    """The parameters of a recurrent layer; none of anything else."""
+    place = _PARAMETERS.get(node.target)  # type: ignore[arg-type]
+    return [] if place is None else list(node.args[place])  # type: ignore[arg-type]
 
 
 def _of_state(node: fx.Node) -> list[fx.Node]:
     """The matrices that states are multiplied with: the second of each layer and direction."""
-    parameters, place = _parameters(node), _PARAMETERS[node.target]
+    parameters, place = parameters_of(node), _PARAMETERS[node.target]
     layers, bidirectional = node.args[place + 2], node.args[place + 5]
     size = len(parameters) // (layers * (2 if bidirectional else 1))  # type: ignore[operator]
     return parameters[1::size]

@@ -10,8 +10,11 @@ from torch import nn
 
 import fxpasses as fxp
 from fxpasses.codegen import pages
-from fxpasses.codegen.pages import in_large_pages
+from fxpasses.codegen.compile import compile_canonical, to_canonical
+from fxpasses.codegen.pages import in_large_pages, read_once
+from fxpasses.codegen.plan import CallPlan, Source, Write
 from fxpasses.codegen.runtime import ALIGNMENT, own_tensors
+from tests.codegen.helpers import program_of
 
 pytestmark = pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="the system has no large pages")
 
@@ -93,14 +96,48 @@ def test_large_pages_are_full(monkeypatch):
     assert asked == [(mmap.MADV_HUGEPAGE, _MANY.nbytes)]
 
 
-def test_own_tensors_places_all_but_those_that_change():
-    shared = {"weight": _MANY + 2, "state": torch.ones(3), "empty": torch.zeros(0, 4)}
-    tensors = {**shared, "tied": shared["weight"], "same": shared["weight"]}
-    owned = own_tensors(tensors, shared.values(), ["state"])
+def _plan(state, read_once):
+    writes = tuple(Write(Source("computed", 0), name=name) for name in state)
+    return CallPlan((), (), (), (), writes, (), read_once=tuple(read_once))
+
+
+def test_own_tensors_places_those_that_are_read_once_and_do_not_change():
+    shared = {"weight": _MANY + 2, "state": torch.ones(3), "empty": torch.zeros(0, 4), "table": _MANY + 4}
+    tensors = {**shared, "tied": shared["weight"], "same": shared["weight"], "packed": _MANY + 6}
+    owned = own_tensors(tensors, shared.values(), _plan(["state"], ["tied", "state", "empty"]))
+    assert owned["weight"].data_ptr() % pages._PAGE == 0
+    assert owned["packed"].data_ptr() == tensors["packed"].data_ptr()  # nobody else has it
     assert all(torch.equal(owned[name], tensor) for name, tensor in tensors.items())
     assert owned["weight"] is owned["tied"] is owned["same"]
     pointers = {tensor.data_ptr() for tensor in shared.values() if tensor.numel()}
     assert not pointers & {tensor.data_ptr() for tensor in owned.values()}
+
+
+class _Decoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(50, 64)
+        self.lstm = nn.LSTM(64, 48, batch_first=True)
+        self.head = nn.Linear(48, 130)
+
+    def forward(self, tokens):
+        return self.head(self.lstm(self.table(tokens))[0])
+
+
+@pytest.mark.parametrize(("length", "head"), [(1, {"folded_packed"}), (64, set())])
+def test_what_is_read_once(length, head):
+    tokens = torch.zeros(1, length, dtype=torch.long)
+    plan = compile_canonical(to_canonical(program_of(_Decoder(), tokens)))._plan
+    assert set(plan.read_once) == {"lstm.weight_ih_l0_turned", "lstm.weight_hh_l0_packed"} | head
+    assert len(plan.tensors) > len(plan.read_once)
+    assert CallPlan.from_data(plan.to_data()) == plan
+
+
+def test_a_number_of_rows_that_varies_may_be_one():
+    program = to_canonical(
+        program_of(nn.Linear(8, 8), torch.ones(3, 8), dynamic_shapes=({0: torch.export.Dim("n")},))
+    )
+    assert read_once(program) == ("weight",)
 
 
 def test_a_compiled_model_does_not_follow_its_source(tmp_path):
