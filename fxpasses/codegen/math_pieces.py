@@ -60,18 +60,21 @@ def from_bits(bits: Any) -> Any:
     return T.tirx.reinterpret(floats[S.dtype_of(bits)], bits)
 
 
-def _sign_bit(bits: Any) -> Any:
-    dtype = S.dtype_of(bits)
-    return T.tirx.const(-(1 << (S.BITS[dtype] - 1)), dtype)
-
-
 def magnitude(x: Any) -> Any:
     """A float without its sign."""
     bits = to_bits(x)
-    return from_bits(bits & ~_sign_bit(bits))
+    return from_bits(bits & _number(bits, ~_sign_bit(bits)))
 
 
 def with_sign(result: Any, x: Any) -> Any:
     """*result*, which is not negative, with the sign of *x*."""
     bits = to_bits(x)
-    return from_bits(to_bits(result) | (bits & _sign_bit(bits)))
+    return from_bits(to_bits(result) | (bits & _number(bits, _sign_bit(bits))))
+
+
+def _sign_bit(bits: Any) -> int:
+    return -(1 << (S.BITS[S.dtype_of(bits)] - 1))
+
+
+def _number(bits: Any, value: int) -> Any:
+    return T.tirx.const(value, S.dtype_of(bits))

@@ -308,3 +308,10 @@ def test_chains_of_functions_run_in_vectors(names, dtype):
     assert variables(lowered["main"])
     assert "T.Let" not in lowered.script()
     assert "lane_s" not in lowered.script()
+
+
+def test_formulas_of_several_loops_build(caplog):
+    """TVM gives what they have in common a variable, and would use it before it is defined."""
+    y = torch.linspace(-0.99, 0.99, 1003, dtype=torch.float64)
+    torch.testing.assert_close(fxp.compile(torch.erfinv, (y,), strict=True)(y), torch.erfinv(y))
+    assert not caplog.records
