@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from fxpasses.codegen.bfloat16_constants import bfloat16_constants
 from fxpasses.codegen.columns import run_by_columns
 from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
@@ -113,6 +114,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 run_turned(),
                 *([one_plus_erf(), vector_math()] if vectors else []),
                 tirx.VectorizeLoop(True),
+                bfloat16_constants(),
                 tirx.StorageRewrite(),
                 s_tir.RewriteUnsafeSelect(),
                 variables_in_memory(),

@@ -1,4 +1,4 @@
-"""Special functions, each by a series or a quotient of polynomials with some steps of Newton's method."""
+"""Special functions, each by a series or by polynomials."""
 
 from __future__ import annotations
 
@@ -37,36 +37,69 @@ def _row(op: Any, function: Element, *first: Element) -> None:
 
 # -- the inverse error function ----------------------------------------------------------
 
-# Quotients of polynomials that are right to three digits, in the middle and towards the ends.
-_MIDDLE = (
-    (0.886226899, -1.645349621, 0.914624893, -0.140543331),
-    (1.0, -2.118377725, 1.442710462, -0.329097515, 0.012229801),
-)
-_ENDS = ((-1.970840454, -1.62490649, 3.429567803, 1.641345311), (1.0, 3.543889200, 1.637067800))
+# erfinv(y) = y * p(t - c), with t = w or its root, of w = -log(1 - y * y): each piece has the w where it begins,
+# c and p. Chebyshev interpolation: relative errors below 7e-9 for float32 and 1.2e-16 for float64.
+_ERFINV = {
+    "float32": (
+        (0.0, 2.5,
+        (1.501409360450329, 0.24664027905463662, -0.004177392875203149, -0.001252726391773229,
+         0.00021834938623976644, -4.9724196894547514e-06, -3.4639852676333717e-06,
+         4.6813134805534123e-07, 2.3335967195708108e-08, -8.931925970244222e-09)),
+        (5.0, 3.118033988749895,
+        (2.95132855887221, 1.0036197186853046, 0.0071610368472749385, -0.005407653006958526,
+         0.0038697967703806555, -0.002576027420443902, 0.001327439210075186, -0.0003133241069813517,
+         -0.0001826323945578986, 0.00012924175469266932)),
+    ),
+    "float64": (
+        (0.0, 3.125,
+        (1.6536545626831027, 0.2401581824255883, -0.00603367087142785, -0.000740702534154477,
+         0.00018673420802464837, -1.3882523394405316e-05, -1.3654691850603575e-06,
+         4.234788173782339e-07, -2.9070382262927266e-08, -4.11266082002324e-09,
+         1.0512181539804126e-09, -5.414287198084716e-11, -1.2976885526532075e-11,
+         2.6304834740560442e-12, -8.118399443074353e-14, -4.001237735091896e-14,
+         6.596407712420834e-15, -4.0282154327661744e-17, -1.3016928016796445e-16,
+         1.557432024623325e-17, 1.150022252066253e-18, -3.4996044354754177e-19,
+         -1.113483769832702e-21, 3.240704459379902e-21)),
+        (6.25, 3.25,
+        (3.0838856104922208, 1.0052589676941652, 0.00537091455357168, -0.003751208508215561,
+         0.0024914420969817607, -0.0016882755357337071, 0.0009532893637435638,
+         -0.00035503780975963814, 2.4031257015092525e-05, 6.828708654753377e-05,
+         -4.731898412011245e-05, 1.2465167157087251e-05, 2.9257291901789823e-06,
+         -3.986084395214756e-06, 1.4987130784186127e-06, -2.7004219280868947e-08,
+         -2.713451105439456e-07, 1.3104351499972014e-07, 6.969241977629694e-10,
+         -1.5102695423335065e-08)),
+        (16.0, 5.025,
+        (4.875163823000273, 1.0102931304286789, -0.00015456464399880263, -0.00020755220213178145,
+         7.357695073630352e-05, -1.9015699337283304e-05, 4.356203170572504e-06,
+         -9.486854637856897e-07, 2.1458790600675969e-07, -6.080218004296247e-08,
+         2.525063069202527e-08, -1.3067797809605623e-08, 6.5701189040988505e-09,
+         -3.040394681940728e-09, 1.3429916052701913e-09, -4.0624792346508244e-10,
+         -9.377804860062387e-12, 3.385526100493995e-11)),
+    ),
+}  # fmt: skip
 
 
-def _erfinv_estimate(y: Any) -> Any:
-    size, one, two = T.tirx.abs(y), _number(1.0, y), _number(2.0, y)
-    square = S.multiply(y, y)
-    middle = S.multiply(y, S.divide(_polynomial(square, _MIDDLE[0]), _polynomial(square, _MIDDLE[1])))
-    tail = T.tirx.sqrt(S.negative(T.tirx.log(S.divide(S.subtract(one, size), two))))
-    ends = S.divide(_polynomial(tail, _ENDS[0]), _polynomial(tail, _ENDS[1]))
-    return S.select(size <= _number(0.7, y), middle, T.tirx.copysign(ends, y))
+def _erfinv_exponent(y: Any) -> Any:
+    wide = S.cast(y, "float64")
+    one = _number(1.0, wide)
+    return S.negative(T.tirx.log(S.multiply(S.subtract(one, wide), S.add(one, wide))))
 
 
-def _erfinv_step(y: Any, *estimates: Any) -> Any:
-    x = estimates[-1]
-    slope = S.multiply(_number(2.0 / math.sqrt(math.pi), x), T.tirx.exp(S.negative(S.multiply(x, x))))
-    return S.subtract(x, S.divide(S.subtract(T.tirx.erf(x), y), slope))
+def _erfinv(y: Any, exponent: Any) -> Any:
+    dtype = S.dtype_of(y)
+    wide, exponent = S.cast(y, "float64"), S.cast(exponent, "float64")
+    root = T.tirx.sqrt(exponent)
+    (_, center, coefficients), *others = _ERFINV[dtype]
+    ratio = _polynomial(S.subtract(exponent, _number(center, exponent)), coefficients)
+    for begin, center, coefficients in others:
+        further = _polynomial(S.subtract(root, _number(center, root)), coefficients)
+        ratio = S.select(exponent < _number(begin, exponent), ratio, further)
+    value = S.cast(S.multiply(wide, ratio), dtype)
+    at_end = S.equal(T.tirx.abs(y), _number(1.0, y))
+    return S.select(at_end, T.tirx.copysign(_number(math.inf, y), y), value)
 
 
-def _erfinv(y: Any, *estimates: Any) -> Any:
-    size, one = T.tirx.abs(y), _number(1.0, y)
-    outside = S.select(S.equal(size, one), T.tirx.copysign(_number(math.inf, y), y), _number(math.nan, y))
-    return S.select(size < one, _erfinv_step(y, *estimates), outside)
-
-
-_row(aten.erfinv.default, _erfinv, _erfinv_estimate, _erfinv_step)
+_row(aten.erfinv.default, _erfinv, _erfinv_exponent)
 
 
 # -- the derivative of the logarithm of the gamma function ------------------------------
