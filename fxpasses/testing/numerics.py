@@ -15,6 +15,7 @@ Two dispatch modes run any PyTorch code, be it a `Program`, a module or a functi
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,6 +72,10 @@ implementation may round differently. ``round`` is here without ``decimals`` onl
 
 _ORDERING = frozenset({"topk", "sort", "argsort", "kthvalue", "median", "mode", "nanmedian"})
 """Operators that return positions and leave the order of equal values open."""
+
+
+_SAMPLES = frozenset({"grid_sampler", "grid_sampler_2d", "grid_sampler_3d"})
+_CUBIC = 2
 
 
 class NoOracle(FxpassesError):
@@ -145,7 +150,8 @@ class RoundingNoise(TorchDispatchMode):
     def __init__(self, seed: int, operands: bool = True) -> None:
         super().__init__()
         self.operands = operands
-        self.generator = torch.Generator().manual_seed(seed)
+        # Numbers drawn with neighbouring seeds, which differ in few bits, are alike.
+        self.generator = torch.Generator().manual_seed(random.Random(seed).getrandbits(63))
         self.calls = 0
         """How many operators were met; none where the code runs outside of PyTorch."""
 
@@ -178,9 +184,24 @@ class RoundingNoise(TorchDispatchMode):
 
         if self.operands and _gives_floats(func, args, kwargs):
             args, kwargs = pytree.tree_map(operand, (args, kwargs))
-        return pytree.tree_map(
-            lambda value: self._move(value, RESULT_ULPS, func._schema.is_mutable), func(*args, **kwargs)
-        )
+        result = self._sampled(func, args) if name in _SAMPLES else func(*args, **kwargs)
+        return pytree.tree_map(lambda value: self._move(value, RESULT_ULPS, func._schema.is_mutable), result)
+
+    def _sampled(self, func: Any, args: Any) -> torch.Tensor:
+        """Samples of an image at places that begin at its middle: -1 is at one edge, 1 at the other.
+
+        To a place, 1 is added; the weights of a cubic sample are differences of
+        numbers around 1. Both are rounded by what 1 is, however small they are.
+        """
+        image, places, mode, *rest = args
+        result = func(image, places + self._around_zero(places, OPERAND_ULPS), mode, *rest)
+        if mode != _CUBIC or not image.numel():
+            return result
+        return result + self._around_zero(result, RESULT_ULPS) * image.where(image.isfinite(), 0).abs().max()
+
+    def _around_zero(self, like: torch.Tensor, ulps: float) -> torch.Tensor:
+        """Numbers by which 1 may be off."""
+        return self._move(torch.ones_like(like), ulps, False) - 1
 
     def _move(self, value: Any, ulps: float, in_place: bool) -> Any:
         if not isinstance(value, torch.Tensor) or not value.numel():
@@ -197,8 +218,11 @@ class RoundingNoise(TorchDispatchMode):
         shift = wide.where(wide.isfinite(), 0) * (
             ulps * torch.finfo(value.dtype).eps * self._signs(value.shape)
         )
-        moved = wide + shift
-        return value.copy_(moved) if in_place else moved.to(value.dtype)
+        moved = (wide + shift).to(value.dtype)
+        # Half a unit may be lost in rounding; then it is a whole one, every other time.
+        lost = (moved == value) & (shift != 0) & (self._signs(value.shape) > 0)
+        moved = torch.where(lost, torch.nextafter(value, shift.to(value.dtype) * torch.inf), moved)
+        return value.copy_(moved) if in_place else moved
 
     def _signs(self, shape: Any) -> torch.Tensor:
         """Uniform in [-1, -0.5] or [0.5, 1]: no disturbance is lost, none cancels another exactly."""
@@ -224,7 +248,9 @@ class RoundingNoise(TorchDispatchMode):
     def _positions(self, func: Any, args: Any, kwargs: Any) -> Any:
         key = args[0].double()
         ranks = torch.unique(key, return_inverse=True)[1].double()
-        ranks = torch.where(key.isnan(), key, ranks)
+        # A NaN is the largest of all, and as large as another; a median is one wherever there is one.
+        largest = key if func._schema.name == "aten::median" else torch.tensor(key.numel(), dtype=key.dtype)
+        ranks = torch.where(key.isnan(), largest, ranks)
         return func(ranks + 0.4 * self._signs(key.shape), *args[1:], **kwargs)
 
 

@@ -134,3 +134,28 @@ def test_control_flow_is_followed():
         assert torch.equal(function(x)[0], x.sin())
     with RoundingNoise(0):
         assert not torch.equal(function(x.float())[0], x.float().sin())
+
+
+def test_noise_reaches_numbers_just_above_a_power_of_two():
+    ones = torch.ones(100, dtype=torch.float64)
+    with RoundingNoise(0):
+        moved = ones - 1.5
+    assert (moved != -0.5).sum() > 20
+
+
+def test_noise_orders_nan_and_infinities_in_any_way():
+    x = torch.tensor([torch.nan, torch.inf, torch.nan, torch.inf])
+    seen = set()
+    for seed in range(20):
+        with RoundingNoise(seed):
+            seen.add(tuple(torch.argsort(x).tolist()))
+    assert seen == {(1, 3, 0, 2), (3, 1, 0, 2), (1, 3, 2, 0), (3, 1, 2, 0)}
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_noise_of_samples_is_that_of_places_around_one(mode):
+    image, places = torch.randn(1, 1, 9, 9, dtype=torch.float64), torch.full((1, 4, 4, 2), 1e-9).double()
+    plain = torch.nn.functional.grid_sample(image, places, mode, align_corners=False)
+    with RoundingNoise(0):
+        moved = torch.nn.functional.grid_sample(image, places, mode, align_corners=False)
+    assert 1e-16 < (moved - plain).abs().max() < 1e-14
