@@ -1,36 +1,67 @@
-"""The door of `make_fx`: trace the operators that run on fake tensors, then export the trace."""
+"""The door of `make_fx`: trace the operators that run on fake tensors, then export the trace.
+
+The trace is made above autograd, where composite operators are still whole. A
+derivative that the code takes (`torch.func.grad`, `torch.autograd.grad`) may be
+beyond that; then it is made below, where a derivative is operators like others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch._C._functorch import TransformType, peek_interpreter_stack
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from fxpasses.capture.exported import export, inference_tracing, quiet
 from fxpasses.capture.replay import assumptions, fetch, input_positions, interpret, replay
 from fxpasses.capture.shapes import Captured
-from fxpasses.capture.source import Source, register_containers
+from fxpasses.capture.source import Source, register_containers, without_transforms
 from fxpasses.tracing.functions import functions_in_graphs
 
 __all__ = ["as_in_export", "by_make_fx", "swapped", "trace"]
 
 
 def by_make_fx(source: Source) -> Captured:
-    """Capture with `make_fx` above autograd, where composite operators are still whole."""
-    with inference_tracing(), quiet():
+    """Capture with `make_fx`, above autograd where that leads through."""
+    derivatives = _Derivatives()
+    try:
+        with without_transforms():
+            with inference_tracing(), quiet():
+                traced = trace(source, derivatives)
+            return export(traced)
+    except Exception:
+        if not derivatives.taken:
+            raise
+    with inference_tracing(), torch.enable_grad(), quiet():
         traced = trace(source)
     return export(traced)
 
 
-def trace(source: Source) -> Source:
+class _Derivatives(TorchFunctionMode):
+    """Notes whether the code takes a derivative."""
+
+    taken = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        transform = peek_interpreter_stack()
+        self.taken |= func is torch.autograd.grad
+        self.taken |= transform is not None and transform.key() in (TransformType.Grad, TransformType.Jvp)
+        return func(*args, **(kwargs or {}))
+
+
+def trace(source: Source, above_autograd: AbstractContextManager[Any] | None = None) -> Source:
     """*source* with a root that replays the operators that it called.
 
     Everything runs on fake tensors: neither the model nor the arguments change.
     What the trace took for granted about sizes is checked in the replay, and so
-    comes out as a guard of the export.
+    comes out as a guard of the export. The operators are those above autograd, with
+    *above_autograd* entered around the user's code, or else those below.
     """
     from torch._export.non_strict_utils import make_fake_inputs
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -54,7 +85,8 @@ def trace(source: Source) -> Source:
             filled[position] = value
         inner_args, inner_kwargs = pytree.tree_unflatten(filled, in_spec)
         with swapped(source.root, fakes):
-            result = source.root(*inner_args, **inner_kwargs)
+            with above_autograd or nullcontext():
+                result = source.root(*inner_args, **inner_kwargs)
             for name, buffer in source.root.named_buffers(remove_duplicate=False):
                 if name in fakes and buffer is not fakes[name]:  # self.count = self.count + 1
                     fakes[name].copy_(buffer)
@@ -69,7 +101,7 @@ def trace(source: Source) -> Source:
         fakes = [mode.from_tensor(state[name], static_shapes=True) for name in names]
         graph_module = make_fx(
             flat,
-            pre_dispatch=True,
+            pre_dispatch=above_autograd is not None,
             record_stack_traces=True,
             _allow_non_fake_inputs=True,
             _error_on_data_dependent_ops=False,

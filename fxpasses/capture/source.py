@@ -7,11 +7,12 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
 from fxpasses.errors import InputError
@@ -23,6 +24,7 @@ __all__ = [
     "sharing_state",
     "state_of",
     "untouched",
+    "without_transforms",
 ]
 
 _PLAIN_LEAVES = (torch.Tensor, int, float, complex, bool, str, type(None), torch.dtype, torch.device)
@@ -273,12 +275,35 @@ _CONTAINERS: tuple[tuple[Callable[[type], bool], Callable[[type], None]], ...] =
 
 
 @contextmanager
+def without_transforms() -> Iterator[None]:
+    """Leave the transforms of `torch.func` that a trace entered: one that fails in them leaves them on."""
+    depth, level = torch._C._functorch.get_dynamic_layer_stack_depth(), forward_ad._current_level
+    forward = torch._C._is_fwd_grad_enabled()
+    no_hooks = torch._C._autograd._saved_tensors_hooks_get_disabled_error_message()
+    try:
+        yield
+    except BaseException:
+        torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+        torch._C._set_fwd_grad_enabled(forward)
+        if no_hooks is None:
+            torch._C._autograd._saved_tensors_hooks_enable()
+        else:
+            torch._C._autograd._saved_tensors_hooks_disable(no_hooks)
+        if level < 0:  # there is one at most, and nothing tells of it
+            forward_ad._current_level = level
+            with suppress(RuntimeError):
+                torch._C._exit_dual_level(level=0)
+        raise
+
+
+@contextmanager
 def untouched(source: Source) -> Iterator[None]:
     """Give the user's tensors and modes back as they were, whatever the tracing did."""
     kept = [(t, t._version, t.detach().clone()) for t in source.free]
     modules = [(m, m.training, dict(m._parameters), dict(m._buffers)) for m in source.root.modules()]
     try:
-        yield
+        with without_transforms():
+            yield
     finally:
         for tensor, version, value in kept:
             if tensor._version != version:

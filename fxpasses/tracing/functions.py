@@ -115,10 +115,19 @@ def _exchange(self: torch.Tensor, value: torch.Tensor) -> None:
     )
 
 
+def _backward(*args: Any, **kwargs: Any) -> None:
+    raise CaptureError(
+        "the code calls backward(), which adds to the gradients of all parameters, and a graph cannot hold that; "
+        "take the gradients that it needs: torch.autograd.grad(loss, inputs)"
+    )
+
+
 _FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.gaussian_nll_loss: _gaussian_nll_loss,
     F.one_hot: _one_hot,
     F.ctc_loss: _ctc_loss,
+    torch.Tensor.backward: _backward,
+    torch.autograd.backward: _backward,
     torch.Tensor.random_: _random,
     torch.Tensor.data.__get__: torch.Tensor.detach,  # on fake tensors torch gives one without its memory
     torch.Tensor.data.__set__: _exchange,

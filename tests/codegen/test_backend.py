@@ -87,6 +87,33 @@ def test_batch_norm_and_dropout_train():
         torch.testing.assert_close(got, want, msg=name)
 
 
+@pytest.mark.parametrize("heads", [4, 2], ids=["heads", "shared heads"])
+@pytest.mark.parametrize("mask", [None, "causal", "rows that admit nothing"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_attention_trains(dtype, mask, heads):
+    torch.manual_seed(0)
+    keep = torch.ones(5, 7, dtype=torch.bool).tril() & (torch.arange(5)[:, None] != 2)
+    tensors = [torch.randn(2, heads if i else 4, 7 if i else 5, 8, dtype=dtype) for i in range(3)]
+    upstream = torch.randn(2, 4, 5, 8, dtype=dtype)
+
+    def attention(query, key, value):
+        given = {"is_causal": True} if mask == "causal" else {"attn_mask": None if mask is None else keep}
+        return torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, enable_gqa=heads == 2, **given
+        )
+
+    def gradients(function):
+        leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+        return torch.autograd.grad(function(*leaves), leaves, upstream)
+
+    compiled = torch.compile(attention, backend="fxpasses", fullgraph=True, options={"strict": True})
+    torch.testing.assert_close(gradients(compiled), gradients(attention), **_TOLERANCE.get(dtype, {}))
+
+
+# Eager's kernel rounds the weights, too.
+_TOLERANCE = {torch.bfloat16: {"rtol": 0.02, "atol": 0.02}}
+
+
 def test_weights_changed_in_place_are_seen():
     eager, compiled = pair()
     x = torch.randn(2, 8)
