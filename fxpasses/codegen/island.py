@@ -77,10 +77,8 @@ class Islands:
             return "it changes its arguments"
         value = node.meta["val"]
         values = value if isinstance(value, tuple | list) else (value,)
-        if not all(
-            isinstance(value, torch.Tensor | torch.SymFloat | torch.SymBool | None) for value in values
-        ):
-            return "its result is no tensor"
+        if not all(isinstance(value, _RESULTS) for value in values):
+            return "its result is neither a tensor nor a number"
         return None
 
     def clear(self) -> None:
@@ -119,8 +117,10 @@ class Islands:
             )
         )
         values = {}
-        for index, ((_, where), val) in enumerate(zip(wanted, vals, strict=True)):
-            values[where] = b.match_cast(b.emit(relax.TupleGetItem(call, index)), val)
+        for index, ((node, where), val) in enumerate(zip(wanted, vals, strict=True)):
+            b.node = node
+            value = b.match_cast(b.emit(relax.TupleGetItem(call, index)), val)
+            values[where] = _entered(b, value, recorder.vals[where])
         recorder.enter(nodes, values, b.env)
 
     # -- while it runs ---------------------------------------------------------------
@@ -197,12 +197,28 @@ def _register() -> None:
     enter(ISLAND, island)
 
 
-_KINDS = {torch.SymFloat: torch.float64, torch.SymBool: torch.bool}
+_KINDS = {
+    torch.SymFloat: torch.float64,
+    torch.SymBool: torch.bool,
+    torch.SymInt: torch.int64,
+    float: torch.float64,
+    bool: torch.bool,
+    int: torch.int64,
+}
+_RESULTS = (torch.Tensor, *_KINDS, type(None))
 
 
 def _handed_back(val: Any) -> torch.Tensor:
     """What a result is on its way back: numbers are tensors without dims."""
     return val if isinstance(val, torch.Tensor) else torch.empty((), dtype=_KINDS[type(val)], device="meta")
+
+
+def _entered(b: Any, value: Any, val: Any) -> Any:
+    """What calls that follow take for a result: an integer is a size, a constant stays one."""
+    if not isinstance(val, torch.SymInt):
+        return val if isinstance(val, int | float) else value
+    b.bind_size(val, value)
+    return b.size(val)
 
 
 def _type(val: torch.Tensor) -> tuple[str, tuple[int | None, ...]]:
@@ -234,7 +250,7 @@ def _type_without_sizes(b: Any, val: torch.Tensor) -> Any:
 def _as_tensor(value: Any) -> Any:
     if isinstance(value, torch.Tensor | None):
         return value
-    return torch.tensor(value, dtype=torch.bool if isinstance(value, bool) else torch.float64)
+    return torch.tensor(value, dtype=_KINDS[type(value)])
 
 
 def _bytes(nodes: Sequence[fx.Node]) -> int | str:

@@ -210,7 +210,7 @@ class Builder:
         name: str,
         parameters: Sequence[Any],
         graph: fx.Graph,
-        returned: Iterable[fx.Node],
+        returned: Iterable[fx.Node | int],
         *,
         checked: bool | None = None,
         attrs: dict[str, Any] | None = None,
@@ -226,10 +226,10 @@ class Builder:
             self._pending = [node for node in graph.nodes if checks_values(node) and not checks_tensor(node)]
             for item in schedule(graph, self.emission.outside):
                 self._emit_item(item)
-            results = [self._result(node) for node in returned]
-            for node, result in zip(returned, results, strict=True):
+            results = [self._result(value) for value in returned]
+            for value, result in zip(returned, results, strict=True):
                 if result is None:  # TVM would crash
-                    raise LoweringError(f"{node.name} is returned, and nothing was emitted for it")
+                    raise LoweringError(f"{value} is returned, and nothing was emitted for it")
             if checked is None:
                 checked = bool(self.codes)
             if checked:
@@ -294,7 +294,9 @@ class Builder:
                 self.node = node
                 self.require(val.node.expr)
 
-    def _result(self, node: fx.Node) -> Any:
+    def _result(self, node: fx.Node | int) -> Any:
+        if isinstance(node, int):
+            return self.emit(T.relax.const(node, "int64"))
         value = self.env[node]
         kind = _NUMBERS.get(type(node.meta["val"]))
         if kind is None or not T.ir.is_prim_expr(value):

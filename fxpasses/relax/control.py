@@ -52,8 +52,8 @@ def control_refusal(node: fx.Node) -> str | None:
     """Why the higher-order call *node* is not compiled; None if it is."""
     if node.target not in CONTROL:
         return "TVM has no form of this control flow"
-    if not all(isinstance(val, torch.Tensor) for val in node.meta["val"]):
-        return "a branch returns a number"
+    if not all(isinstance(val, torch.Tensor | torch.SymInt | int) for val in node.meta["val"]):
+        return "a branch returns neither a tensor nor an integer"
     return None
 
 
@@ -131,8 +131,7 @@ def _declare(emission: Emission, node: fx.Node) -> Choice:
     for name, body, nodes in zip(("if_true", "if_false"), branches, inputs, strict=True):
         builder = Builder(emission)
         given = parameters(builder, nodes)
-        returned = body.graph.output_node().args[0]
-        functions.append(builder.function(name, given, body.graph, returned, checked=checked))  # type: ignore[arg-type]
+        functions.append(builder.function(name, given, body.graph, _returned(node, body), checked=checked))
     given = parameters(Builder(emission), inputs[0])
     predicate = relax.Var("predicate", T.TensorType((), "bool"))
     with block.function("cond", [predicate, *given], private=True):
@@ -157,9 +156,25 @@ def _cond(b: Builder, node: fx.Node) -> list[Any]:
     ]
     shape = [relax.ShapeExpr(sizes)] if choice.symbols else []
     call = b.emit(relax.Call(choice.function, [predicate, *shape, *tensors]))
+    vals = [val for val in b.val if not isinstance(val, int)]
     if choice.checked:
-        b.codes.append(b.emit(relax.TupleGetItem(call, len(b.val))))
-    return [b.match_cast(b.emit(relax.TupleGetItem(call, i)), val) for i, val in enumerate(b.val)]
+        b.codes.append(b.emit(relax.TupleGetItem(call, len(vals))))
+    results = iter([b.emit(relax.TupleGetItem(call, place)) for place in range(len(vals))])
+    return [val if isinstance(val, int) else _result(b, next(results), val) for val in b.val]
+
+
+def _returned(node: fx.Node, body: fx.GraphModule) -> list[Any]:
+    """What a branch returns, but for the integers that are the same in both."""
+    values: Any = body.graph.output_node().args[0]
+    return [value for value, val in zip(values, node.meta["val"], strict=True) if not isinstance(val, int)]
+
+
+def _result(b: Builder, value: Any, val: Any) -> Any:
+    """A result of a branch; an integer comes as a tensor without dims."""
+    if isinstance(val, torch.Tensor):
+        return b.match_cast(value, val)
+    b.bind_size(val, value)
+    return b.size(val)
 
 
 def _match(values: dict[Any, Any], inner: Any, outer: Any) -> None:

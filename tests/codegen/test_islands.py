@@ -132,7 +132,7 @@ def test_strict_refuses_with_operator_count_and_line():
 
 REFUSALS = {
     "it changes its arguments": (torch.ops.aten.relu_.default, torch.ones(2)),
-    "its result is no tensor": (ops.pick.default, [[torch.ones(2)]]),
+    "its result is neither a tensor nor a number": (ops.pick.default, [[torch.ones(2)]]),
     "a Python function is no data that can be kept": (print, None),
 }
 

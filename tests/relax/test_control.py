@@ -144,12 +144,11 @@ def test_only_the_branch_taken_is_checked():
     torch.testing.assert_close(compiled(x, i), model(x, i))
 
 
-def test_a_number_from_a_branch_is_refused_by_name():
+def test_an_index_from_a_branch():
     def model(x):
         return x[torch.cond(x.sum() > 0, lambda: 0, lambda: 1, ())]
 
-    with pytest.raises(UnsupportedOperatorError, match=r"higher_order\.cond.*\n.*x\[torch\.cond"):
-        compiled_of(model, torch.ones(3))
+    agree(model, (torch.arange(1.0, 4),), (-torch.arange(1.0, 4),))
 
 
 def test_an_island_in_a_branch():
@@ -179,3 +178,29 @@ def test_loops_run_as_islands_and_say_so(name, tmp_path):
     assert row.reason == "TVM has no form of this control flow"
     with pytest.raises(UnsupportedOperatorError, match=name):
         compile(program_of(model, x), strict=True)
+
+
+def _scaled(x):
+    return x * torch.cond(x.sum() > 0, lambda x: 2, lambda x: 3, (x,))
+
+
+def _mixed(x):
+    y, n, same = torch.cond(x.sum() > 0, lambda x: (x.sin(), 2, 5), lambda x: (x.cos(), 3, 5), (x,))
+    return y * same, n, torch.ones(n)
+
+
+def _nested(x):
+    def positive(x):
+        return x * torch.cond(x[0, 0] > 0, lambda x: 7, lambda x: 9, (x,))
+
+    return torch.cond(x.sum() > 0, positive, lambda x: x * 3, (x,))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("function", [_scaled, _mixed, _nested])
+def test_branches_that_return_integers(function, dynamic):
+    x = torch.randn(4, 3)
+    shapes = ({0: Dim.DYNAMIC, 1: Dim.DYNAMIC},) if dynamic else None
+    compiled = compile(function, (x,), dynamic_shapes=shapes, strict=True)
+    for value in (x, -x, x.flip(0, 1)):
+        torch.testing.assert_close(compiled(value), function(value))
