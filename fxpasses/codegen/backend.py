@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils import _pytree as pytree
 
 from fxpasses.codegen.compile import compile
+from fxpasses.codegen.memory_order import in_memory_order
 from fxpasses.codegen.shared_results import split_off_views
 from fxpasses.graph_modules import body_of, copy_graph_module, make_graph_module
 from fxpasses.program import Input, Output, Program
@@ -49,20 +51,40 @@ def fxpasses(
             "it has strict and target"
         )
 
-    def compiler(module: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+    def compiler(
+        module: fx.GraphModule, inputs: Sequence[Any], visible: Callable[[], slice]
+    ) -> Callable[..., Any]:
         from functorch.compile import make_boxed_func
 
         module, finish = split_off_views(module)
+        module, turn = in_memory_order(module, visible() if finish is None else slice(None))
         with unset_fake_temporarily():
             compiled = compile(program_of_graph(module), allow_random=True, **given)
-        if finish is None:
+        if finish is None and turn is None:
             return make_boxed_func(compiled)
-        return make_boxed_func(lambda *args: finish(*compiled(*args)))
 
-    decompositions = get_decompositions(_LEARNING) | _WITHOUT_ALPHA
-    backend = aot_autograd(fw_compiler=compiler, decompositions=decompositions)
+        def call(*args: Any) -> Sequence[Any]:
+            results = compiled(*args)
+            results = results if turn is None else turn(results)
+            return results if finish is None else finish(*results)
+
+        return make_boxed_func(call)
+
+    backend = aot_autograd(
+        fw_compiler=partial(compiler, visible=_of_the_user),
+        bw_compiler=partial(compiler, visible=lambda: slice(0)),
+        inference_compiler=partial(compiler, visible=lambda: slice(None)),
+        decompositions=get_decompositions(_LEARNING) | _WITHOUT_ALPHA,
+    )
     with composite_kernels():
         return backend(graph_module, example_inputs)  # type: ignore[no-any-return]
+
+
+def _of_the_user() -> slice:
+    """The results of a graph that trains that are not kept for its derivative alone."""
+    context = torch._guards.TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    return slice(None if metadata is None else metadata.num_forward_returns)
 
 
 # The forms in which batch norms that learn reach a backend.
