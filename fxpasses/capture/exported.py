@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils import _pytree as pytree
 
 from fxpasses.capture.plain_state import refuse_lost_state, watched
@@ -25,6 +26,7 @@ from fxpasses.errors import CaptureError
 from fxpasses.program import Input, Program
 from fxpasses.tracing import mended_operators
 from fxpasses.tracing.functions import functions_in_graphs
+from fxpasses.tracing.stack_traces import quick_stack_traces
 
 __all__ = ["by_export", "export", "inference_tracing", "load_pt2", "quiet", "with_traced_constants"]
 
@@ -50,9 +52,10 @@ def export(source: Source, *, strict: bool = False) -> Captured:
 
 
 def _export(source: Source, *, strict: bool = False) -> Captured:
-    contexts = [_forgotten(), inference_tracing(), mended_operators(), quiet()]
+    contexts = [_forgotten(), inference_tracing(), mended_operators(), quiet(), quick_stack_traces()]
     if not strict:  # dynamo would read these, as it would a hook, as code of the model's
         contexts += [functions_in_graphs(), _output_containers(source.root)]
+        contexts += [_use_lazy_graph_module(True)]  # nobody reads the code of the graphs on the way
     with ExitStack() as stack:
         for context in contexts:
             stack.enter_context(context)

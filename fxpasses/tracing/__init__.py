@@ -9,6 +9,7 @@ file                 what it puts in the place of torch's
 `composites`         the kernel of a composite operator that looks at values where shapes do
 `recurrence`         the kernel of a recurrent layer, which would run step by step
 `functions`          a function in Python that looks at values before any operator is called
+`stack_traces`       nothing: it finds out faster where a node comes from
 `fake_values`        nothing: it runs one call on fake tensors, with the mends that it needs
 ===================  ========================================================================
 
