@@ -27,7 +27,8 @@ __all__ = [
     "without_transforms",
 ]
 
-_PLAIN_LEAVES = (torch.Tensor, int, float, complex, bool, str, type(None), torch.dtype, torch.device)
+_PLAIN_LEAVES = (torch.Tensor, int, float, complex, bool, str, type(None))
+_CHOICES = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,16 @@ def make_source(
                 f"args{pytree.keystr(path[1:])}" if path[0].idx == 0 else f"kwargs{pytree.keystr(path[1:])}"
             )
             raise InputError(
-                f"{where} of {label} is of type {type(leaf_value).__name__}, which a graph cannot take; pass "
-                "tensors and numbers, or register the type with torch.utils._pytree.register_pytree_node"
+                f"{where} of {label} is of type {type(leaf_value).__name__}, which a graph cannot take; "
+                + (_CHOICE_ADVICE.format(leaf_value) if isinstance(leaf_value, _CHOICES) else _TYPE_ADVICE)
             )
     return Source(root, args, kwargs, dynamic_shapes, label, leaf, free)
+
+
+_CHOICE_ADVICE = (
+    "it is a part of the program: capture a function without that argument, such as lambda x: model(x, {})"
+)
+_TYPE_ADVICE = "pass tensors and numbers, or register the type with torch.utils._pytree.register_pytree_node"
 
 
 def _arguments(args: Any, kwargs: Any, label: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -52,7 +52,8 @@ def in_memory_order(module: fx.GraphModule, visible: slice) -> tuple[fx.GraphMod
 
 def _order(result: Any) -> list[int] | None:
     """The dims of *result* as they follow each other in memory; None where that is their own order."""
-    val = result.meta.get("val") if isinstance(result, fx.Node) else None
+    is_computed = isinstance(result, fx.Node) and result.op == "call_function"
+    val = result.meta.get("val") if is_computed else None
     if not isinstance(val, torch.Tensor) or val.layout != torch.strided:
         return None
     single = [dim for dim, size in enumerate(val.shape) if same_size(size, 1)]

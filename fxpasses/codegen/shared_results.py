@@ -1,8 +1,10 @@
-"""Results of a graph that are views of one value share its memory.
+"""Results of a graph that are views of one value, or of an argument, share its memory.
 
 A compiled program gives every result memory of its own. Behind a graph break, code
 may write to one of two results and read the other. So the program gives the value
-that both are views of, and the views are made of it afterwards.
+that both are views of, and the views are made of it afterwards. A view of an argument
+is made of the argument: AOT autograd may take sizes, strides and offset of what it gets,
+to make the view by itself.
 """
 
 from __future__ import annotations
@@ -25,13 +27,13 @@ def split_off_views(module: fx.GraphModule) -> tuple[fx.GraphModule, Finish | No
     """*module* without the views by which its results share memory, and the function that adds them.
 
     The function takes the results of the former and gives those of *module*;
-    None where no two of them share memory. Results that are views of an argument
-    are AOT autograd's own care.
+    None where no two of them share memory, and none is a view of an argument.
     """
     results: Sequence[Any] = module.graph.output_node().args[0]  # type: ignore[assignment]
     bases = {result: _base(result) for result in results if isinstance(result, fx.Node)}
     views = Counter(bases.values())
-    shared = {result for result, base in bases.items() if views[base] > 1 and base.op == "call_function"}
+    shared = {result for result, base in bases.items() if base is not result and base.op == "placeholder"}
+    shared |= {result for result, base in bases.items() if views[base] > 1 and base.op == "call_function"}
     if not shared:
         return module, None
     finish = fx.Graph()
@@ -55,6 +57,7 @@ def split_off_views(module: fx.GraphModule) -> tuple[fx.GraphModule, Finish | No
     copies: dict[fx.Node, fx.Node] = {}
     rest.graph_copy(module.graph, copies)
     rest.output(tuple(copies[names[str(node.target)]] for node in finish.find_nodes(op="placeholder")))
+    rest.eliminate_dead_code()
     return fx.GraphModule(module, rest), fx.GraphModule({}, finish)
 
 

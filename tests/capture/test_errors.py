@@ -180,6 +180,7 @@ def test_what_proxies_do_not_show() -> None:
         ((X, X), None, "too many positional arguments"),
         ((X,), {"y": X}, "unexpected keyword argument 'y'"),
         ((object(),), None, r"args\[0\] of Branch is of type object"),
+        ((torch.float64,), None, r"args\[0\] .* of type dtype.*lambda x: model\(x, torch\.float64\)"),
         (3, None, "of type int; write a tuple"),
         ((X,), [X], "kwargs of Branch is of type list"),
     ],

@@ -65,3 +65,41 @@ def test_strides_of_a_model_that_trains():
         torch.autograd.grad(found, (x, layer.weight), upstream),
         torch.autograd.grad(expected, (x, layer.weight), upstream),
     )
+
+
+VIEWS_OF_AN_ARGUMENT = {
+    "rows": lambda x: (x[1:], x[2:, ::2]),
+    "rows from a size": lambda x: x[x.shape[0] // 2 :],
+    "parts": lambda x: x.split(2)[1:],
+    "turned": lambda x: (x.t()[1:], x.t() + 1),
+    "expanded": lambda x: x[2:3].expand(5, 4),
+    "as_strided": lambda x: x.as_strided((2, 2), (4, 1), 5),
+    "changed": lambda x: (x[1:].add_(1), x[2:]),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", VIEWS_OF_AN_ARGUMENT)
+def test_views_of_an_argument(name, dynamic):
+    function = VIEWS_OF_AN_ARGUMENT[name]
+    x, y = torch.arange(24.0).view(6, 4), torch.arange(24.0).view(6, 4)
+    found, expected = torch.compile(function, backend="fxpasses", dynamic=dynamic)(x), function(y)
+    torch.testing.assert_close(found, expected)
+    for a, b in zip(*([r] if isinstance(r, torch.Tensor) else r for r in (found, expected)), strict=True):
+        assert a.stride() == b.stride()
+        assert a.storage_offset() == b.storage_offset()
+        assert (a.untyped_storage().data_ptr() == x.data_ptr()) == (
+            b.untyped_storage().data_ptr() == y.data_ptr()
+        )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x, n: (x[: n[0].item()], x[n[0].item() :]), lambda x, n: x.split_with_sizes(n.tolist())],
+    ids=["slices", "split"],
+)
+def test_views_of_an_argument_from_values(function):
+    x, compiled = torch.randn(6, 3), torch.compile(function, backend="fxpasses", fullgraph=True)
+    with torch._dynamo.config.patch(capture_scalar_outputs=True):
+        for sizes in ([2, 4], [5, 1], [0, 6]):
+            torch.testing.assert_close(compiled(x, torch.tensor(sizes)), function(x, torch.tensor(sizes)))
