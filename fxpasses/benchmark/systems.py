@@ -134,6 +134,7 @@ _EXPORT = (
     "torch._inductor.sizevars",
     "torch._subclasses.schema_check_mode",
     "torch.fx.experimental.validator",
+    "sympy.tensor.tensor",  # by the first sum of two sizes
 )
 _ONNX = (*_EXPORT, "torch.onnx", "onnx", "onnxscript")
 
