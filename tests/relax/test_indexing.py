@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import fxpasses as fxp
 from fxpasses import lower
 from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.testing.single import single_op_program
@@ -196,3 +197,48 @@ def test_a_mask_beside_another_index_is_refused():
     node.meta["val"] = node.meta["val"].to(torch.bool)
     with pytest.raises(UnsupportedOperatorError, match=r"depends on the values of the mask.*torch\.where"):
         lower(program)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64], ids=str)
+def test_scatter_with_an_index_for_a_whole_row(dtype):
+    x, source = random((6, 4, 5), dtype), random((7, 4, 5), dtype)
+    rows = torch.tensor([5, 0, 5, 2, 5, 0, 1])
+
+    def along(index, dim, size):
+        return index.view([-1 if d == dim else 1 for d in range(3)]).expand(size)
+
+    def program(kind, dim):
+        turned = [value.movedim(0, dim).contiguous() for value in (x, source)]
+
+        def f(x, index, source):
+            places = along(index, dim, source.shape)
+            if kind == "add":
+                return x.scatter_add(dim, places, source)
+            if kind == "replace":
+                return x.scatter(dim, places, source)
+            return x.scatter_reduce(dim, places, source, kind, include_self=False)
+
+        return f, (turned[0], rows, turned[1])
+
+    for kind in ("add", "replace", "mean", "amax", "prod"):
+        for dim in range(3):
+            f, args = program(kind, dim)
+            got, expected = fxp.compile(f, args)(*args), f(*args)
+            torch.testing.assert_close(
+                got, expected, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5
+            )
+
+
+def test_index_add_of_a_number_of_rows_that_varies():
+    x, source = random((6, 5), torch.float32), random((9, 5), torch.float32)
+    rows = torch.tensor([5, 0, 5, 2, 5, 0, 1, 1, 3])
+    n = torch.export.Dim("n")
+    compiled = fxp.compile(
+        lambda x, i, s: x.index_add(0, i, s),
+        (x, rows[:4], source[:4]),
+        dynamic_shapes=({}, {0: n}, {0: n}),
+    )
+    assert not compiled.islands
+    for count in (9, 2, 1):
+        got = compiled(x, rows[:count], source[:count])
+        torch.testing.assert_close(got, x.index_add(0, rows[:count], source[:count]))

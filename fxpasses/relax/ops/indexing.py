@@ -307,23 +307,26 @@ def _scatter(
     combine, identity = _REDUCTIONS[reduce]
     is_tensor = isinstance(source, T.relax.Var) and isinstance(source.ty, T.TensorType)
     self, index = _as_line(b, self), _as_line(b, index)
+    positions, index = b.shape_of(index), _behind_expand(b, index)
     sources = [_as_line(b, source)] if is_tensor else []
 
-    def kernel(x: Any, index: Any, sources: Any, number: Any) -> Any:
+    def kernel(x: Any, index: Any, sources: Any, number: Any, positions: Any) -> Any:
         def body(x: Any, index: Any, *buffers: Any) -> None:
             sources, (out, *count) = buffers[: len(buffers) - extra], buffers[len(buffers) - extra :]
 
             def target(at: Sequence[Any]) -> list[Any]:
-                return [*at[:axis], safe_index(load(index, at), x.shape[axis]), *at[axis + 1 :]]
+                # Of an expanded index one element says where a whole row goes, in vectors.
+                own = [0 if is_static(size, 1) else i for size, i in zip(index.shape, at, strict=True)]
+                return [*at[:axis], safe_index(load(index, own), x.shape[axis]), *at[axis + 1 :]]
 
             with grid(*x.shape) as at:
                 store(out, convert(load(x, at), work), at)
                 if count:
                     store(count[0], const(int(include_self), "int64"), at)
             if not include_self:
-                with grid(*index.shape) as at:
+                with grid(*positions) as at:
                     store(out, identity(work), target(at))
-            with grid(*index.shape) as at:
+            with grid(*positions) as at:
                 value = load(sources[0], at) if sources else const(number, dtype)
                 store(out, combine(load(out, target(at)), convert(value, work)), target(at))
                 if count:
@@ -338,8 +341,18 @@ def _scatter(
             return found
         return T.te.compute(x.shape, lambda *at: found(*at).astype(dtype), name="round")
 
-    result = b.te(kernel, self, index, sources, None if is_tensor else source)
+    result = b.te(kernel, self, index, sources, None if is_tensor else source, positions)
     return result if b.val.dim() else T.relax.op.reshape(result, [])
+
+
+def _behind_expand(b: Any, index: Any) -> Any:
+    """The tensor of as many dims that *index* repeats along some of them; *index* itself if it does not."""
+    bound = b.block.lookup_binding(index)
+    if isinstance(bound, T.relax.Call) and getattr(bound.op, "name", "") == "relax.broadcast_to":
+        (source, _) = bound.args
+        if len(b.shape_of(source)) == len(b.shape_of(index)):
+            return source
+    return index
 
 
 def _as_line(b: Any, value: Any) -> Any:
