@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # Workers run side by side (pytest -n); thread pools inside them only get in each other's way.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS"):
@@ -30,3 +31,17 @@ def _fixed_seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _every_schedule_builds(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    """A build that fails is done again with less; no test may come to that unseen, unless marked so."""
+    yield
+    if not request.node.get_closest_marker("second_build"):
+        left_out = [record for record in caplog.get_records("call") if record.name in _BUILDERS]
+        assert not left_out, [record.getMessage() for record in left_out]
+
+
+_BUILDERS = ("fxpasses.codegen.build", "fxpasses.codegen.schedules")

@@ -46,17 +46,29 @@ def variables(function: Any) -> dict[Any, Any]:
 
 
 def _with_buffers(store: Any) -> Any:
-    """*store*, and before it one of each variable."""
-    guarded = _guarded(store.value)
+    """*store*, and before it one of each variable.
+
+    A branch with variables is one itself, since they may read what is not there in the other case.
+    """
     values: dict[Any, Any] = {}  # of each variable, without the variables that it binds itself
 
+    def set_aside(call: Any) -> Any:
+        if op_name(call) != "if_then_else" or not any(map(_binds, call.args[1:])):
+            return call
+        var = T.tirx.Var(_NAME, str(call.ty.dtype))
+        condition, *arms = call.args
+        values[var] = T.tirx.if_then_else(unbound(condition), *arms)
+        return var
+
     def take_out(let: Any) -> Any:
-        if let.var in guarded:
-            return let
         values[let.var] = let.value
         return let.body
 
-    result = T.tvm_ffi.structural_map(store.value, [(T.tirx.Let, take_out)])
+    def unbound(value: Any) -> Any:
+        value = T.tvm_ffi.structural_map(value, [(T.ir.Call, set_aside)], order="pre")
+        return T.tvm_ffi.structural_map(value, [(T.tirx.Let, take_out)])
+
+    result = unbound(store.value)
     if not values:
         return store
     buffers = {var: T.tirx.decl_buffer((1,), str(var.ty.dtype), name=_NAME, scope="local") for var in values}
@@ -66,22 +78,22 @@ def _with_buffers(store: Any) -> Any:
     def loaded(value: Any) -> Any:
         return T.tvm_ffi.structural_map(value, [(T.tirx.Var, lambda var: loads.get(var, var))])
 
-    stores = [T.tirx.BufferStore(buffers[var], loaded(values[var]), [zero]) for var in _in_order(values)]
+    def stored(var: Any) -> Any:
+        value = loaded(values[var])
+        if not _binds(value):
+            return T.tirx.BufferStore(buffers[var], value, [zero])
+        arms = (_with_buffers(T.tirx.BufferStore(buffers[var], arm, [zero])) for arm in value.args[1:])
+        return T.tirx.IfThenElse(value.args[0], *arms)
+
     last = T.tirx.BufferStore(store.buffer, loaded(result), store.indices)
-    return sequence(*map(T.tirx.AllocBuffer, buffers.values()), *stores, last)
+    return sequence(*map(T.tirx.AllocBuffer, buffers.values()), *map(stored, _in_order(values)), last)
 
 
-def _guarded(value: Any) -> set[Any]:
-    """The variables that are bound in an arm that may not run."""
-    found: set[Any] = set()
-
-    def keep(call: Any) -> None:
-        if op_name(call) == "if_then_else":
-            for arm in call.args[1:]:
-                T.tvm_ffi.structural_walk(arm, (T.tirx.Let, returning_none(lambda let: found.add(let.var))))
-
-    T.tvm_ffi.structural_walk(value, (T.ir.Call, keep))
-    return found
+def _binds(value: Any) -> bool:
+    """Whether a variable is bound in *value*."""
+    found: list[Any] = []
+    T.tvm_ffi.structural_walk(value, (T.tirx.Let, returning_none(found.append)))
+    return bool(found)
 
 
 def _in_order(values: dict[Any, Any]) -> Iterator[Any]:

@@ -261,6 +261,7 @@ def test_an_operand_that_occurs_twice(dtype, caplog):
         assert not caplog.records, "a schedule was left out"
 
 
+@pytest.mark.second_build
 def test_what_tvm_cannot_build_in_vectors_is_built_with_the_c_library(monkeypatch, caplog):
     from fxpasses.codegen import build as module
 
