@@ -14,6 +14,7 @@ from fxpasses.passes import (
     freeze,
     merge_rows,
     turn_single_row,
+    widen_convolutions,
     winograd,
 )
 from fxpasses.pipeline import Pipeline
@@ -30,6 +31,7 @@ def optimizations(target: Any = "llvm") -> Pipeline:
     cpu = CpuInfo.of(resolve_target(target))
     return Pipeline(
         freeze,
+        widen_convolutions,
         ChannelsLast(cpu.vector_bytes),
         winograd,
         FuseAttention(cpu.vector_bytes, cpu.registers),

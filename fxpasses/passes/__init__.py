@@ -32,6 +32,7 @@ from fxpasses.passes.remove_assertions import remove_assertions
 from fxpasses.passes.remove_noops import remove_noops
 from fxpasses.passes.turn_recurrent_weights import TurnRecurrentWeights, turn_recurrent_weights
 from fxpasses.passes.turn_single_row import turn_single_row
+from fxpasses.passes.widen_convolutions import widen_convolutions
 from fxpasses.passes.winograd import Winograd, winograd
 from fxpasses.pipeline import Pass, Pipeline, pass_name
 
@@ -71,6 +72,7 @@ __all__ = [
     "remove_noops",
     "turn_recurrent_weights",
     "turn_single_row",
+    "widen_convolutions",
     "winograd",
 ]
 
@@ -106,6 +108,7 @@ CATALOGUE: dict[str, Pass] = {
         propagate_shapes,
         narrow_ranges,
         freeze,
+        widen_convolutions,
         channels_last,
         winograd,
         fuse_attention,

@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from fxpasses.dialect.channels_last import pack_weight, packed_width
-from fxpasses.passes.decompositions.values import shape
+from fxpasses.passes.decompositions.values import cast, shape
 from fxpasses.passes.normalize_dims import normalize_dims
 from fxpasses.passes.subpixel import shuffle, subpixel
 from fxpasses.program import Program
@@ -215,11 +215,14 @@ def _max_pool(g: Editor, node: fx.Node) -> Any:
     indices_used = any(user.target is operator.getitem and user.args[1] != 0 for user in node.users)
     if inside is None or len(shape(inside)) != 4 or indices_used:
         return None
-    if not inside.meta["val"].dtype.is_floating_point:
+    dtype = inside.meta["val"].dtype
+    if not dtype.is_floating_point:
         return None
     window, stride, padding, dilation, ceil_mode = node.args[1:]
     sizes = [_each(value, 2) for value in (window, stride or window, padding, dilation)]
-    return (_from_last(g, g.call(dialect.max_pool2d_channels_last.default, inside, *sizes, ceil_mode)),)
+    wide = inside if dtype == torch.float64 else cast(g, inside, torch.float32)  # no reducer has a half type
+    result = g.call(dialect.max_pool2d_channels_last.default, wide, *sizes, ceil_mode)
+    return (_from_last(g, cast(g, result, dtype)),)
 
 
 def _avg_pool(g: Editor, node: fx.Node) -> Any:
@@ -273,6 +276,7 @@ def _reshape(g: Editor, node: fx.Node) -> Any:
 
 
 _MOVES: dict[Any, Callable[[Editor, fx.Node], Any]] = {
+    aten._to_copy.default: _pointwise,
     aten.avg_pool2d.default: _avg_pool,
     aten.cat.default: _cat,
     aten.constant_pad_nd.default: _pad,
