@@ -56,6 +56,7 @@ SYMBOLIC_BUILTINS: frozenset[Callable[..., Any]] = frozenset(
         operator.mod,
         operator.pow,
         operator.neg,
+        operator.abs,
         operator.eq,
         operator.ne,
         operator.lt,
@@ -64,6 +65,7 @@ SYMBOLIC_BUILTINS: frozenset[Callable[..., Any]] = frozenset(
         operator.ge,
         operator.and_,
         operator.or_,
+        operator.xor,
         operator.not_,
         math.floor,
         math.ceil,
@@ -77,6 +79,15 @@ SYMBOLIC_BUILTINS: frozenset[Callable[..., Any]] = frozenset(
         torch.sym_not,
         torch.sym_sum,
         torch.sym_sqrt,
+        torch._sym_cos,
+        torch._sym_cosh,
+        torch._sym_sin,
+        torch._sym_sinh,
+        torch._sym_tan,
+        torch._sym_tanh,
+        torch._sym_acos,
+        torch._sym_asin,
+        torch._sym_atan,
     }
 )
 """Python and torch functions on sizes that a graph may call."""

@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from fxpasses.codegen.compile import compile
 from fxpasses.codegen.memory_order import in_memory_order
 from fxpasses.codegen.shared_results import split_off_views
+from fxpasses.errors import UnsupportedOperatorError, source_line
 from fxpasses.graph_modules import body_of, copy_graph_module, make_graph_module
 from fxpasses.program import Input, Output, Program
 from fxpasses.tracing.composites import composite_kernels
@@ -109,6 +110,17 @@ def _without_alpha(op: OpOverload) -> Callable[..., Any]:
 _WITHOUT_ALPHA = {op: _without_alpha(op) for op in (aten.add.Tensor, aten.sub.Tensor)}
 
 
+def _held(module: fx.GraphModule, node: fx.Node) -> torch.Tensor:
+    value = operator.attrgetter(str(node.target))(module)
+    if isinstance(value, torch.Tensor):
+        return value
+    takes = next((f"{user.target} ({source_line(user)})" for user in node.users), node.name)
+    raise UnsupportedOperatorError(
+        f"{takes} takes a {type(value).__name__}, which a program cannot hold; branches and bodies of loops "
+        "that change their operands do: let them return the new values"
+    )
+
+
 def program_of_graph(module: fx.GraphModule) -> Program:
     """The program of a functional graph of ATen calls with flat inputs and outputs.
 
@@ -127,7 +139,7 @@ def program_of_graph(module: fx.GraphModule) -> Program:
         if body is not None:
             bodies[name], _ = copy_graph_module(body)
         elif name not in tensors:
-            tensors[name] = operator.attrgetter(name)(module).detach()
+            tensors[name] = _held(module, node).detach()
             mapping[node] = graph.placeholder(name.replace(".", "_"))
             mapping[node].meta.update(role=Input("constant", name), val=fake_tensor(fake_mode, tensors[name]))
     constants = {constant.meta["role"].target: constant for constant in mapping.values()}

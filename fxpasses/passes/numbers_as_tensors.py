@@ -147,6 +147,7 @@ _ARITHMETIC: dict[Any, Callable[..., fx.Node]] = {
     operator.sub: _calls(aten.sub.Tensor),
     operator.mul: _calls(aten.mul.Tensor),
     operator.neg: _calls(aten.neg.default),
+    operator.abs: _calls(aten.abs.default),
     operator.truediv: _quotient,
     torch.sym_max: _larger,
     torch.sym_min: _smaller,

@@ -34,6 +34,8 @@ class SymbolTable:
         if name == "Pow" and expr.exp.is_Integer and int(expr.exp) > 0:
             base = self.prim(expr.base)
             return reduce(lambda a, b: a * b, [base] * int(expr.exp))
+        if name == "PowByNatural" and expr.args[0] == 2:
+            return tirx.IntImm("int64", 1) << self.prim(expr.args[1])
         if name == "Piecewise":
             *cases, (last, _) = expr.args
             result = self.prim(last)
@@ -50,12 +52,16 @@ class SymbolTable:
 
 _UNARY: dict[str, Any] = {
     "Not": lambda a: T.tirx.Not(a),
+    "Abs": lambda a: T.tirx.max(a, -a),
     "ToFloat": lambda a: a.astype("float64"),
     "TruncToInt": lambda a: _trunc(a),
     "FloorToInt": lambda a: _trunc(a) - _one_if(_float(_trunc(a)) > a),
     "CeilToInt": lambda a: _trunc(a) + _one_if(_float(_trunc(a)) < a),
     "RoundToInt": lambda a: _round(a),
-    "OpaqueUnaryFn_sqrt": lambda a: T.tirx.sqrt(a.astype("float64")),
+    **{
+        f"OpaqueUnaryFn_{name}": lambda a, name=name: getattr(T.tirx, name)(_float(a))
+        for name in ("sqrt", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan")
+    },
 }
 
 _OPERATORS: dict[str, Any] = {
@@ -75,6 +81,10 @@ _OPERATORS: dict[str, Any] = {
     "StrictGreaterThan": lambda a, b: T.tirx.GT(a, b),
     "LessThan": lambda a, b: T.tirx.LE(a, b),
     "GreaterThan": lambda a, b: T.tirx.GE(a, b),
+    "FloatPow": lambda a, b: T.tirx.power(_float(a), _float(b)),
+    "BitwiseFn_bitwise_and": lambda a, b: a & b,
+    "BitwiseFn_bitwise_or": lambda a, b: a | b,
+    "BitwiseFn_bitwise_xor": lambda a, b: a ^ b,
     "And": lambda a, b: T.tirx.And(a, b),
     "Or": lambda a, b: T.tirx.Or(a, b),
 }

@@ -1,0 +1,47 @@
+"""What Python computes of sizes and of integer arguments, a program computes of them, too."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from tests.codegen.helpers import compiled_of
+
+ARITHMETIC = {
+    "abs": lambda n: abs(n - 6),
+    "abs of a quotient": lambda n: abs(n / 2 - 3.2),
+    "and": lambda n: n & 3,
+    "or": lambda n: n | 8,
+    "xor": lambda n: n ^ 5,
+    "power": lambda n: n**0.5,
+    "power of two": lambda n: 2**n,
+    "sine": lambda n: math.sin(n),
+    "hyperbolic tangent": lambda n: math.tanh(n / 10),
+}
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_number_of_an_argument(name):
+    def function(x, n):
+        return x * ARITHMETIC[name](n)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        function, backend="fxpasses", dynamic=True, fullgraph=True, options={"strict": True}
+    )
+    x = torch.randn(3, dtype=torch.float64)
+    for n in (6, 4, 9):
+        torch.testing.assert_close(compiled(x, n), function(x, n))
+
+
+@pytest.mark.parametrize("name", ["abs", "and", "or", "power", "power of two"])
+def test_number_of_a_size(name):
+    def function(x):
+        return x * ARITHMETIC[name](x.shape[0])
+
+    compiled = compiled_of(function, torch.randn(6), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    for n in (6, 4, 9):
+        x = torch.randn(n)
+        torch.testing.assert_close(compiled(x), function(x))
