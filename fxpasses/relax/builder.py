@@ -191,12 +191,15 @@ class Builder:
         return self.te(kernel, value, name="number")
 
     def truth(self, predicate: Any) -> Any:
-        """A predicate, a tensor of one bool or an expression of sizes, as a tensor without dims."""
+        """A predicate, a tensor of one element or an expression of sizes, as a truth value without dims."""
         if not isinstance(predicate, fx.Node):
             return self.emit(T.relax.const(bool(predicate), "bool"))
         value = self.env[predicate]
         if T.ir.is_prim_expr(value):
             return self.number(value, "bool")
+        dtype = self.dtype_of(value)
+        if dtype != "bool":
+            value = self.emit(T.relax.op.not_equal(value, T.relax.const(0, dtype)))
         return value if not self.shape_of(value) else self.emit(T.relax.op.reshape(value, []))
 
     def where(self, message: str) -> str:

@@ -204,3 +204,14 @@ def test_branches_that_return_integers(function, dynamic):
     compiled = compile(function, (x,), dynamic_shapes=shapes, strict=True)
     for value in (x, -x, x.flip(0, 1)):
         torch.testing.assert_close(compiled(value), function(value))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.uint8], ids=str)
+def test_a_number_decides(dtype):
+    def model(n, x):
+        return torch.cond(n, lambda x: x.sin(), lambda x: x.cos(), (x,))
+
+    x, compiled = torch.randn(3), torch.compile(model, backend="fxpasses", fullgraph=True)
+    for n in (0, 2, 1):
+        expected = x.sin() if n else x.cos()
+        torch.testing.assert_close(compiled(torch.tensor(n, dtype=dtype), x), expected)
