@@ -74,7 +74,12 @@ _ORDERING = frozenset({"topk", "sort", "argsort", "kthvalue", "median", "mode", 
 """Operators that return positions and leave the order of equal values open."""
 
 
-_SAMPLES = frozenset({"grid_sampler", "grid_sampler_2d", "grid_sampler_3d"})
+_SAMPLES = frozenset(
+    {
+        *("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"),
+        *("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "upsample_trilinear3d"),
+    }
+)
 _CUBIC = 2
 
 
@@ -184,18 +189,25 @@ class RoundingNoise(TorchDispatchMode):
 
         if self.operands and _gives_floats(func, args, kwargs):
             args, kwargs = pytree.tree_map(operand, (args, kwargs))
-        result = self._sampled(func, args) if name in _SAMPLES else func(*args, **kwargs)
+        result = self._sampled(func, args, kwargs) if name in _SAMPLES else func(*args, **kwargs)
         return pytree.tree_map(lambda value: self._move(value, RESULT_ULPS, func._schema.is_mutable), result)
 
-    def _sampled(self, func: Any, args: Any) -> torch.Tensor:
-        """Samples of an image at places that begin at its middle: -1 is at one edge, 1 at the other.
+    def _sampled(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Samples of an image between its pixels, whose weights are differences of numbers around 1.
 
-        To a place, 1 is added; the weights of a cubic sample are differences of
-        numbers around 1. Both are rounded by what 1 is, however small they are.
+        So they are rounded by what 1 is, however small they are. The places of
+        `grid_sample` begin at the middle, -1 is at one edge and 1 at the other: 1 is
+        added to them.
         """
-        image, places, mode, *rest = args
-        result = func(image, places + self._around_zero(places, OPERAND_ULPS), mode, *rest)
-        if mode != _CUBIC or not image.numel():
+        image, rest = args[0], args[1:]
+        if func._schema.name.startswith("aten::grid_sampler"):
+            places, mode, *rest = rest
+            result = func(image, places + self._around_zero(places, OPERAND_ULPS), mode, *rest, **kwargs)
+            if mode != _CUBIC:
+                return result
+        else:
+            result = func(image, *rest, **kwargs)
+        if not image.numel() or not image.is_floating_point():
             return result
         return result + self._around_zero(result, RESULT_ULPS) * image.where(image.isfinite(), 0).abs().max()
 
