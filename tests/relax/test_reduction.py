@@ -361,3 +361,18 @@ def test_long_sums_keep_their_digits(name: str, dynamic: bool) -> None:
     shapes = ({1: torch.export.Dim.DYNAMIC},) if dynamic else None
     got = fxp.compile(function, (x,), dynamic_shapes=shapes)(x)
     torch.testing.assert_close(got.double(), function(x.double()), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.int64, torch.uint8], ids=str)
+def test_all_of_a_large_tensor(dtype):
+    """What is reduced in threads: parts first, and then these."""
+    calls = []
+    for shape in ((512, 300), (1, 5, 7, 4500), (3, 5, 9999), (150_001,)):
+        x, bad = values(dtype, *shape), broken(dtype, *shape)
+        calls += [call(op, value) for op in (aten.amax.default, aten.amin.default) for value in (x, bad)]
+        calls.append(call(aten.sum.dim_IntList, x, None))
+        calls.append(call(aten.sum.dim_IntList, x, None, True))
+        if dtype.is_floating_point:
+            calls += [call(aten.mean.dim, value + 1, None) for value in (x, bad)]
+            calls.append(call(aten.sum.dim_IntList, bad, None))
+    check_calls(calls, tolerance=SUMS)

@@ -6,7 +6,9 @@ with a NaN is NaN. Of equal extremes the first one gives the index.
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -17,7 +19,7 @@ from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.elementwise import Element, elementwise
-from fxpasses.relax.kernel import accumulator, is_static, position, product, used
+from fxpasses.relax.kernel import LONG_SUM, accumulator, is_static, position, product, used
 from fxpasses.relax.table import lowering
 from fxpasses.signature import dtype_name
 
@@ -156,7 +158,29 @@ def _plain(
 
 
 def _reduce(b: Any, name: str, self: Any, dim: Any, keepdim: bool, convert: str) -> Any:
+    # The product of parts may be infinite where the whole is zero by then.
+    rows = _rows(b, self, dim) if convert != "bool" and name != "prod" else 0
+    if rows:
+        shape = b.shape_of(self)
+        work = accumulated(convert, product(shape) if name == "sum" else 0)
+        self = b.te(_plain(tuple(range(rows, len(shape))), True, name, convert, work), self)
+        convert = work
     return _over(b, self, dim, keepdim, _plain, name, convert, dtype_name(b.val.dtype))
+
+
+_SHARED, _PARTS = 1 << 17, 16
+"""A reduction of so many elements to one runs in threads, each of which takes some of so many parts or more."""
+
+
+def _rows(b: Any, self: Any, dim: Any) -> int:
+    """The number of leading dims whose rows are reduced first, in threads; 0 where that does not pay."""
+    shape = b.shape_of(self)
+    if len(dims_of(dim, len(shape))) < len(shape) or not all(isinstance(n, T.tirx.IntImm) for n in shape):
+        return 0
+    sizes = [int(size) for size in shape]
+    parts = list(itertools.accumulate(sizes, operator.mul))
+    rows = next((rank for rank, count in enumerate(parts, 1) if count >= _PARTS), 0)
+    return rows if rows < len(sizes) and parts[-1] >= max(_SHARED, parts[rows - 1] * LONG_SUM) else 0
 
 
 @lowering(aten.sum.dim_IntList)
@@ -220,8 +244,13 @@ def _mean(dims: tuple[int, ...], keepdim: bool, convert: str, result: str) -> Ca
 
 @lowering(aten.mean.dim)
 def mean_dim(b: Any, self: Any, dim: Any, keepdim: Any, *, dtype: Any) -> Any:
-    result = dtype_name(b.val.dtype)
-    return _over(b, self, dim, keepdim, _mean, result, result)
+    convert = result = dtype_name(b.val.dtype)
+    rows = _rows(b, self, dim)
+    if rows:  # the mean of the means of parts of one size
+        shape = b.shape_of(self)
+        convert = accumulated(result, product(shape))
+        self = b.te(_mean(tuple(range(rows, len(shape))), True, convert, convert), self)
+    return _over(b, self, dim, keepdim, _mean, convert, result)
 
 
 @cache
