@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from fxpasses.codegen.double_math import DOUBLE_FORMULAS
 from fxpasses.codegen.math_pieces import (
     Formula,
     from_bits,
@@ -57,6 +58,25 @@ _COS = (0.9999999999999333, -0.4999999999926411, 0.04166666653262237, -0.0013888
 _ERFC = (0.2820948257677892, 0.2820949347197073, 0.2468038787463524, 0.176896024265738, 0.07768274761341526,
          0.0348911966732456, -0.22915377087787445, 0.4751419524454456, -1.1416724647478171, 1.730748064514849,
          -1.5411935733589304, 0.8165717788561278, -0.24217559531019214, 0.031270000711613205)  # fmt: skip
+
+# lgamma(y) = (y - 1/2) * log(y) - y + log(2 * pi) / 2 + p(1 / y^2) / y for y >= 8: Bernoulli's numbers
+_BERNOULLI = (
+    1 / 6,
+    -1 / 30,
+    1 / 42,
+    -1 / 30,
+    5 / 66,
+    -691 / 2730,
+    7 / 6,
+    -3617 / 510,
+    43867 / 798,
+    -174611 / 330,
+)
+_STIRLING = tuple(number / (2 * k * (2 * k - 1)) for k, number in enumerate(_BERNOULLI, start=1))
+
+# sin(pi * f) = f * p(f * f) for |f| <= 1/2
+_SIN_PI = (3.141592653589793, -5.167712780049969, 2.5501640398773007, -0.5992645293189447, 0.0821458865731029,
+           -0.007370430505916944, 0.0004662998161898394, -2.1903497074626018e-05, 7.697826768224191e-07)  # fmt: skip
 
 _SMALL = 2.0**-13
 """Below this, asinh and atanh of x are x in float32."""
@@ -328,6 +348,46 @@ def _fmod(x: Any, y: Any) -> Any:
     )
 
 
+_FAR = 8
+"""From here on `_STIRLING` is exact; what is less gets there by so many steps."""
+
+
+def _lgamma(x: Any, wide: Any) -> Any:
+    """The logarithm of the size of the gamma function: Stirling's series, mirrored for negative numbers.
+
+    What the steps multiply by and the mirror divides by goes into one logarithm.
+    """
+    log, one = DOUBLE_FORMULAS["log"], _number(1.0)
+
+    def of_size(a: Any) -> Any:
+        near = a < _number(float(_FAR))
+        steps = a
+        for step in range(1, _FAR):
+            steps = steps * (a + _number(float(step)))
+        y = S.select(near, a + _number(float(_FAR)), a)
+        factor = S.select(near, steps, one)
+        return let(y, lambda y: let(factor, lambda factor: of_parts(a, y, factor)))
+
+    def of_parts(a: Any, y: Any, factor: Any) -> Any:
+        apart = S.subtract(a, T.tirx.nearbyint(a))
+        sine = let(apart * apart, lambda square: T.tirx.abs(polynomial(_SIN_PI, square) * apart))
+        mirrored = S.select(x < _float32(0.0), factor * _number(math.pi) / (a * sine), factor)
+        return let(log(y), lambda log_y: let(log(mirrored), lambda other: summed(y, log_y, other)))
+
+    def summed(y: Any, log_y: Any, other: Any) -> Any:
+        def result(inverse: Any) -> Any:
+            series = polynomial(_STIRLING, inverse * inverse) * inverse
+            whole = (y - _number(0.5)) * log_y - y + (series + _number(math.log(2.0 * math.pi) / 2))
+            value = let(S.subtract(whole, other), lambda v: S.select(x < _float32(0.0), S.negative(v), v))
+            zero = S.equal(x, _float32(1.0)) | S.equal(x, _float32(2.0))
+            finite = S.select(zero, _float32(0.0), _single(value))
+            return S.select(S.isinf(x), _float32(math.inf), S.select(S.isnan(x), x, finite))
+
+        return let(one / y, result)
+
+    return let(T.tirx.abs(wide), of_size)
+
+
 def _pow(x: Any, y: Any) -> Any:
     """``x ** y`` with C's results at the edges: 1 for ``1 ** y`` and ``x ** 0``, NaN included."""
     zero, one = _float32(0.0), _float32(1.0)
@@ -370,6 +430,7 @@ WIDE_FORMULAS: dict[str, Formula] = {
     "erfc": _wide(_erfc),
     "fmod": _of_two(_fmod),
     "hypot": _of_two(_hypot),
+    "lgamma": _wide(_lgamma),
     "log10": _to_base(10.0),
     "log2": _to_base(2.0),
     "pow": _of_two(_pow),
