@@ -233,7 +233,8 @@ class RoundingNoise(TorchDispatchMode):
         moved = (wide + shift).to(value.dtype)
         # Half a unit may be lost in rounding; then it is a whole one, every other time.
         lost = (moved == value) & (shift != 0) & (self._signs(value.shape) > 0)
-        moved = torch.where(lost, torch.nextafter(value, shift.to(value.dtype) * torch.inf), moved)
+        towards = (shift.sign() * torch.inf).to(value.dtype)  # the shift itself may be no number of the dtype
+        moved = torch.where(lost, torch.nextafter(value, towards), moved)
         return value.copy_(moved) if in_place else moved
 
     def _signs(self, shape: Any) -> torch.Tensor:

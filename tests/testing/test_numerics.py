@@ -143,6 +143,16 @@ def test_noise_reaches_numbers_just_above_a_power_of_two():
     assert (moved != -0.5).sum() > 20
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_noise_of_small_numbers_is_a_number(dtype):
+    """What a number of a half type is moved by may be none of it."""
+    x = torch.logspace(-7, 0, 500).to(dtype)
+    with RoundingNoise(0):
+        moved = x * 1.0
+    assert moved.isfinite().all()
+    assert (moved != x).sum() > 100
+
+
 def test_noise_orders_nan_and_infinities_in_any_way():
     x = torch.tensor([torch.nan, torch.inf, torch.nan, torch.inf])
     seen = set()
