@@ -57,6 +57,12 @@ def _gaussian_nll_loss(
     return reductions[reduction]()
 
 
+def _multi_margin_loss(input: torch.Tensor, target: torch.Tensor, *options: Any, **more: Any) -> torch.Tensor:
+    """As torch's, which traces a batch of one where *target* has no dims."""
+    loss = F.multi_margin_loss(input, target, *options, **more)
+    return loss.reshape(()) if target.dim() == 0 and loss.dim() else loss
+
+
 def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
     if num_classes != -1 or tensor.numel() == 0 or tensor.dtype != torch.int64:
         return F.one_hot(tensor, num_classes)
@@ -124,6 +130,7 @@ def _backward(*args: Any, **kwargs: Any) -> None:
 
 _FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.gaussian_nll_loss: _gaussian_nll_loss,
+    F.multi_margin_loss: _multi_margin_loss,
     F.one_hot: _one_hot,
     F.ctc_loss: _ctc_loss,
     torch.Tensor.backward: _backward,

@@ -180,3 +180,15 @@ def test_torch_is_left_as_it_was():
     fxp.capture(torch.cov, (X,))
     assert shapes == op_implementations_dict
     assert before == {op: dict(op.py_kernels) for op in COMPOSITES}
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("size", [(), (1,)])
+def test_multi_margin_loss_of_one_row(size, reduction):
+    args = torch.randn(5), torch.tensor(2).reshape(size)
+
+    def loss(x, target):
+        return F.multi_margin_loss(x, target, p=2, margin=0.7, reduction=reduction)
+
+    got = fxp.compile(loss, args, strict=True)(*args)
+    torch.testing.assert_close(got, loss(*args))
