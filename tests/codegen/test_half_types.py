@@ -17,7 +17,7 @@ ROW = 16
 
 MATH = """
     abs acos acosh asin asinh atan atanh ceil cos cosh digamma erf erfc erfinv exp exp2 expm1 floor frac i0
-    isfinite isinf isnan isneginf isposinf log log10 log1p log2 logical_not logit nan_to_num neg rad2deg
+    isfinite isinf isnan isneginf isposinf lgamma log log10 log1p log2 logical_not logit nan_to_num neg rad2deg
     reciprocal relu round rsqrt sgn sigmoid sign signbit sin sinh sqrt square tan tanh trunc
 """.split()
 ACTIVATIONS = """
