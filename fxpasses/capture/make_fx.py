@@ -33,7 +33,7 @@ def by_make_fx(source: Source) -> Captured:
             with inference_tracing(), quiet():
                 traced = trace(source, derivatives)
             return export(traced)
-    except Exception:
+    except Exception:  # of any kind; where the code takes a derivative, the other trace tells what is wrong
         if not derivatives.taken:
             raise
     with inference_tracing(), torch.enable_grad(), quiet():

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._prims_common import get_computation_dtype
 
 from fxpasses.dialect.channels_last import pack_weight, packed_width
 from fxpasses.passes.decompositions.values import cast, shape
@@ -220,7 +221,7 @@ def _max_pool(g: Editor, node: fx.Node) -> Any:
         return None
     window, stride, padding, dilation, ceil_mode = node.args[1:]
     sizes = [_each(value, 2) for value in (window, stride or window, padding, dilation)]
-    wide = inside if dtype == torch.float64 else cast(g, inside, torch.float32)  # no reducer has a half type
+    wide = cast(g, inside, get_computation_dtype(dtype))  # no reducer has a half type
     result = g.call(dialect.max_pool2d_channels_last.default, wide, *sizes, ceil_mode)
     return (_from_last(g, cast(g, result, dtype)),)
 

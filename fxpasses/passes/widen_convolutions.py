@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._prims_common import get_computation_dtype
 
 from fxpasses.passes.decompositions.values import cast
 from fxpasses.passes.normalize_kwargs import on_full_form
@@ -14,8 +15,6 @@ from fxpasses.rewrite import Editor, rewrite
 __all__ = ["widen_convolutions"]
 
 aten = torch.ops.aten
-
-_HALF = (torch.float16, torch.bfloat16)
 
 
 @on_full_form
@@ -28,7 +27,7 @@ def widen_convolutions(g: Editor, node: fx.Node) -> Any:
     image, weight, bias, *options = node.args
     dtype = node.meta["val"].dtype
     values = [None if value is None else g.tensor(value) for value in (weight, bias)]
-    if dtype not in _HALF or values[0] is None or (bias is not None and values[1] is None):
+    if get_computation_dtype(dtype) == dtype or values[0] is None or (bias is not None and values[1] is None):
         return None
 
     def widened(source: Any, value: torch.Tensor | None) -> fx.Node | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._prims_common import get_computation_dtype
 
 from fxpasses.passes.decompositions.table import decomposition
 from fxpasses.passes.decompositions.values import cast, expand, full, reshape, shape
@@ -106,8 +107,7 @@ def _scores(
 
 def _work(query: fx.Node) -> torch.dtype:
     """The dtype of scores and weights."""
-    dtype: torch.dtype = query.meta["val"].dtype
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+    return get_computation_dtype(query.meta["val"].dtype)
 
 
 def _turned(g: Editor, matrices: fx.Node) -> fx.Node:
