@@ -147,8 +147,8 @@ def tir_pipeline(*, vectors: bool = True) -> str:
     return name
 
 
-_VECTOR_OPS = ("isnan", "ldexp", "nearbyint")
-"""What LLVM has for vectors, while TVM 0.27 takes a loop with it apart."""
+_VECTOR_OPS = ("fmod", "isnan", "ldexp", "nearbyint")
+"""What LLVM or `variables_in_memory` has for vectors, while TVM 0.27 takes a loop with it apart."""
 
 
 def _allow_vectors() -> None:

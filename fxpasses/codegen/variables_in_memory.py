@@ -4,6 +4,9 @@ TVM's code generator puts the value of each variable into the values of those
 that follow, in order to simplify them: a chain of functions, each in the
 argument of the next, takes time that doubles with each variable. A load ends
 that search.
+
+A choice between a formula and a function of the C library, which takes one element
+after the other, is a branch: the library is called where some element asks for it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,9 @@ from fxpasses.relax import tvm_api as T
 __all__ = ["variables", "variables_in_memory"]
 
 _NAME = "variable"
+
+_OF_THE_LIBRARY = ("cos", "fmod", "sin", "tan")
+"""Intrinsics which some formula of float64 leaves some numbers to."""
 
 
 def variables_in_memory() -> Any:
@@ -60,13 +66,20 @@ def _with_buffers(store: Any) -> Any:
         values[var] = T.tirx.if_then_else(unbound(condition), *arms)
         return var
 
+    def set_choice_aside(choice: Any) -> Any:
+        if not _is_of_the_library(choice):
+            return choice
+        var = T.tirx.Var(_NAME, str(choice.ty.dtype))
+        values[var] = choice
+        return var
+
     def take_out(let: Any) -> Any:
         values[let.var] = let.value
         return let.body
 
     def unbound(value: Any) -> Any:
         value = T.tvm_ffi.structural_map(value, [(T.ir.Call, set_aside)], order="pre")
-        return T.tvm_ffi.structural_map(value, [(T.tirx.Let, take_out)])
+        return T.tvm_ffi.structural_map(value, [(T.tirx.Let, take_out), (T.tirx.Select, set_choice_aside)])
 
     result = unbound(store.value)
     if not values:
@@ -80,6 +93,8 @@ def _with_buffers(store: Any) -> Any:
 
     def stored(var: Any) -> Any:
         value = loaded(values[var])
+        if _is_of_the_library(value):
+            return sequence(*_by_branch(buffers[var], value))
         if not _binds(value):
             return T.tirx.BufferStore(buffers[var], value, [zero])
         arms = (_with_buffers(T.tirx.BufferStore(buffers[var], arm, [zero])) for arm in value.args[1:])
@@ -87,6 +102,40 @@ def _with_buffers(store: Any) -> Any:
 
     last = T.tirx.BufferStore(store.buffer, loaded(result), store.indices)
     return sequence(*map(T.tirx.AllocBuffer, buffers.values()), *map(stored, _in_order(values)), last)
+
+
+def _is_of_the_library(value: Any) -> bool:
+    """Whether *value* is that of a formula where a condition holds, or else of a function of the C library."""
+    return (
+        isinstance(value, T.tirx.Select)
+        and isinstance(value.false_value, T.ir.Call)
+        and op_name(value.false_value) in _OF_THE_LIBRARY
+    )
+
+
+def _by_branch(buffer: Any, choice: Any) -> Iterator[Any]:
+    """The statements that store such a choice."""
+    zero = T.tirx.IntImm("int32", 0)
+    yield T.tirx.BufferStore(buffer, choice.true_value, [zero])
+    condition = choice.condition
+    if str(condition.ty.dtype) != "bool":
+        condition = T.tirx.call_llvm_pure_intrin("bool", "llvm.vector.reduce.and", condition)
+    rare = _by_element(choice.false_value)
+    either = T.tirx.Select(choice.condition, T.tirx.BufferLoad(buffer, [zero]), rare)
+    yield T.tirx.IfThenElse(T.tirx.Not(condition), T.tirx.BufferStore(buffer, either, [zero]), None)
+
+
+def _by_element(call: Any) -> Any:
+    """The function of the C library for each element of a vector."""
+    dtype, _, lanes = str(call.ty.dtype).partition("x")
+    if not lanes:
+        return T.tirx.call_pure_extern(dtype, op_name(call), *call.args)
+
+    def element(lane: int) -> Any:
+        operands = (T.tirx.Shuffle([operand], [lane]) for operand in call.args)
+        return T.tirx.call_pure_extern(dtype, op_name(call), *operands)
+
+    return T.tirx.Shuffle(list(map(element, range(int(lanes)))), list(range(int(lanes))))
 
 
 def _binds(value: Any) -> bool:
