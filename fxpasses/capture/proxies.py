@@ -33,6 +33,10 @@ _FACTS = frozenset(
     {"device", "dtype", "is_cuda", "is_meta", "is_sparse", "layout", "ndim", "requires_grad", "shape"}
 )
 _NUMBERS = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
+_IN_PLACE = (
+    *("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul"),
+    *("iand", "ior", "ixor", "ilshift", "irshift"),
+)
 _PLAIN = (*_NUMBERS, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
@@ -64,6 +68,21 @@ class KnowingProxy(fx.Proxy):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
+
+def _changing(operation: Callable[[Any, Any], Any]) -> Callable[[KnowingProxy, Any], Any]:
+    """``x += y`` and its like, which Python takes for ``x = x + y`` where a class does not have them."""
+
+    def method(self: KnowingProxy, other: Any) -> Any:
+        result = self.tracer.create_proxy("call_function", operation, (self, other), {})
+        same = isinstance(result, KnowingProxy) and result._known is self._known
+        return self if same else result
+
+    return method
+
+
+for _name in _IN_PLACE:
+    setattr(KnowingProxy, f"__{_name}__", _changing(getattr(operator, _name)))
 
 
 class KnowingTracer(fx.Tracer):

@@ -166,6 +166,8 @@ class Compiled:
         values = []
         for result in results:
             value = torch.from_dlpack(result)
+            if not value.numel():  # in memory of PyTorch's, which `out=` of a later call may make larger
+                value = torch.empty_like(value)
             pointer = value.data_ptr()
             if pointer:
                 if pointer in taken or pointer in self._owned:

@@ -108,6 +108,10 @@ def const(value: Any, dtype: str) -> Any:
         return T.tirx.const(_wrap(int(value), dtype), dtype)
     if is_half(dtype):  # nothing computes in these
         return T.tirx.const(rounded(value, dtype), dtype)
+    if dtype == "float32" and math.isfinite(value) and abs(value) > _LARGEST[dtype]:
+        value = (
+            torch.tensor(value, dtype=torch.float64).float().item()
+        )  # TVM takes none that is infinite in it
     number = T.tirx.const(abs(float(value)) if value == 0 else float(value), dtype)
     if value != 0 and math.isfinite(value):
         return number

@@ -279,6 +279,31 @@ def test_symbolic_trace_takes_item_assignment() -> None:
     same(program(x), model(other))
 
 
+def test_symbolic_trace_takes_assignment_with_an_operator() -> None:
+    """fx takes ``z *= 10`` for ``z = z * 10``, which leaves what z is a view of as it was."""
+
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y, whole = x.clone(), x.int()
+        z, bits = y[1:3], whole[0]
+        z *= 10
+        y[2] += z[0]
+        for change in (z.t(), x):
+            change -= 1
+            change /= 3
+            change **= 2
+        bits //= 2
+        bits %= 5
+        bits <<= 3
+        bits |= 4
+        bits ^= 1
+        return y, z, whole
+
+    x = 10 * torch.randn(4, 6)
+    program = fxp.capture(function, (x,), via="symbolic_trace")
+    same(program(given := x.clone()), function(expected := x.clone()))
+    same(given, expected)
+
+
 # -- the proxies of the symbolic_trace door -----------------------------------------------------
 
 

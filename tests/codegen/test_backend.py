@@ -197,6 +197,19 @@ def test_a_graph_break_and_a_constant_tensor():
     torch.testing.assert_close(compiled(x), function(x))
 
 
+def test_an_empty_result_may_be_resized():
+    """Dynamo breaks the graph at `out=` of another size, and PyTorch makes the empty tensor larger."""
+
+    def function(x):
+        out = torch.empty(0)
+        torch.add(x, 1, out=out)
+        return out
+
+    compiled = torch.compile(function, backend="fxpasses")
+    x = torch.randn(3)
+    torch.testing.assert_close(compiled(x), function(x))
+
+
 def test_options():
     def function(x):
         return torch.special.bessel_j0(x)

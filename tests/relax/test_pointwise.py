@@ -309,6 +309,13 @@ def test_numbers_keep_their_digits() -> None:
     )
 
 
+def test_numbers_that_the_dtype_does_not_reach_are_infinite_in_it() -> None:
+    ops = (aten.add.Scalar, aten.mul.Scalar, aten.div.Scalar, aten.gt.Scalar, aten.fmod.Scalar)
+    numbers = (1e39, -3.5e38, 3.4028234663852887e38, 1e300)
+    dtypes = (torch.float32, torch.bfloat16, torch.float16)
+    check_calls([call(op, edges(dtype), n) for op in ops for n in numbers for dtype in dtypes])
+
+
 @pytest.mark.parametrize("decimals", [0, 2, -1])
 def test_round_to_decimals(decimals: int) -> None:
     calls = [call(aten.round.decimals, x, decimals=decimals) for d in FLOATS for x in samples(d)[:2]]

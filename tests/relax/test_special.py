@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import fxpasses as fxp
 from tests.relax.helpers import ULPS, call, check_calls, edges, random
 
 aten = torch.ops.aten
@@ -53,6 +54,19 @@ def test_divisors_and_multiples(dtype):
     ]
     calls.append(call(aten.gcd.default, edges(dtype), edges(dtype).flip(0)))
     check_calls(calls)
+
+
+def test_multiples_of_the_least_number():
+    x = torch.tensor([-128, 127, 1, -1, 0], dtype=torch.int8)
+    check_calls([call(aten.lcm.default, x[:, None], x)])
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
+def test_the_least_number_divided_by_a_negative_divisor(dtype):
+    """PyTorch itself ends the process."""
+    least = torch.iinfo(dtype).min
+    pair = torch.tensor([least, 10], dtype=dtype), torch.tensor([least + 1, 4], dtype=dtype)
+    assert fxp.compile(torch.lcm, pair)(*pair)[1] == 20
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)

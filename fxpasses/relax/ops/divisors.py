@@ -12,7 +12,7 @@ from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.elementwise import broadcast, compute_dtype, within
 from fxpasses.relax.kernel import grid, load, loops, store
-from fxpasses.relax.ops.arithmetic import absolute
+from fxpasses.relax.ops.arithmetic import absolute, divide_trunc
 from fxpasses.relax.ops.reduction import accumulated
 from fxpasses.relax.table import lowering
 
@@ -29,7 +29,7 @@ def _euclid(dtype: str, multiple: bool) -> Callable[[Any, Any], Any]:
         def body(x: Any, y: Any, out: Any) -> None:
             builder = T.ir_builder.tirx
             high, low, rest = (builder.alloc_buffer([1], dtype, scope="local") for _ in range(3))
-            zero, one = S.const(0, dtype), S.const(1, dtype)
+            zero = S.const(0, dtype)
             with grid(*shape) as at:
                 a = S.cast(load(x, within(x.shape, shape, at)), dtype)
                 b = S.cast(load(y, within(y.shape, shape, at)), dtype)
@@ -42,10 +42,9 @@ def _euclid(dtype: str, multiple: bool) -> Callable[[Any, Any], Any]:
                 divisor = load(high, [0])
                 result = divisor
                 if multiple:
-                    safe = S.select(S.equal(divisor, zero), one, divisor)
                     wide = dtype if dtype == "int64" else "int32"  # as C promotes
-                    product = S.multiply(S.cast(T.tirx.truncdiv(a, safe), wide), S.cast(b, wide))
-                    result = S.cast(absolute(product), dtype)
+                    a, b, divisor = (S.cast(number, wide) for number in (a, b, divisor))
+                    result = S.cast(absolute(S.multiply(divide_trunc(a, divisor), b)), dtype)
                 store(out, result, at)
 
         return loops([x, y], [(shape, dtype)], body, "euclid")
