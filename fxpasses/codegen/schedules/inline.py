@@ -41,7 +41,7 @@ def _worth_inlining(block: Block, readers: list[Block]) -> bool:
     size = sum(block.occurrences.values())
     if any(reader.occurrences[block.store.buffer] * size > _LARGEST for reader in readers):  # type: ignore[union-attr]
         return False
-    if not block.is_costly and block.steps <= _FEW:
+    if not block.is_costly and block.steps * len(loads) <= _FEW:
         return True
     # Not if it is used for many elements of a reader, nor if it is costly and used more than once.
     return all(_used_once(reader, load) for reader, load in loads) and (
