@@ -244,10 +244,20 @@ def test_lines_side_by_side(op: Any, dynamic: bool) -> None:
     check_calls([call(op, broken(torch.float32, *size), -2) for size in sizes], SUMS, dynamic=dynamic)
 
 
+# Rising and falling further than powers of e reach, and infinities on the way.
+APART = [
+    torch.linspace(-3e4, 3e4, 41),
+    torch.linspace(3e4, -3e4, 41),
+    torch.tensor([-INF, -INF, 3.0, -INF, 3.0, 900.0, -INF, INF, 1.0, INF]),
+    torch.tensor([[0.0, -INF], [-800.0, -INF], [-750.0, 5.0], [700.0, INF], [709.5, NAN], [709.5, -INF]]),
+]
+
+
 def test_running_logarithm_of_sums() -> None:
     check_calls(
         [call(aten.logcumsumexp.default, x, 1) for d in FLOATS for x in inputs(d)]
-        + [call(aten.logcumsumexp.default, torch.full((3,), value), 0) for value in (INF, -INF)],
+        + [call(aten.logcumsumexp.default, torch.full((3,), value), 0) for value in (INF, -INF)]
+        + [call(aten.logcumsumexp.default, line.to(d), 0) for d in FLOATS for line in APART],
         {**SUMS, torch.float64: 1e-13},
     )
 

@@ -175,14 +175,41 @@ def cummin(b: Any, self: Any, dim: Any) -> Any:
     return _extremes(b, "min", self, dim)
 
 
-def _log_add_exp(x: Any, y: Any) -> Any:
-    """``log(exp(x) + exp(y))``; infinities of one sign stay."""
-    high, low = S.maximum(x, y), S.minimum(x, y)
-    raised = S.add(high, S.call_libm("log1p", T.tirx.exp(S.subtract(low, high))))
-    return S.select(S.equal(x, y) & S.isinf(x), x, raised)
+@cache
+def _running_log_of_sum(dim: int, dtype: str) -> Callable[[Any], Any]:
+    """Logarithms of sums of powers of e so far, each of the largest number and of the sum relative to its power.
+
+    What a step takes from the one before is then a comparison and a product, and
+    the powers and logarithms of many steps run side by side.
+    """
+    compute = _wider(dtype)
+
+    def kernel(x: Any) -> Any:
+        one = S.const(1.0, compute)
+
+        def body(x: Any, out: Any) -> None:
+            def start(largest: Local, total: Local) -> None:
+                largest.set(S.lowest(compute))
+                total.set(S.const(0.0, compute))
+
+            def add(largest: Local, total: Local, at: list[Any], k: Any) -> None:
+                value, known = S.cast(load(x, at), compute), largest.get()
+                more = value > known
+                apart = S.select(more, S.subtract(known, value), S.subtract(value, known))
+                # Also of two infinities of one sign.
+                share = S.select(S.equal(value, known), one, T.tirx.exp(apart))
+                grown = S.select(more, S.add(S.multiply(total.get(), share), one), S.add(total.get(), share))
+                total.set(grown)
+                largest.set(S.maximum(value, known))
+                store(out, S.cast(S.add(largest.get(), T.tirx.log(total.get())), dtype), at)
+
+            _scan(x.shape, dim, [compute, compute], start, add)
+
+        return loops([x], [(x.shape, dtype)], body, "running")
+
+    return kernel
 
 
 @lowering(aten.logcumsumexp.default)
 def logcumsumexp(b: Any, self: Any, dim: Any) -> Any:
-    dim, result = position(dim, len(b.shape_of(self))), dtype_name(b.val.dtype)
-    return b.te(_running(_log_add_exp, float("-inf"), dim, _wider(result), result, result), self)
+    return b.te(_running_log_of_sum(position(dim, len(b.shape_of(self))), dtype_name(b.val.dtype)), self)
