@@ -136,11 +136,17 @@ class Builder:
         """The sizes of an emitted value as TIR expressions."""
         return list(value.ty.shape.values)
 
-    def bind_size(self, size: int | torch.SymInt | torch.SymBool, value: Any, most: Any = None) -> None:
+    def bind_size(
+        self,
+        size: int | torch.SymInt | torch.SymBool,
+        value: Any,
+        most: Any = None,
+        least: int | None = None,
+    ) -> None:
         """Give a size (or truth) that depends on values its value, from a tensor of one integer.
 
-        *most* is the largest value that it can take, where it cannot be
-        negative either. What capture found out about the size is checked: its range, or what
+        *most* is the largest value that it can take, where that is known; *least* is then 0,
+        if it is not given. What capture found out about the size is checked: its range, or what
         it equals (``torch._check(x.nonzero().shape[0] == 4)``).
         """
         expr = size.node.expr if isinstance(size, torch.SymInt | torch.SymBool) else sympy.Integer(size)
@@ -155,7 +161,7 @@ class Builder:
         condition = (
             sympy.Eq(symbol, expr)
             if known
-            else _range_condition(symbol, self.emission.ranges.get(symbol), most)
+            else _range_condition(symbol, self.emission.ranges.get(symbol), most, least)
         )
         if condition is not None:
             self.require(condition)
@@ -441,13 +447,15 @@ _ENDLESS = 2**62
 """Larger bounds are none: torch writes them for sizes that nothing bounds."""
 
 
-def _range_condition(symbol: Any, bounds: Any, most: Any) -> Any:
-    """The condition that *bounds* put on *symbol*; None where it always holds."""
+def _range_condition(symbol: Any, bounds: Any, most: Any, least: int | None) -> Any:
+    """The condition that *bounds* put on *symbol*, from *least* to *most*; None where it always holds."""
     if bounds is None:
         return None
+    if least is None and most is not None:
+        least = 0
     parts = []
     low, high = (int(bound) if bound.is_Integer else None for bound in (bounds.lower, bounds.upper))
-    if low is not None and (low > 0 or most is None):
+    if low is not None and (least is None or low > least):
         parts.append(symbol >= low)
     known = isinstance(most, T.tirx.IntImm) and high is not None and int(most) <= high
     if high is not None and high < _ENDLESS and not known:

@@ -7,7 +7,9 @@ import torch
 from torch.export import Dim
 
 import fxpasses as fxp
+from fxpasses.benchmark.profile import Recorder
 from fxpasses.codegen.artifact import load
+from fxpasses.codegen.callbacks import REQUIRE
 from fxpasses.errors import IndexRangeError, LoweringError, RunError
 from tests.codegen.helpers import compiled_of
 
@@ -296,3 +298,18 @@ def test_arithmetic_with_numbers_of_tensors_is_native(name, dtype):
                 model(x, number)
             with pytest.raises(RunError):
                 compiled(x, number)
+
+
+@pytest.mark.parametrize(("minlength", "asked"), [(8, False), (3, True)])
+def test_what_is_known_of_a_size_is_not_asked_at_run_time(minlength, asked):
+    def model(x):
+        counts = torch.bincount(x, minlength=minlength)
+        torch._check(counts.shape[0] >= 8)
+        return counts * 2
+
+    x = torch.arange(20) % 8
+    compiled = agree(model, (x,), (x | 4,))
+    recorder = Recorder()
+    with compiled.instrumented(recorder):
+        calls = recorder.during(lambda: compiled(x))
+    assert (REQUIRE in {call.name for call in calls}) == asked

@@ -173,7 +173,8 @@ def bincount(b: Any, self: Any, weights: Any, minlength: Any) -> Any:
     (size,) = b.val.shape
     if weights is not None:
         _some(b, b.node.args[0].meta["val"].shape[0])
-    b.bind_size(size, b.te(_bins, self, b.size(minlength), name="bins"))
+    least = minlength if isinstance(minlength, int) else None
+    b.bind_size(size, b.te(_bins, self, b.size(minlength), name="bins"), least=least)
     weights = [] if weights is None else [weights]
     return b.te(_fill_bins, self, *weights, b.size(size), b.dtype(b.val.dtype), name="bincount")
 
