@@ -10,14 +10,14 @@ from __future__ import annotations
 from fxpasses.dialect.attention import attention
 from fxpasses.dialect.channels_last import conv_channels_last, max_pool2d_channels_last
 from fxpasses.dialect.linear import linear_packed
-from fxpasses.dialect.winograd import bmm_packed, winograd_input, winograd_output
+from fxpasses.dialect.winograd import winograd_input, winograd_output, winograd_products
 
 __all__ = [
     "attention",
-    "bmm_packed",
     "conv_channels_last",
     "linear_packed",
     "max_pool2d_channels_last",
     "winograd_input",
     "winograd_output",
+    "winograd_products",
 ]

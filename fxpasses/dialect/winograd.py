@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["bmm_packed", "tiles_of", "winograd_input", "winograd_output", "winograd_weight"]
+__all__ = ["tiles_of", "winograd_input", "winograd_output", "winograd_products"]
 
 _INPUT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _WEIGHT = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
@@ -25,30 +25,32 @@ def tiles_of(size: int) -> int:
     return (size + 1) // 2
 
 
-def winograd_weight(weight: Tensor, groups: int, width: int) -> Tensor:
-    """[O, I, 3, 3] as [16 * groups, O / groups / width, I, width], the packed right operand of the products."""
-    inputs = weight.shape[1]
-    matrix = torch.tensor(_WEIGHT, dtype=torch.float64)
-    both = torch.kron(matrix, matrix)
-    windows = weight.reshape(-1, width, inputs, 9)
-    result = weight.new_empty((16, len(windows), inputs, width))
-    for panel, window in enumerate(windows):  # each stays in the cache
-        numbers = both @ window.permute(2, 1, 0).reshape(9, -1).double()
-        result[:, panel] = numbers.reshape(16, inputs, width)
-    return result.reshape(16 * groups, -1, inputs, width)
+@torch.library.custom_op("fxpasses::winograd_products", mutates_args=())
+def winograd_products(input: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """The products of the tiles with the 16 numbers of each window.
+
+    The windows are transformed here, panel by panel, and not beforehand: in
+    memory 16 numbers would take the place of 9.
+
+    Args:
+        input: [16 * groups, M, I], see `winograd_input`.
+        weight: [O / lanes, 3, 3, I, lanes], see `fxpasses.dialect.channels_last.pack_weight`; a panel is of
+            one group.
+
+    Returns:
+        [16 * groups, M, O / groups].
+    """
+    panels, _, _, inputs, lanes = weight.shape
+    matrix = torch.tensor(_WEIGHT, dtype=weight.dtype)
+    numbers = torch.einsum("ar,prsil,cs->acpil", matrix, weight, matrix)
+    windows = numbers.reshape(16 * groups, panels // groups, inputs, lanes).transpose(1, 2)
+    return torch.bmm(input, windows.reshape(16 * groups, inputs, -1))
 
 
-@torch.library.custom_op("fxpasses::bmm_packed", mutates_args=())
-def bmm_packed(input: Tensor, weight: Tensor) -> Tensor:
-    """`torch.bmm` of *input* [B, M, K] and a packed *weight* [B, N / width, K, width]; gives [B, M, N]."""
-    batch, _, inner, _ = weight.shape
-    return torch.bmm(input, weight.transpose(1, 2).reshape(batch, inner, -1))
-
-
-@bmm_packed.register_fake
-def _(input: Tensor, weight: Tensor) -> Tensor:
-    _, panels, _, width = weight.shape
-    return input.new_empty((input.shape[0], input.shape[1], panels * width))
+@winograd_products.register_fake
+def _(input: Tensor, weight: Tensor, groups: int) -> Tensor:
+    panels, *_, lanes = weight.shape
+    return input.new_empty((input.shape[0], input.shape[1], panels * lanes // groups))
 
 
 @torch.library.custom_op("fxpasses::winograd_input", mutates_args=())

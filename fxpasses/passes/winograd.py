@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from fxpasses.dialect.channels_last import unpack_weight
-from fxpasses.dialect.winograd import tiles_of, winograd_weight
+from fxpasses.dialect.winograd import tiles_of
 from fxpasses.passes.decompositions.values import shape
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
@@ -21,7 +20,7 @@ dialect = torch.ops.fxpasses
 
 @dataclass(frozen=True)
 class Winograd:
-    """Write `conv_channels_last` with windows of 3x3 pixels as `winograd_input`, products, `winograd_output`.
+    """Write `conv_channels_last` with windows of 3x3 pixels as `winograd_input`, its products, `winograd_output`.
 
     It takes 16 multiplications for 4 pixels in the place of 36, and moves more
     memory. The rounding error grows by half; a NaN or an infinity in the image
@@ -48,15 +47,15 @@ class Winograd:
         for node in nodes:
             copy = g.node_map[node]
             with g.at(copy):
-                value = _written(g, copy)
-                if value is not None:
-                    g.replace(copy, value)
+                g.replace(copy, _written(g, copy))
         return g.finish()
 
     def _fits(self, node: fx.Node) -> bool:
         image, weight, stride, _, dilation, groups, channels = node.args
         _, *window, inputs, lanes = shape(weight)
         if window != [3, 3] or [*stride, *dilation] != [1] * 4:  # type: ignore[misc]
+            return False
+        if node.meta["val"].dtype not in (torch.float32, torch.float64):
             return False
         if not all(isinstance(size, int) for size in (*shape(image), *shape(node))):
             return False
@@ -75,19 +74,8 @@ winograd = Winograd()
 
 
 def _written(g: Editor, node: fx.Node) -> Any:
-    image, packed, _, padding, _, groups, channels = node.args
-    weight = g.tensor(packed)  # type: ignore[arg-type]
-    if weight is None or weight.dtype not in (torch.float32, torch.float64):
-        return None
-    lanes = packed.meta["val"].shape[-1]  # type: ignore[union-attr]
-    outputs = channels // groups  # type: ignore[operator]
-    width = 2 * lanes if outputs % (2 * lanes) == 0 else lanes
-    transformed = g.constant(
-        winograd_weight(unpack_weight(weight.detach(), channels), groups, width),  # type: ignore[arg-type]
-        f"{packed.meta['role'].target}_winograd",  # type: ignore[union-attr]
-        "param",
-    )
+    image, weight, _, padding, _, groups, _ = node.args
     batch, height, width, _ = shape(node)
     tiles = g.call(dialect.winograd_input.default, image, padding, groups)
-    products = g.call(dialect.bmm_packed.default, tiles, transformed)
+    products = g.call(dialect.winograd_products.default, tiles, weight, groups)
     return g.call(dialect.winograd_output.default, products, batch, height, width, groups)

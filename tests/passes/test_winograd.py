@@ -13,7 +13,7 @@ from fxpasses.testing import assert_equivalent
 from tests.passes.helpers import apply, program_of
 
 CONV = torch.ops.fxpasses.conv_channels_last.default
-PARTS = ["winograd_input.default", "bmm_packed.default", "winograd_output.default"]
+PARTS = ["winograd_input.default", "winograd_products.default", "winograd_output.default"]
 
 
 def parts(program):
@@ -47,6 +47,16 @@ def test_what_fits(module, shape):
     assert parts(after) == PARTS
     assert CONV not in {node.target for node in after.graph.nodes}
     assert parts(winograd(after)) == PARTS
+
+
+def test_the_weights_take_no_more_memory():
+    x = torch.randn(1, 32, 12, 12)
+    before = channels_last(canonicalize(program_of(nn.Conv2d(32, 64, 3, padding=1).eval(), x)))
+    after = apply(winograd, before, x, exact=False)
+    assert parts(after) == PARTS
+    assert {name: t.shape for name, t in after.tensors.items()} == {
+        name: t.shape for name, t in before.tensors.items()
+    }
 
 
 def test_doubles():

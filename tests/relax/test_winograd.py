@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fxpasses.dialect.winograd import winograd_weight
+from fxpasses.dialect.channels_last import pack_weight
 from tests.relax.test_channels_last import Call, compiled
 
 dialect = torch.ops.fxpasses
@@ -19,6 +19,9 @@ CASES = [
     (1, 6, 6, 32, 64, (2, 0, 1, 2), 2),
     (1, 3, 3, 16, 16, (0, 0, 0, 0), 1),  # one pixel
     (1, 13, 14, 20, 24, (1, 1, 1, 1), 1),  # no whole vectors
+    (1, 40, 40, 16, 16, (1, 1, 1, 1), 1),  # rows of tiles in several parts
+    (1, 34, 38, 16, 16, (1, 1, 1, 1), 2),  # more of them than wait for the next part of a panel
+    (1, 6, 6, 34, 16, (1, 1, 1, 1), 1),  # a panel in parts of seventeen
 ]
 
 
@@ -27,7 +30,7 @@ class Convolution(torch.nn.Module):
 
     def __init__(self, weight, padding, groups):
         super().__init__()
-        self.weight = torch.nn.Parameter(winograd_weight(weight, groups, 8))
+        self.weight = torch.nn.Parameter(pack_weight(weight, 8))
         self.padding, self.groups = padding, groups
 
     def forward(self, x):
@@ -35,7 +38,9 @@ class Convolution(torch.nn.Module):
         size = [x.shape[1] + top + bottom - 2, x.shape[2] + left + right - 2]
         tiles = dialect.winograd_input(x, list(self.padding), self.groups)
         return torch.relu(
-            dialect.winograd_output(dialect.bmm_packed(tiles, self.weight), x.shape[0], *size, self.groups)
+            dialect.winograd_output(
+                dialect.winograd_products(tiles, self.weight, self.groups), x.shape[0], *size, self.groups
+            )
             + 0.5
         )
 

@@ -7,7 +7,8 @@ scheduled by the first rule that fits:
 
 =================  ===================================================================
 kernel of blocks   `rows`: a softmax or a norm, all blocks of a row in one loop
-each product       the first of `TILE_RULES` that fits, with what follows it
+each product       `panels` where its right operand is made here; otherwise
+                   the first of `TILE_RULES` that fits, with what follows it
 each other block   the first of `BLOCK_RULES` that fits
 =================  ===================================================================
 
@@ -32,6 +33,7 @@ from fxpasses.codegen.schedules.elementwise import elementwise, outer, outermost
 from fxpasses.codegen.schedules.inline import inline
 from fxpasses.codegen.schedules.kernel import Kernel
 from fxpasses.codegen.schedules.packed import tiles
+from fxpasses.codegen.schedules.panels import maker, panels
 from fxpasses.codegen.schedules.products import product, tail_of
 from fxpasses.codegen.schedules.reductions import reduction
 from fxpasses.codegen.schedules.rows import rows
@@ -99,7 +101,13 @@ def _apply_rules(kernel: Kernel) -> None:
     if len(blocks) > 1 and not products and kernel.attempt(rows, blocks):
         return
     done = set()
-    for block in products:
+    for block in reversed(products):
+        if block.name in done:
+            continue
+        cells_of_it = maker(kernel, block)
+        if cells_of_it is not None and kernel.attempt(panels, block, cells_of_it):
+            done |= {block.name, cells_of_it.name}
+            continue
         tail = tail_of(kernel, blocks, block)
         if any(kernel.attempt(rule, block, tail) for rule in TILE_RULES):
             done |= {block.name, tail.name if tail is not None else ""}

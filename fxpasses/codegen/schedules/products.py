@@ -17,7 +17,7 @@ from fxpasses.codegen.schedules.memory import step
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["has_spare", "product", "tail_of"]
+__all__ = ["Axes", "axes_of", "has_spare", "product", "tail_of", "tile_of"]
 
 # A right operand of this size stays in the cache next to the core.
 _CACHE_BYTES = 1 << 20
@@ -70,12 +70,12 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     sch = kernel.sch
     if not block.is_plain:
         raise NoFit
-    axes = _axes(block)
+    axes = axes_of(block)
     n = axes.columns
     if _is_read_once(block, axes):
         raise NoFit  # it is a sum of rows of a matrix, and the matrix is best read row by row
     trivial = all(map(_is_trivial, (axes.left, axes.right)))
-    m, rows, vectors, width = _tile(kernel.cpu, block, axes, trivial)
+    m, rows, vectors, width = tile_of(kernel.cpu, block, axes, trivial)
     columns = vectors * width
     rv = block.rv
     padding = [1] * len(block.vars)
@@ -136,7 +136,7 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         kernel.in_registers([*lead[-1:], *sch.split(last, [vectors, width])])
 
 
-class _Axes(NamedTuple):
+class Axes(NamedTuple):
     """The axes of a product's output by the operand that they index.
 
     Attributes:
@@ -154,7 +154,7 @@ class _Axes(NamedTuple):
     right: Any
 
 
-def _axes(block: Block) -> _Axes:
+def axes_of(block: Block) -> Axes:
     """The axes of a product; the right operand is the one that the last axis indexes."""
     assert block.factors is not None
     left, right = block.factors
@@ -167,16 +167,16 @@ def _axes(block: Block) -> _Axes:
     if n not in of_right:
         raise NoFit
     rows = [axis for axis in reversed(range(n)) if axis in of_left and axis not in of_right]
-    return _Axes(rows, [axis for axis in range(n) if axis not in rows], n, left, right)
+    return Axes(rows, [axis for axis in range(n) if axis not in rows], n, left, right)
 
 
-def _is_read_once(block: Block, axes: _Axes) -> bool:
+def _is_read_once(block: Block, axes: Axes) -> bool:
     """Whether the right operand is a large matrix that lies in memory row by row, and the left one a single row."""
     one = all(block.extents[axis] == 1 for axis in axes.rows)
     return one and not _stays_in_cache(axes.right) and _panel(axes.right) is None and _is_trivial(axes.right)
 
 
-def _reads_rows(copy: Block, axes: _Axes) -> bool:
+def _reads_rows(copy: Block, axes: Axes) -> bool:
     """Whether *copy* pads the left operand of a product."""
     return any(load.source.same_as(axes.left.source) for load in copy.loads)
 
@@ -210,7 +210,7 @@ def _step_bytes(block: Block, load: Any, axis: int) -> int | None:
     return None if count is None else count * load.source.dtype.bits // 8
 
 
-class _Tile(NamedTuple):
+class Tile(NamedTuple):
     """What is kept in registers: *rows* along the axis *m* by *vectors* of *width* elements."""
 
     m: int | None
@@ -219,17 +219,17 @@ class _Tile(NamedTuple):
     width: int
 
 
-def _tile(cpu: CpuInfo, block: Block, axes: _Axes, can_pad: bool) -> _Tile:
-    """The tile that is expected to do the most useful products in a time."""
+def tile_of(cpu: CpuInfo, block: Block, axes: Axes, can_pad: bool, *, vectors: int = 4) -> Tile:
+    """The tile of at most so many *vectors* that is expected to do the most useful products in a time."""
     assert block.store is not None
     n = axes.columns
     lanes = cpu.lanes(block.store.buffer.dtype)
     panel = _panel(axes.right)
     crowded = {axis for axis in axes.rows if (_step_bytes(block, axes.left, axis) or 1) % _SET_BYTES == 0}
-    best: tuple[float, float, _Tile] | None = None
+    best: tuple[float, float, Tile] | None = None
     for width in _widths(block.extents[n], lanes, can_pad):
-        for vectors, m, rows in itertools.product(range(4, 0, -1), [*axes.rows, None], range(14, 0, -1)):
-            registers = vectors * -(-width // lanes)
+        for count, m, rows in itertools.product(range(vectors, 0, -1), [*axes.rows, None], range(14, 0, -1)):
+            registers = count * -(-width // lanes)
             sums = rows * registers
             # Beside the sums, a row of the right operand and one element of the left. One register more,
             # and LLVM keeps all sums in memory.
@@ -237,14 +237,14 @@ def _tile(cpu: CpuInfo, block: Block, axes: _Axes, can_pad: bool) -> _Tile:
                 continue
             if m is not None and rows > _SET_WAYS and m in crowded:
                 continue
-            if panel is not None and vectors * width > panel > lanes:
+            if panel is not None and count * width > panel > lanes:
                 continue  # what a step reads would lie in several places
-            useful = _useful(block.extents[n], vectors * width, can_pad)
+            useful = _useful(block.extents[n], count * width, can_pad)
             useful *= 1.0 if m is None else _useful(block.extents[m], rows, True)
             # A sum takes the time of 8 others to come back; a step loads a vector of each row and column.
-            rate = useful * rows * vectors * width / max(sums, rows + vectors, 8)
-            if rate and (best is None or (rate, sums / (rows + vectors)) > best[:2]):
-                best = rate, sums / (rows + vectors), _Tile(m, rows, vectors, width)
+            rate = useful * rows * count * width / max(sums, rows + count, 8)
+            if rate and (best is None or (rate, sums / (rows + count)) > best[:2]):
+                best = rate, sums / (rows + count), Tile(m, rows, count, width)
     if best is None:
         raise NoFit
     return best[2]

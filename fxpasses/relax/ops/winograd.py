@@ -48,19 +48,40 @@ def _tile(at: Any, value: Any) -> Any:
     )
 
 
-@lowering(dialect.bmm_packed.default)
-def bmm_packed(b: Any, input: Any, weight: Any) -> Any:
-    def kernel(x: Any, packed: Any, shape: Any) -> Any:
-        inner = T.te.reduce_axis((0, packed.shape[2]), name="k")
-        width = packed.shape[3]
+@lowering(dialect.winograd_products.default)
+def winograd_products(b: Any, input: Any, weight: Any, groups: Any) -> Any:
+    _, rows, inputs = map(int, b.shape_of(input))
+    tiles = b.emit(T.relax.op.reshape(input, (4, 4, groups, rows, inputs)))
 
-        def element(n: Any, i: Any, j: Any) -> Any:
-            factor = packed(n, T.tirx.floordiv(j, width), inner, T.tirx.floormod(j, width))
-            return T.te.sum(x(n, i, inner) * factor, axis=inner)
+    def kernel(x: Any, packed: Any) -> Any:
+        panels, _, _, _, lanes = map(int, packed.shape)
+        div, mod = T.tirx.floordiv, T.tirx.floormod
 
-        return T.te.compute(tuple(shape), element, name="product")
+        def number(a: Any, c: Any, panel: Any, channel: Any, lane: Any) -> Any:
+            def pixel(row: int, column: int) -> Any:
+                return packed(panel, row, column, channel, lane)
 
-    return b.te(kernel, input, weight, b.shape(b.val))
+            return _number(c, lambda column: _number(a, lambda row: pixel(row, column)))
+
+        numbers = cells((4, 4, panels, inputs, lanes), number, (4, 4, 1, 1, None), "windows")
+        inner = T.te.reduce_axis((0, inputs), name="k")
+
+        def product(a: Any, c: Any, group: Any, row: Any, j: Any) -> Any:
+            factor = numbers(a, c, group * (panels // groups) + div(j, lanes), inner, mod(j, lanes))
+            return T.te.sum(x(a, c, group, row, inner) * factor, axis=inner)
+
+        return T.te.compute((4, 4, groups, rows, panels // groups * lanes), product, name="products")
+
+    return b.emit(T.relax.op.reshape(b.te(kernel, tiles, weight, primfunc_attrs=ALONE), b.shape(b.val)))
+
+
+def _number(at: Any, value: Any) -> Any:
+    """Row *at* of the matrix of the windows' side, times the column of three *value*s."""
+    select = T.tirx.Select
+    ends, middle = value(0) + value(2), value(1)
+    half = const(0.5, str(middle.ty.dtype))
+    inside = select(at == 1, (ends + middle) * half, (ends - middle) * half)
+    return select(at == 0, value(0), select(at == 3, value(2), inside))
 
 
 @lowering(dialect.winograd_output.default)
