@@ -105,16 +105,17 @@ class SizeNodes:
     def _sources_of(self, graph: fx.Graph) -> dict[Any, tuple[fx.Node, int | None]]:
         from torch.utils._sympy.symbol import SymT, symbol_is_type
 
+        read = (SymT.UNBACKED_INT, SymT.UNBACKED_FLOAT)
         if graph not in self._sources:
             sources: dict[Any, tuple[fx.Node, int | None]] = {}
             for node in graph.nodes:
                 val = node.meta.get("val")
                 is_tensor = isinstance(val, torch.Tensor)
                 for dim, size in enumerate(val.shape if is_tensor else (val,)):
-                    if not isinstance(size, torch.SymInt) or not size.node.expr.is_Symbol:
+                    if not isinstance(size, torch.SymInt | torch.SymFloat) or not size.node.expr.is_Symbol:
                         continue
                     # A computed value may itself need the size; only what depends on data starts there.
-                    if node.op == "placeholder" or symbol_is_type(size.node.expr, SymT.UNBACKED_INT):
+                    if node.op == "placeholder" or symbol_is_type(size.node.expr, read):
                         sources.setdefault(size.node.expr, (node, dim if is_tensor else None))
             self._sources[graph] = sources
         return self._sources[graph]

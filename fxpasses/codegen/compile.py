@@ -19,7 +19,7 @@ from fxpasses.codegen.optimize import optimizations
 from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
 from fxpasses.codegen.target import resolve_target
-from fxpasses.errors import CaptureError
+from fxpasses.errors import CaptureError, InputError
 from fxpasses.garbage import apart
 from fxpasses.passes.narrow_ranges import narrow_ranges
 from fxpasses.pipeline import Pass
@@ -103,6 +103,12 @@ def to_program(
     from fxpasses.passes import CheckInference
 
     program = _captured(model_or_program, args, kwargs, dynamic_shapes)
+    for name, tensor in program.tensors.items():
+        if tensor.device.type != "cpu":
+            raise InputError(
+                f"tensor {name!r} of the model is on the device {tensor.device}, and the program runs on the CPU; "
+                "move the model there (model.to('cpu'), or model.to_empty(device='cpu') with its weights loaded)"
+            )
     return CheckInference(allow_random=True)(program) if allow_random else program
 
 

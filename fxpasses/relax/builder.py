@@ -158,6 +158,9 @@ class Builder:
         line = self.emit(relax.op.reshape(self.cast(value, "int64"), [1]))
         shape = self.emit(relax.op.tensor_to_shape(line))
         self.block.match_cast(shape, relax.ShapeType([self.symbols.prim(symbol)]))
+        if known and is_read(size):
+            self.symbols.enter(expr, symbol)
+            return
         condition = (
             sympy.Eq(symbol, expr)
             if known

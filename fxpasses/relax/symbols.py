@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
+from torch.utils._sympy.symbol import SymT, symbol_is_type
+
 from fxpasses.errors import LoweringError
 from fxpasses.relax import tvm_api as T
 
@@ -17,9 +19,15 @@ class SymbolTable:
     def __init__(self) -> None:
         self._vars: dict[Any, Any] = {}
 
+    def enter(self, expr: Any, symbol: Any) -> None:
+        """Let *symbol* stand for *expr*, which the sizes that are known do not give."""
+        self._vars[expr] = self.prim(symbol)
+
     def prim(self, expr: Any) -> Any:
         """The TIR expression of a sympy expression over sizes: int64, float64 or bool."""
         tirx = T.tirx
+        if expr in self._vars:
+            return self._vars[expr]
         if expr.is_Integer:
             return tirx.IntImm("int64", int(expr))
         if expr.is_Float or expr.is_Rational:
@@ -27,8 +35,11 @@ class SymbolTable:
         if expr.is_Boolean and expr.is_Atom and not expr.is_Symbol:
             return tirx.const(bool(expr), "bool")
         if expr.is_Symbol:
-            if expr not in self._vars:
-                self._vars[expr] = tirx.Var(str(expr), "int64")
+            if symbol_is_type(expr, SymT.UNBACKED_FLOAT):
+                raise LoweringError(
+                    f"a size depends on {expr}, a floating-point number that is read from a tensor"
+                )
+            self._vars[expr] = tirx.Var(str(expr), "int64")
             return self._vars[expr]
         name = type(expr).__name__
         if name == "Pow" and expr.exp.is_Integer and int(expr.exp) > 0:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch.export import Dim
 
 import fxpasses as fxp
+from fxpasses.errors import LoweringError
 
 FUNCTIONS = {
     "round": lambda x: x[: round(x.shape[0] / 2)] * 2,
@@ -37,3 +38,37 @@ def test_size_is_what_python_computes(name, tmp_path):
         x = torch.randn(size, 3)
         torch.testing.assert_close(compiled(x), function(x), rtol=0.0, atol=0.0)
         assert loaded(x).shape == function(x).shape
+
+
+def test_a_size_that_is_chosen():
+    def function(x):
+        return torch.sym_ite(x.shape[0] == 5, x.shape[0], 2 * x.shape[1]), x * 2
+
+    shapes = ({0: Dim("n", min=3, max=40), 1: Dim("m", min=3, max=40)},)
+    compiled = fxp.compile(function, (torch.randn(9, 3),), dynamic_shapes=shapes)
+    assert [compiled(torch.randn(rows, 4))[0] for rows in (5, 6)] == [5, 8]
+
+
+def test_integers_of_a_number_that_is_read_from_a_tensor():
+    def function(x, share):
+        n = math.ceil(4 * share.item())
+        return n, x * n, x + math.floor(share.item()) - round(share.item() / 3), torch.arange(4) < n
+
+    x = torch.randn(4, 3)
+    compiled = fxp.compile(function, (x, torch.tensor(0.3)))
+    for share in (0.3, -1.7, 5.0, 1e9):
+        given = x, torch.tensor(share, dtype=torch.float32)
+        torch.testing.assert_close(compiled(*given), function(*given))
+
+
+def test_a_size_of_a_number_that_is_read_from_a_tensor_is_refused():
+    def function(x, share):
+        n = math.ceil(4 * share.item())
+        torch._check(n >= 0)
+        torch._check(n <= 4)
+        return x[:n]
+
+    with pytest.raises(
+        LoweringError, match=r"a size depends on zuf\d+, a floating-point number that is read"
+    ):
+        fxp.compile(function, (torch.randn(4, 3), torch.tensor(0.3)))

@@ -332,6 +332,12 @@ def test_a_bad_call_names_the_argument(linear, kind):
         linear[1](*args, **kwargs)
 
 
+def test_a_model_without_memory_is_refused():
+    model = torch.nn.Linear(3, 2, device="meta")
+    with pytest.raises(InputError, match="tensor 'weight' of the model is on the device meta"):
+        fxp.compile(model, (torch.randn(4, 3, device="meta"),))
+
+
 def test_indices_out_of_range_are_refused():
     class Model(torch.nn.Module):
         def __init__(self) -> None:

@@ -218,9 +218,11 @@ def _main(connection: Connection) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TVM writes about what it then raises
     import logging
+    import signal
     import warnings
 
     import torch
+    import tvm  # noqa: F401
 
     from tests.sweep import systems
     from tests.sweep.edges import Variant, variants
@@ -231,6 +233,8 @@ def _main(connection: Connection) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
+    # TVM's handler asks for memory, and waits for ever where an operator has broken the heap.
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
 
     def asking(system: System) -> System:
         """*system*, which says so before it is asked: what ends the process before is PyTorch."""
