@@ -346,6 +346,25 @@ def test_elementwise_of_symbolic_size():
         assert torch.equal(out, a * b)
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(700, 3), (40, 50), (1, 7), (5000, 16)])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_axes_behind_a_condition_run_through_memory_together(rows, columns, dynamic):
+    """As those of a stack: short rows fill whole vectors, and threads share them where the parts are few."""
+    size = (symbol("m"), symbol("n")) if dynamic else (rows, columns)
+    a, b = (T.te.placeholder(size, "float32", name) for name in "ab")
+
+    def element(part, i, j):
+        return T.tirx.if_then_else(part < 1, a[i, j], b[i, j] * 2.0)
+
+    function = scheduled(kernel_of(a, b, T.te.compute((2, *size), element, "out")))
+    if dynamic:
+        assert re.search(r"for \w+ in range\(2\).*\n\s*for \w+ in T.vectorized\(T.parallel", loops(function))
+    x, y = draw((rows, columns)), draw((rows, columns))
+    out = garbage(2, rows, columns)
+    run(function, x, y, out)
+    assert torch.equal(out, torch.stack([x, y * 2]))
+
+
 def test_comparison_of_types_of_different_width():
     te = T.te
     a = te.placeholder((5, 70), "float64", "a")

@@ -6,8 +6,12 @@ from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.expressions import elements
 from fxpasses.codegen.schedules.kernel import Kernel, NoFit
 from fxpasses.codegen.schedules.memory import stretch
+from fxpasses.relax.kernel import PARALLEL_ELEMENTS
 
 __all__ = ["elementwise", "outer", "outermost"]
+
+_SHARES = 16
+"""Steps of a loop that are enough to share among threads."""
 
 
 def elementwise(kernel: Kernel, block: Block) -> None:
@@ -16,13 +20,16 @@ def elementwise(kernel: Kernel, block: Block) -> None:
         raise NoFit
     lanes = block.lanes(kernel.cpu)
     loops = block.loops
-    flat = 1 if block.places else stretch(block, range(len(block.vars)))
+    flat = stretch(block, range(max(block.places, default=-1) + 1, len(block.vars)))
     flat = max(flat, min(block.units + 1, len(loops)))
     outer, inner = loops[: len(loops) - flat], kernel.fuse(loops[len(loops) - flat :], block)
+    within = elements([kernel.extent(inner)])
+    shared = inner
     if outer:
-        kernel.parallel(kernel.fuse(outer, block), elements(block.extents))
-    else:
-        kernel.parallel(inner, elements(block.extents))
+        around = kernel.fuse(outer, block)
+        if within < PARALLEL_ELEMENTS or elements([kernel.extent(around)]) >= _SHARES:
+            shared, within = around, elements(block.extents)
+    kernel.parallel(shared, within)
     kernel.vectorize(inner, lanes)
 
 
