@@ -136,6 +136,15 @@ class Builder:
         """The sizes of an emitted value as TIR expressions."""
         return list(value.ty.shape.values)
 
+    def behind_expand(self, value: Any) -> Any:
+        """The tensor of as many dims that *value* repeats along some of them; *value* itself if it does not."""
+        bound = self.block.lookup_binding(value)
+        if isinstance(bound, T.relax.Call) and getattr(bound.op, "name", "") == "relax.broadcast_to":
+            (source, _) = bound.args
+            if len(self.shape_of(source)) == len(self.shape_of(value)):
+                return source
+        return value
+
     def bind_size(
         self,
         size: int | torch.SymInt | torch.SymBool,

@@ -9,13 +9,14 @@ the largest of these beside its results: one number to look at for each call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import sympy
 import torch
 from torch import fx
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from fxpasses.errors import source_line
 from fxpasses.relax import tvm_api as T
@@ -102,25 +103,55 @@ class Checks:
             return b.te(_zero, value, b.shape(node.meta["val"]), number, name="check_divisor")
         if demand.kind == "assertion":
             return b.te(_zero, value, [], number, name="check_assertion")
-        return b.te(_outside, value, b.size(demand.size), demand.negative, number, name="check_index")
+        # An element that is repeated is looked at once, if it is repeated at all.
+        once, size = b.behind_expand(value), b.size(demand.size)
+        return b.te(_outside, once, b.shape_of(value), size, demand.negative, number, name="check_index")
 
 
 def condition_of(node: fx.Node) -> Any:
-    """What the call *node* demands of numbers that depend on values, as a sympy expression or None.
+    """What the call *node* demands of sizes, and of numbers that depend on values, as a sympy expression or None.
 
     It must hold before the call is made, which would reach for other memory.
     """
+    if node.target in SCATTERED:
+        return _fits(*node.args[:4])
     if node.target in INDEXED_BY_NUMBER:
         value, dim, index = node.args[0], node.args[-2], node.args[-1]
         if isinstance(index, fx.Node) and is_unbound(index.meta["val"]):
-            size = value.meta["val"].shape[dim]  # type: ignore[union-attr]
-            size = sympy.sympify(size.node.expr if isinstance(size, torch.SymInt) else size)
+            size = _expression(value.meta["val"].shape[dim])  # type: ignore[union-attr]
             at = index.meta["val"].node.expr
             return sympy.And(at >= -size, at < size)
     return None
 
 
+def _fits(self: Any, dim: Any, index: Any, source: Any) -> Any:
+    """That no position of *index* is beyond *self* along another dim, nor beyond *source*; None if it is known."""
+    into, places = _sizes(self), _sizes(index)
+    pairs = [pair for d, pair in enumerate(zip(places, into, strict=True)) if d != dim % len(into)]
+    if isinstance(source, fx.Node) and isinstance(source.meta["val"], torch.Tensor):
+        pairs += zip(places, _sizes(source), strict=True)
+    unknown = [pair for pair in pairs if not statically_known_true(pair[0] <= pair[1])]
+    return sympy.And(*(sympy.Le(*map(_expression, pair)) for pair in unknown)) if unknown else None
+
+
+def _sizes(tensor: fx.Node) -> Sequence[int | torch.SymInt]:
+    return tensor.meta["val"].shape or (1,)
+
+
+def _expression(size: int | torch.SymInt) -> Any:
+    return sympy.sympify(size.node.expr if isinstance(size, torch.SymInt) else size)
+
+
 INDEXED_BY_NUMBER = (aten.select.int, aten.select_scatter.default)
+
+SCATTERED = (
+    aten.scatter.src,
+    aten.scatter.value,
+    aten.scatter_add.default,
+    aten.scatter_reduce.two,
+    aten.scatter.reduce,
+    aten.scatter.value_reduce,
+)
 
 
 def reports(node: fx.Node) -> bool:
@@ -144,29 +175,35 @@ def checks_of(node: fx.Node) -> Iterator[Demand]:
 # -- kernels -------------------------------------------------------------------------
 
 
-def _outside(index: Any, size: Any, negative: bool, number: int) -> Any:
+def _outside(index: Any, shape: Any, size: Any, negative: bool, number: int) -> Any:
+    """*number* if an element of *index*, which is repeated to *shape*, is outside of *size*."""
     low = -size if negative else T.tirx.IntImm("int64", 0)
 
     def bad(*at: Any) -> Any:
         value = index(*at).astype("int64")
         return T.tirx.any(value < low, value >= size)
 
-    return _largest(index.shape, bad, T.tirx.const(number, "int32"))
+    return _largest(index.shape, bad, _unless_empty(number, shape))
 
 
 def _zero(value: Any, shape: Any, number: int) -> Any:
     """*number* if an element of *value* is zero and a result of *shape* has elements: else nothing is divided."""
-    code = T.tirx.const(number, "int32")
-    for size in shape:
-        if not isinstance(size, T.tirx.IntImm):
-            code = T.tirx.Select(size > T.tirx.IntImm("int64", 0), code, T.tirx.const(0, "int32"))
 
     def bad(*at: Any) -> Any:
         element = value(*at)
         is_truth = str(value.dtype) == "bool"
         return T.tirx.Not(element) if is_truth else element.equal(T.tirx.const(0, str(value.dtype)))
 
-    return _largest(value.shape, bad, code)
+    return _largest(value.shape, bad, _unless_empty(number, shape))
+
+
+def _unless_empty(number: int, shape: Any) -> Any:
+    """*number*, or 0 if a tensor of *shape* has no elements."""
+    code = T.tirx.const(number, "int32")
+    for size in shape:
+        if not isinstance(size, T.tirx.IntImm):
+            code = T.tirx.Select(size > T.tirx.IntImm("int64", 0), code, T.tirx.const(0, "int32"))
+    return code
 
 
 def _largest(shape: Any, bad: Callable[..., Any], number: Any) -> Any:

@@ -225,3 +225,40 @@ def test_tensors_that_have_lost_or_changed_their_memory():
             compiled(torch.ones(size, 4))
     with pytest.raises(InputError, match="'x'"):
         compiled(torch.ones(4, 4, dtype=torch.float64))
+
+
+A = Dim.AUTO
+
+SLICES = {
+    "index_add": lambda x, i, source: x.index_add(0, i + 1, source),
+    "index_copy": lambda x, i, source: x.index_copy(0, i + 1, source),
+}
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_slices_that_do_not_fit_are_refused(name):
+    """torch.export takes the sizes of what is added for numbers of their own."""
+    model = SLICES[name]
+    x, i, source = torch.randn(6, 4), torch.tensor([0, 4, 2]), torch.randn(3, 4)
+    sizes = ({0: A, 1: A}, {0: A}, {0: A, 1: A})
+    compiled = compiled_of(model, x, i, source, dynamic_shapes=sizes)
+    for columns in (4, 9, 1):
+        args = torch.randn(6, columns), i, torch.randn(3, columns)
+        torch.testing.assert_close(compiled(*args), model(*args))
+    with pytest.raises((InputError, RunError), match=r"s\d+"):
+        compiled(x, i, torch.randn(3, 5))
+    with pytest.raises(IndexRangeError, match="allows 0 to 5"):
+        compiled(x, i + 1, source)
+
+
+def test_an_index_that_is_repeated_is_looked_at_once():
+    def model(x, i):
+        return x.gather(0, i[:, None].expand(len(i), x.shape[1]))
+
+    i, wrong = torch.tensor([0, 5]), torch.tensor([0, 6])
+    compiled = compiled_of(model, TABLE, i, dynamic_shapes=({1: A}, {0: A}))
+    torch.testing.assert_close(compiled(TABLE, i), model(TABLE, i))
+    with pytest.raises(IndexRangeError, match="'i'.*6.*gather"):
+        compiled(TABLE, wrong)
+    none = torch.ones(6, 0)
+    assert compiled(none, wrong).shape == model(none, wrong).shape == (2, 0)  # repeated not once

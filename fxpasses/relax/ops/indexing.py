@@ -307,7 +307,7 @@ def _scatter(
     combine, identity = _REDUCTIONS[reduce]
     is_tensor = isinstance(source, T.relax.Var) and isinstance(source.ty, T.TensorType)
     self, index = _as_line(b, self), _as_line(b, index)
-    positions, index = b.shape_of(index), _behind_expand(b, index)
+    positions, index = b.shape_of(index), b.behind_expand(index)
     sources = [_as_line(b, source)] if is_tensor else []
 
     def kernel(x: Any, index: Any, sources: Any, number: Any, positions: Any) -> Any:
@@ -343,16 +343,6 @@ def _scatter(
 
     result = b.te(kernel, self, index, sources, None if is_tensor else source, positions)
     return result if b.val.dim() else T.relax.op.reshape(result, [])
-
-
-def _behind_expand(b: Any, index: Any) -> Any:
-    """The tensor of as many dims that *index* repeats along some of them; *index* itself if it does not."""
-    bound = b.block.lookup_binding(index)
-    if isinstance(bound, T.relax.Call) and getattr(bound.op, "name", "") == "relax.broadcast_to":
-        (source, _) = bound.args
-        if len(b.shape_of(source)) == len(b.shape_of(index)):
-            return source
-    return index
 
 
 def _as_line(b: Any, value: Any) -> Any:
