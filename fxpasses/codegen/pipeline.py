@@ -12,6 +12,7 @@ from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.masked_logic import guard_masked_logic
 from fxpasses.codegen.one_plus_erf import one_plus_erf
 from fxpasses.codegen.packed_api import make_packed_api
+from fxpasses.codegen.safe_divisors import safe_divisors
 from fxpasses.codegen.scaling import scale_in_vectors
 from fxpasses.codegen.schedules import schedule
 from fxpasses.codegen.schedules.empty import init_first
@@ -118,11 +119,13 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 tirx.StorageRewrite(),
                 s_tir.RewriteUnsafeSelect(),
                 variables_in_memory(),
+                safe_divisors(),
                 s_tir.HoistIfThenElse(),
                 tirx.UnrollLoop(),
                 s_tir.RenormalizeSplitPattern(),
                 tirx.StmtSimplify(),
                 tirx.RemoveNoOp(),
+                safe_divisors(),
                 tirx.CommonSubexprElim(),
                 tirx.FP8ComputeLegalize(),
                 tirx.VerifyMemory(),

@@ -38,6 +38,24 @@ def test_reductions_over_nothing():
             torch.testing.assert_close(got, want, equal_nan=True, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: x.roll(1, 1),
+        lambda x: x.roll((1, 2), (0, 1)),
+        lambda x: x.t().repeat(2, 1),
+        lambda x: x.reshape(2, -1).t().reshape(-1, 4),
+    ],
+    ids=["roll", "roll along both", "repeat", "reshape"],
+)
+def test_no_division_by_a_size_of_zero(model):
+    """It would end the process, where TVM computes it before the loop that has no step then."""
+    compiled = compiled_of(model, torch.randn(4, 5), dynamic_shapes=({1: Dim("columns", min=0, max=64)},))
+    for columns in (0, 1, 17):
+        x = torch.randn(4, columns)
+        assert torch.equal(compiled(x), model(x))
+
+
 def test_reductions_over_what_a_mask_leaves():
     def model(x):
         left = x[x > 1]
