@@ -203,6 +203,11 @@ KINDS: dict[str, Callable[[], Iterable[Case]]] = {
 # Microseconds; what is only a view takes none.
 _LEAST = 0.1
 
+# Seconds after which the threads of a pool no longer wait awake for more, in the way of another pool's, and those that
+# were woken run on processors of their own.
+_PAUSE = 0.02
+_IN_A_ROW = 10
+
 
 @dataclass(frozen=True)
 class Row:
@@ -242,7 +247,11 @@ def measure(kind: str, case: Case, rounds: int, dynamic: bool = False) -> Row:
             call, library = _in_turn(rounds, lambda: compiled(*args), lambda: model(*args))
             recorder = Recorder(_clock())
             with compiled.instrumented(recorder):
-                runs = [recorder.during(lambda: compiled(*args)) for _ in range(rounds)]
+                runs = [
+                    recorder.during(lambda: compiled(*args))
+                    for _ in range(rounds)
+                    for _ in range(_wake(lambda: compiled(*args)))
+                ]
     except Exception as error:  # that a shape does not work is a finding too
         return Row(kind, name, error=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
     kernels = min(sum(c.milliseconds for c in run if not c.name.startswith("vm.")) for run in runs)
@@ -269,15 +278,27 @@ def _compare(got: Any, want: Any) -> None:
 
 
 def _in_turn(rounds: int, *runs: Callable[[], Any]) -> list[float]:
-    """The least microseconds of each."""
+    """The least microseconds of each; several in a row of what runs in threads, once they are awake."""
     best = [math.inf] * len(runs)
     clock = _clock()
     for _ in range(rounds):
         for index, run in enumerate(runs):
-            start = clock()
-            run()
-            best[index] = min(best[index], (clock() - start) * 1e6)
+            for _ in range(_wake(run)):
+                start = clock()
+                run()
+                best[index] = min(best[index], (clock() - start) * 1e6)
     return best
+
+
+def _wake(run: Callable[[], Any]) -> int:
+    """Let the threads of *run* be awake and no others, where it has several; how often it is measured then."""
+    if torch.get_num_threads() == 1:
+        return 1
+    time.sleep(_PAUSE)
+    end = time.perf_counter() + _PAUSE
+    while time.perf_counter() < end:
+        run()
+    return _IN_A_ROW
 
 
 def main(
