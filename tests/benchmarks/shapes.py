@@ -33,7 +33,7 @@ import fxpasses as fxp
 from fxpasses.benchmark import geometric_mean
 from fxpasses.benchmark.profile import Recorder
 from fxpasses.view.console import open_console, plain_table
-from tests.benchmarks import further, wide
+from tests.benchmarks import further, usual, wide
 from tests.benchmarks.products import HEADS, MATRICES, Case, attention_cases, linear_cases
 
 SIZES = (
@@ -197,6 +197,7 @@ KINDS: dict[str, Callable[[], Iterable[Case]]] = {
     "moves": moves,
     **wide.KINDS,
     **further.KINDS,
+    **usual.KINDS,
 }
 
 
