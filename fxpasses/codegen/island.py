@@ -78,7 +78,7 @@ class Islands:
         value = node.meta["val"]
         values = value if isinstance(value, tuple | list) else (value,)
         if not all(isinstance(value, _RESULTS) for value in values):
-            return "its result is neither a tensor nor a number"
+            return "a result of it is neither a tensor nor a number"
         return None
 
     def clear(self) -> None:

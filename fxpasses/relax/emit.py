@@ -59,9 +59,10 @@ def lower(
             node's ``meta["val"]``.
     """
     reasons = outside(program)
-    missing = _by_target(node for node in reasons if islands is None or islands.refusal(node) is not None)
+    why_not = {node: None if islands is None else islands.refusal(node) for node in reasons}
+    missing = _by_target(node for node, why in why_not.items() if islands is None or why is not None)
     if missing:
-        raise UnsupportedOperatorError(_missing_text(missing))
+        raise UnsupportedOperatorError(_missing_text(missing, why_not))
     while True:
         emission = Emission(dict(reasons), islands, checks, program.ranges)
         module = _emit(program, emission)
@@ -218,11 +219,13 @@ def _by_target(nodes: Iterable[fx.Node]) -> dict[Any, list[fx.Node]]:
     return found
 
 
-def _missing_text(missing: dict[Any, list[fx.Node]]) -> str:
+def _missing_text(missing: dict[Any, list[fx.Node]], why_not: dict[fx.Node, str | None]) -> str:
+    """What is missing, and where; *why_not* says why it cannot run in PyTorch instead, where that was asked for."""
     lines = [f"{len(missing)} operator(s) have no lowering:"]
     for target, nodes in sorted(missing.items(), key=lambda item: -len(item[1])):
         places = Counter(source_line(node) or f"node {node.name}" for node in nodes)
-        lines.append(f"  {target_name(target)} ({len(nodes)} call{'s' if len(nodes) > 1 else ''})")
+        why = "" if why_not[nodes[0]] is None else f"; no island, since {why_not[nodes[0]]}"
+        lines.append(f"  {target_name(target)} ({len(nodes)} call{'s' if len(nodes) > 1 else ''}){why}")
         lines += [f"    {place}" for place, _ in places.most_common(3)]
     lines.append(
         "Run fxpasses.canonicalize first if the program is fresh from capture; else write a lowering "

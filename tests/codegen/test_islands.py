@@ -32,6 +32,7 @@ library.define("fail(Tensor x) -> Tensor")
 library.define("accumulate(Tensor(a!) total, Tensor x) -> Tensor")
 library.define("pair(Tensor x) -> (Tensor, Tensor)")
 library.define("view(Tensor x) -> Tensor")
+library.define("nested(Tensor x) -> (Tensor, Tensor[])")
 library.define("liar(Tensor x, int length, bool wide) -> (Tensor, Tensor)")
 
 
@@ -46,6 +47,7 @@ for key in ("CPU", "Meta"):
 for key in ("CPU", "Meta"):
     library.impl("accumulate", lambda total, x: total.add_(x).sum(), key)
     library.impl("pair", lambda x: (x * 2, x + 2), key)
+    library.impl("nested", lambda x: (x * 2, [x + 1, x + 2]), key)
 library.impl("view", lambda x: x * 1, "Meta")
 library.impl("view", lambda x: x, "CPU")
 library.impl("fail", lambda x: torch.empty_like(x), "Meta")
@@ -132,7 +134,7 @@ def test_strict_refuses_with_operator_count_and_line():
 
 REFUSALS = {
     "it changes its arguments": (torch.ops.aten.relu_.default, torch.ones(2)),
-    "its result is neither a tensor nor a number": (ops.pick.default, [[torch.ones(2)]]),
+    "a result of it is neither a tensor nor a number": (ops.pick.default, [[torch.ones(2)]]),
     "a Python function is no data that can be kept": (print, None),
 }
 
@@ -153,6 +155,14 @@ def test_what_cannot_be_an_island_is_refused_even_so(reason, monkeypatch):
     assert kinds["fxptest.pick.default"].kind == "unsupported"
     assert kinds["fxptest.pick.default"].reason == reason
     assert kinds["fxptest.split_scale.default"].kind == "island"
+
+
+def test_the_refusal_says_why_there_is_no_island():
+    reason = (
+        r"fxptest.nested.default \(1 call\); no island, since a result of it is neither a tensor nor a number"
+    )
+    with pytest.raises(UnsupportedOperatorError, match=reason):
+        compile(lambda x: torch.ops.fxptest.nested(x)[0], (torch.ones(3),))
 
 
 def test_saved_islands_need_their_library(tmp_path):
