@@ -95,6 +95,15 @@ def _narrow(self: torch.Tensor, dim: int, start: torch.Tensor, length: Any) -> A
     return self.index_select(dim, first + torch.arange(length))
 
 
+def _fill_diagonal_(self: torch.Tensor, fill_value: Any, wrap: bool = False) -> torch.Tensor:
+    if self.dim() != 2 or wrap:
+        return _original(aten.fill_diagonal_.default, self, fill_value, wrap)  # type: ignore[no-any-return]
+    self.diagonal().fill_(
+        fill_value
+    )  # torch's kernel reads strides, which a graph with varying sizes has not
+    return self
+
+
 def tensor_split(self: torch.Tensor, tensor_indices_or_sections: torch.Tensor, dim: int = 0) -> Any:
     """With a number of sections the number of results depends on it; with places their sizes do."""
     places = tensor_indices_or_sections
@@ -144,6 +153,7 @@ def _multilabel_margin_loss(self: torch.Tensor, target: torch.Tensor, reduction:
 
 COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten.cov.default: _cov,
+    aten.fill_diagonal_.default: _fill_diagonal_,
     aten.corrcoef.default: _corrcoef,
     aten.combinations.default: _combinations,
     aten.multilabel_margin_loss.default: _multilabel_margin_loss,

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_impls import op_implementations_dict
+from torch.export import Dim
 
 import fxpasses as fxp
 from fxpasses.errors import FxpassesError, RunError
@@ -172,6 +173,21 @@ def test_lstsq_has_residuals_by_driver_and_rank(shapes, driver):
     for matrix in (a, a if driver == "gels" else a * 0):
         for got, want in zip(compiled(matrix, b), model(matrix, b), strict=True):
             torch.testing.assert_close(got, want)
+
+
+def test_a_diagonal_is_filled_at_every_size():
+    def function(x):
+        y = x.clone()
+        y.fill_diagonal_(7)
+        return y
+
+    compiled = torch.compile(function, backend="fxpasses", dynamic=True)
+    shapes = ({0: Dim("rows"), 1: Dim("columns")},)
+    exported = fxp.compile(fxp.capture(function, (torch.randn(4, 6),), dynamic_shapes=shapes))
+    for shape in ((4, 6), (5, 3), (2, 2)):
+        x = torch.randn(shape)
+        assert torch.equal(compiled(x), function(x))
+        assert torch.equal(exported(x), function(x))
 
 
 def test_torch_is_left_as_it_was():
