@@ -20,9 +20,11 @@ import hashlib
 import json
 import os
 import platform
+import struct
 import uuid
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -138,33 +140,37 @@ def load(path: str | os.PathLike[str]) -> Compiled:
 
 _AGAIN = "compile and save the program again"
 
+# What reading a zip file raises where a bit of it has changed: a place before its start, another
+# compression, a password, a text that is none.
+_DAMAGE = (KeyError, ValueError, EOFError, OSError, OverflowError, RuntimeError, struct.error, zlib.error)
+
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     foreign = f"{path} is no program saved by fxpasses"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if _MANIFEST not in archive.namelist():
-                raise ArtifactError(
-                    f"{foreign}: it lacks {_MANIFEST}; give the file that Compiled.save wrote"
-                )
-            manifest = json.loads(archive.read(_MANIFEST))
-            if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-                raise ArtifactError(
-                    f"{foreign}: its manifest is of another kind; give the file that Compiled.save wrote"
-                )
-            if manifest.get("version") != FORMAT_VERSION:
-                raise ArtifactError(
-                    f"{path} has format version {manifest.get('version')}, this fxpasses reads version "
-                    f"{FORMAT_VERSION}; {_AGAIN}"
-                )
-            members = {name: archive.read(name) for name in _MEMBERS}
-    except zipfile.BadZipFile as error:
-        with open(path, "rb") as file:
-            begins_like_zip = file.read(2) == b"PK"
-        problem = f"{path} is damaged or cut short ({error})" if begins_like_zip else foreign
-        raise ArtifactError(f"{problem}; copy the file again, or {_AGAIN}") from error
-    except (KeyError, ValueError, EOFError, NotImplementedError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); copy the file again, or {_AGAIN}") from error
+    with open(path, "rb") as file:
+        begins_like_zip = file.read(2) == b"PK"
+        try:
+            with zipfile.ZipFile(file) as archive:
+                if _MANIFEST not in archive.namelist():
+                    raise ArtifactError(
+                        f"{foreign}: it lacks {_MANIFEST}; give the file that Compiled.save wrote"
+                    )
+                manifest = json.loads(archive.read(_MANIFEST))
+                if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
+                    raise ArtifactError(
+                        f"{foreign}: its manifest is of another kind; give the file that Compiled.save wrote"
+                    )
+                if manifest.get("version") != FORMAT_VERSION:
+                    raise ArtifactError(
+                        f"{path} has format version {manifest.get('version')}, this fxpasses reads version "
+                        f"{FORMAT_VERSION}; {_AGAIN}"
+                    )
+                members = {name: archive.read(name) for name in _MEMBERS}
+        except zipfile.BadZipFile as error:
+            problem = f"{path} is damaged or cut short ({error})" if begins_like_zip else foreign
+            raise ArtifactError(f"{problem}; copy the file again, or {_AGAIN}") from error
+        except _DAMAGE as error:
+            raise ArtifactError(f"{path} is damaged ({error}); copy the file again, or {_AGAIN}") from error
     for name, data in members.items():
         if hashlib.sha256(data).hexdigest() != manifest.get("sha256", {}).get(name):
             raise ArtifactError(
