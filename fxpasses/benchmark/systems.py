@@ -42,9 +42,11 @@ def _eager_channels_last(
 
 
 def _inductor(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], threads: int) -> Callable[[], Any]:
+    import torch._dynamo.config
     import torch._inductor.config as config
 
     config.freezing = True
+    torch._dynamo.config.allow_rnn = True  # it leaves an LSTM to eager PyTorch otherwise
     compiled = torch.compile(model)
     return lambda: compiled(*args, **kwargs)
 

@@ -10,6 +10,7 @@ from fxpasses.codegen.columns import run_by_columns
 from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.masked_logic import guard_masked_logic
+from fxpasses.codegen.memory_plan import plan_memory
 from fxpasses.codegen.one_plus_erf import one_plus_erf
 from fxpasses.codegen.packed_api import make_packed_api
 from fxpasses.codegen.safe_divisors import safe_divisors
@@ -68,6 +69,7 @@ def cpu_pipeline(target: Any, *, careful: bool = False) -> Any:
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),
+        plan_memory(),
         transform.StaticPlanBlockMemory(),
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),
