@@ -10,7 +10,7 @@ when all together take more than the limit.
 ``FXPASSES_CACHE``         ``0`` switches it off
 ``FXPASSES_CACHE_DIR``     where it is; by default ``fxpasses`` in ``XDG_CACHE_HOME`` or ``~/.cache``
 ``FXPASSES_CACHE_BYTES``   its limit; by default 1 GiB
-``FXPASSES_CACHE_SECONDS`` programs that were built in less are not kept; by default 0.5
+``FXPASSES_CACHE_SECONDS`` programs that were built in less are not kept; by default 0.05
 =========================  ======================================================================
 """
 
@@ -89,7 +89,7 @@ def limit() -> int:
 
 def patience() -> float:
     """Seconds that a build must take for its result to be kept."""
-    return _setting("FXPASSES_CACHE_SECONDS", 0.5)
+    return _setting("FXPASSES_CACHE_SECONDS", 0.05)
 
 
 def _setting(name: str, default: float) -> float:
