@@ -41,6 +41,8 @@ def panels(kernel: Kernel, block: Block, cells: Block) -> None:
     made = block.uses(index for index, cell in zip(axes.right.indices, cells.cell, strict=True) if cell > 1)
     others = [axis for axis in range(block.rank - 1) if axis != m]
     each = (static_product([block.extents[axis] for axis in made]) or 0) * width * number
+    if not each:  # none is made, or how many is known at run time
+        raise NoFit
     is_cut = size * each <= STACK_BYTES
     part = _divisor(inner, STACK_BYTES // each) if is_cut else inner
     out = sch.cache_write(block.rv, 0, "local")
