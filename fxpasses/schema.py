@@ -303,14 +303,14 @@ def checks_tensor(node: fx.Node) -> bool:
 
 
 def checks_values(node: fx.Node) -> bool:
-    """Whether *node* asserts something of values that no range of one symbol says."""
+    """Whether *node* asserts something of values, or of sizes, that no range of one symbol says."""
     if checks_tensor(node):
         return True
     if node.target is not aten._assert_scalar.default:
         return False
     condition = node.args[0]
     val = condition.meta.get("val") if isinstance(condition, fx.Node) else condition
-    if not is_unbound(val):
+    if not isinstance(val, torch.SymBool | torch.SymInt | torch.SymFloat) or not val.node.expr.free_symbols:
         return False
     if is_read(val):  # ranges are those of integers
         return True

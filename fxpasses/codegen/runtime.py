@@ -249,6 +249,13 @@ class Compiled:
         low, high = (
             bound if isinstance(bound, int) else evaluate(bound, symbols) for bound in (check.low, check.high)
         )
+        if check.kind == "count":
+            given = check.high if high is None else high
+            fault = "another number of them" if check.low == check.high else "more of them"
+            return RunError(
+                f"{whose}{check.op} puts {given} values in the place of the true elements of a mask, "
+                f"which has {fault}{place}"
+            )
         allowed = f"{low} to {high - 1}" if high is not None else f"less than {check.high}"
         if check.argument < 0 or high is None:
             return IndexRangeError(f"{whose}an index is out of range: {check.op} allows {allowed}{place}")

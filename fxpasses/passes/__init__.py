@@ -6,6 +6,7 @@ that optimise for a target, such as `channels_last`, come after it.
 
 from __future__ import annotations
 
+from fxpasses.passes.assert_sizes import assert_sizes
 from fxpasses.passes.channels_last import ChannelsLast, channels_last
 from fxpasses.passes.check_inference import CheckInference, check_inference
 from fxpasses.passes.decompose import decompose_to_core_aten
@@ -45,6 +46,7 @@ __all__ = [
     "PackLinear",
     "TurnRecurrentWeights",
     "Winograd",
+    "assert_sizes",
     "canonicalize",
     "channels_last",
     "check_inference",
@@ -80,6 +82,7 @@ canonicalize = Pipeline(
     check_inference,
     normalize_params,
     remove_assertions,
+    assert_sizes,
     decompose_to_core_aten,
     expand_complex,
     remove_assertions,

@@ -49,6 +49,10 @@ def _conditions(program: Program) -> dict[Any, list[Callable[[int], bool]]]:
     for node in program.nodes():
         if node.target is aten.slice.Tensor:
             _add(found, _slice_sizes(node), _is_size_of_slice)
+        if node.target is aten.slice_scatter.default:
+            _add(found, _scattered_sizes(node), _is_size_of_slice)
+        if node.target in (aten.select.int, aten.select_scatter.default):
+            _add(found, _place(node), _is_inside)
         for val in pytree.tree_leaves(node.meta.get("val")):
             for size in val.shape if isinstance(val, torch.Tensor) else ():
                 _add(found, [size], lambda size: size >= 0)
@@ -77,9 +81,28 @@ def _add(
 
 
 def _slice_sizes(node: fx.Node) -> list[Any]:
-    source, dim, start, end, step = bind(aten.slice.Tensor, node.args, node.kwargs)[0]
+    source, *where = bind(aten.slice.Tensor, node.args, node.kwargs)[0]
+    return _sizes_along(node, source, *where)
+
+
+def _scattered_sizes(node: fx.Node) -> list[Any]:
+    whole, source, *where = bind(aten.slice_scatter.default, node.args, node.kwargs)[0]
+    return _sizes_along(source, whole, *where)
+
+
+def _sizes_along(part: Any, whole: Any, dim: int, start: Any, end: Any, step: Any) -> list[Any]:
     start, end = 0 if start is None else start, sys.maxsize if end is None else end
-    return [node.meta["val"].shape[dim], source.meta["val"].shape[dim], start, end, step]  # type: ignore[union-attr, index]
+    return [part.meta["val"].shape[dim], whole.meta["val"].shape[dim], start, end, step]
+
+
+def _place(node: fx.Node) -> list[Any]:
+    args = bind(node.target, node.args, node.kwargs)[0]  # type: ignore[arg-type]
+    source, dim, index = args[0], *args[-2:]
+    return [source.meta["val"].shape[dim], index]
+
+
+def _is_inside(size: int, index: int) -> bool:
+    return -size <= index < size
 
 
 def _is_size_of_slice(size: int, whole: int, start: int, end: int, step: int) -> bool:

@@ -64,7 +64,9 @@ def _slice(g: Editor, node: fx.Node) -> Any:
 def _slice_scatter(g: Editor, node: fx.Node) -> Any:
     source, values, dim, start, end, step = node.args
     end_size = end.meta["val"] if isinstance(end, fx.Node) else end
-    return values if start == 0 and step == 1 and same_size(end_size, shape(source)[dim]) else None
+    is_whole = start == 0 and step == 1 and same_size(end_size, shape(source)[dim])
+    # Where only the run shows that the sizes are equal, those of the result keep their names.
+    return values if is_whole and same_type(values.meta["val"], node.meta["val"]) else None
 
 
 def _pad(g: Editor, node: fx.Node) -> Any:

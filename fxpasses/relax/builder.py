@@ -245,6 +245,11 @@ class Builder:
             self._region = self.block.dataflow()
             self._region.__enter__()
             self._pending = [node for node in graph.nodes if checks_values(node) and not checks_tensor(node)]
+            if any(
+                not unbound_symbols(node.args[0].meta["val"]) for node in self._pending
+            ):  # of the arguments
+                self._assert()
+                self._fence()
             for item in schedule(graph, self.emission.outside):
                 self._emit_item(item)
             results = [self._result(value) for value in returned]

@@ -1,9 +1,9 @@
 """Run-time checks: what eager PyTorch refuses because of values, a compiled program refuses too.
 
 A table says what each operator demands of its operands: indices that lie in a
-tensor, divisors that are not zero. Rows of the lowering table stay inside
-memory whatever they are given, so a check need not come first. Each becomes a
-small kernel that gives 0 or the number of the check, and the program returns
+tensor, divisors that are not zero, as many values as a mask has true elements.
+Rows of the lowering table stay inside memory whatever they are given, so a
+check need not come first. Each becomes a small kernel that gives 0 or the number of the check, and the program returns
 the largest of these beside its results: one number to look at for each call.
 """
 
@@ -20,6 +20,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from fxpasses.errors import source_line
 from fxpasses.relax import tvm_api as T
+from fxpasses.relax.kernel import convert, is_static
 from fxpasses.schema import bind, is_unbound
 from fxpasses.signature import Dim, size_text
 
@@ -31,7 +32,7 @@ __all__ = ["Check", "Checks", "Demand", "checks_of", "condition_of"]
 aten = torch.ops.aten
 
 
-Kind = Literal["index", "division", "condition", "assertion"]
+Kind = Literal["index", "division", "condition", "assertion", "count"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Check:
 
     Attributes:
         kind: ``index``: all elements lie in ``[low, high)``; ``division``: none is zero;
-            ``condition``: the expression of sizes `low` holds; ``assertion``: none is zero, as the model demands.
+            ``condition``: the expression of sizes `low` holds; ``assertion``: none is zero, as the model demands;
+            ``count``: `high` of them are true, or where `low` is 0, at most so many.
         op: the operator that demands it.
         source: the user's line.
         argument: the flat user argument whose elements these are; -1 where they are computed.
@@ -61,13 +63,15 @@ class Check:
 class Demand:
     """What a call demands of the elements of one operand.
 
-    `size` bounds an index, which with `negative` may count from the end. Without
-    it no element may be zero.
+    `size` bounds an index, which with `negative` may count from the end, or the
+    true elements of a mask, which with `exact` have to be as many. Without it
+    no element may be zero.
     """
 
     operand: fx.Node
     size: Any = None
     negative: bool = False
+    exact: bool = False
     kind: Kind = "index"
     message: str = ""
 
@@ -103,6 +107,9 @@ class Checks:
             return b.te(_zero, value, b.shape(node.meta["val"]), number, name="check_divisor")
         if demand.kind == "assertion":
             return b.te(_zero, value, [], number, name="check_assertion")
+        if demand.kind == "count":
+            shape, most = b.shape(node.meta["val"]), b.size(demand.size)
+            return b.te(_count, value, shape, most, demand.exact, number, name="check_count")
         # An element that is repeated is looked at once, if it is repeated at all.
         once, size = b.behind_expand(value), b.size(demand.size)
         return b.te(_outside, once, b.shape_of(value), size, demand.negative, number, name="check_index")
@@ -186,6 +193,30 @@ def _outside(index: Any, shape: Any, size: Any, negative: bool, number: int) -> 
     return _largest(index.shape, bad, _unless_empty(number, shape))
 
 
+def _count(mask: Any, shape: Any, size: Any, exact: bool, number: int) -> Any:
+    """*number* unless *size* elements of *mask* are true, or at most so many of it broadcast to *shape*."""
+    zero, one = (T.tirx.IntImm("int64", value) for value in (0, 1))
+
+    def is_true(*at: Any) -> Any:
+        own = at[len(at) - len(mask.shape) :]
+        places = (zero if is_static(n, 1) else i for i, n in zip(own, mask.shape, strict=True))
+        return T.tirx.Select(convert(mask(*places), "bool"), one, zero)
+
+    axes = [T.te.reduce_axis((0, n), name=f"r{i}") for i, n in enumerate(mask.shape if exact else shape)]
+
+    def count() -> Any:
+        return T.te.sum(is_true(*axes), axis=axes) if axes else is_true()
+
+    found = T.te.compute((), count, name="count")
+
+    def code() -> Any:
+        # A single value is put everywhere.
+        is_wrong = T.tirx.all(found() != size, size != one) if exact else found() > size
+        return T.tirx.Select(is_wrong, T.tirx.const(number, "int32"), T.tirx.const(0, "int32"))
+
+    return T.te.compute((), code, name="check")
+
+
 def _zero(value: Any, shape: Any, number: int) -> Any:
     """*number* if an element of *value* is zero and a result of *shape* has elements: else nothing is divided."""
 
@@ -236,8 +267,28 @@ def _by_dim(index: int, dim: int | None = None) -> Demands:
 
 def _advanced(args: tuple[Any, ...]) -> Iterator[Demand]:
     for dim, index in enumerate(args[1]):
-        if isinstance(index, fx.Node) and index.meta["val"].dtype not in (torch.bool, torch.uint8):
+        if isinstance(index, fx.Node) and not _is_mask(index):
             yield Demand(index, args[0].meta["val"].shape[dim], negative=True)
+
+
+def _put(args: tuple[Any, ...]) -> Iterator[Demand]:
+    yield from _advanced(args)
+    masks = [dim for dim, index in enumerate(args[1]) if isinstance(index, fx.Node) and _is_mask(index)]
+    if len(masks) == 1:
+        (dim,) = masks
+        mask, values = args[1][dim], args[2].meta["val"].shape
+        # The dim of values that runs along the true elements; without it, or with size 1, all get the same.
+        along = len(values) + dim - (args[0].meta["val"].dim() - mask.meta["val"].dim() + 1)
+        if along >= 0 and not (isinstance(values[along], int) and values[along] == 1):
+            yield Demand(mask, values[along], exact=True, kind="count")
+
+
+def _into_mask(args: tuple[Any, ...]) -> Iterator[Demand]:
+    yield Demand(args[1], args[2].meta["val"].numel(), kind="count")
+
+
+def _is_mask(index: fx.Node) -> bool:
+    return index.meta["val"].dtype in (torch.bool, torch.uint8)
 
 
 def _divisor(args: tuple[Any, ...]) -> Iterator[Demand]:
@@ -256,7 +307,8 @@ _DEMANDS: dict[Any, Demands] = {
     aten.gather.default: _by_dim(2),
     aten.index_select.default: _by_dim(2),
     aten.index.Tensor: _advanced,
-    aten.index_put.default: _advanced,
+    aten.index_put.default: _put,
+    aten.masked_scatter.default: _into_mask,
     aten.index_add.default: _by_dim(2),
     aten.index_copy.default: _by_dim(2),
     aten.index_fill.int_Scalar: _by_dim(2),
@@ -285,6 +337,8 @@ def _bounds(demand: Demand) -> tuple[Dim, Dim]:
     if demand.size is None:
         return 0, 0
     high = size_text(demand.size)
+    if demand.kind == "count":
+        return high if demand.exact else 0, high
     if not demand.negative:
         return 0, high
     return (-high if isinstance(high, int) else f"-({high})"), high

@@ -1,0 +1,135 @@
+"""`assert_sizes`: equal sizes that torch's shape rules take on trust are asserted."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import fx
+
+from fxpasses.passes.decompositions.values import shape
+from fxpasses.program import Program
+from fxpasses.rewrite import Editor
+from fxpasses.schema import bind
+from fxpasses.tracing.fake_values import same_size
+
+__all__ = ["assert_sizes"]
+
+aten = torch.ops.aten
+
+Pairs = Iterator[tuple[Any, Any]]
+
+
+def assert_sizes(program: Program) -> Program:
+    """Put an ``_assert_scalar`` before a call that eager PyTorch refuses where two sizes differ.
+
+    For most operators tracing finds out that sizes are equal, or refuses. The shape rules of
+    those in the table do not look at all operands, so that sizes of names of their own get through:
+    only the run can show whether they are equal.
+    """
+    if not any(node.target in _EQUAL for node in program.nodes()):
+        return program
+    g = program.edit()
+    asserted = {(node.graph, _condition(node)) for node in g.nodes(aten._assert_scalar.default)}
+    for node in g.nodes(*_EQUAL):
+        args, _ = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+        with g.at(node):
+            for one, other in _EQUAL[node.target](g, *args):
+                if same_size(one, other):
+                    continue
+                truth = g.call(operator.eq, one, other)
+                condition = (
+                    truth.meta["val"].node.expr if isinstance(truth.meta["val"], torch.SymBool) else None
+                )
+                if condition is None or (node.graph, condition) in asserted:
+                    g.erase(truth)
+                    continue
+                asserted.add((node.graph, condition))
+                g.call(aten._assert_scalar.default, truth, "")
+    return g.finish()
+
+
+def _condition(node: fx.Node) -> Any:
+    condition = node.args[0]
+    val = condition.meta.get("val") if isinstance(condition, fx.Node) else condition
+    return val.node.expr if isinstance(val, torch.SymBool) else val
+
+
+# -- what has to be equal ----------------------------------------------------------------
+
+
+def _by_slices(g: Editor, self: fx.Node, dim: int, index: fx.Node, source: fx.Node, *options: Any) -> Pairs:
+    """Slices of *source*, one for each index, are put into *self*."""
+    into, given = shape(self) or [1], shape(source) or [1]
+    axis = dim % len(into)
+    into[axis] = index.meta["val"].numel()
+    return zip(given, into, strict=True)
+
+
+def _view(view: Any) -> Callable[..., Pairs]:
+    """*source* is put in the place of a view of *self*, which the further arguments tell."""
+
+    def pairs(g: Editor, self: fx.Node, source: fx.Node, *where: Any) -> Pairs:
+        probe = g.call(view, self, *where)
+        sizes = shape(probe)
+        g.erase(probe)
+        return zip(shape(source), sizes, strict=True)
+
+    return pairs
+
+
+def _select(g: Editor, self: fx.Node, source: fx.Node, dim: int, index: Any) -> Pairs:
+    rest = shape(self)
+    del rest[dim]
+    return zip(shape(source), rest, strict=True)
+
+
+def _index(g: Editor, self: fx.Node, indices: Sequence[fx.Node | None], *more: Any) -> Pairs:
+    """Masks have the sizes of the dims they stand for; index tensors are broadcast together."""
+    dim, sizes = 0, shape(self)
+    for index in indices:
+        own = shape(index) if index is not None and _is_mask(index) else []
+        yield from zip(own, sizes[dim : dim + len(own)], strict=True)
+        dim += len(own) if index is not None and _is_mask(index) else 1
+    tensors = [shape(index) for index in indices if index is not None and not _is_mask(index)]
+    for i, one in enumerate(tensors):
+        for other in tensors[i + 1 :]:
+            yield from _broadcast(one, other)
+
+
+def _index_put(
+    g: Editor, self: fx.Node, indices: Sequence[fx.Node | None], values: fx.Node, *options: Any
+) -> Pairs:
+    yield from _index(g, self, indices)
+    if not any(index is not None and _is_mask(index) for index in indices):
+        probe = g.call(aten.index.Tensor, self, indices)
+        yield from _broadcast(shape(values), shape(probe))
+        g.erase(probe)
+
+
+def _is_mask(index: fx.Node) -> bool:
+    return index.meta["val"].dtype in (torch.bool, torch.uint8)
+
+
+def _broadcast(one: Sequence[Any], other: Sequence[Any]) -> Pairs:
+    """The sizes that have to be equal, since neither is known to be 1."""
+    for a, b in zip_longest(reversed(one), reversed(other), fillvalue=1):
+        if not any(same_size(size, 1) for size in (a, b)):
+            yield a, b
+
+
+_EQUAL: dict[Any, Callable[..., Pairs]] = {
+    aten.index_add.default: _by_slices,
+    aten.index_copy.default: _by_slices,
+    aten.index_reduce.default: _by_slices,
+    aten.index.Tensor: _index,
+    aten.index_put.default: _index_put,
+    aten._index_put_impl.default: _index_put,
+    aten.slice_scatter.default: _view(aten.slice.Tensor),
+    aten.select_scatter.default: _select,
+    aten.diagonal_scatter.default: _view(aten.diagonal.default),
+}
+"""By operator, pairs of sizes that have to be equal."""

@@ -1,0 +1,196 @@
+"""Sizes that torch's shape rules take on trust: they are asserted, and a call with others is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.export import Dim
+
+import fxpasses as fxp
+from fxpasses.errors import InputError, RunError
+from fxpasses.passes import assert_sizes
+from fxpasses.schema import checks_values
+from tests.passes.helpers import apply, body, program_of
+
+aten = torch.ops.aten
+A = Dim.AUTO
+
+X = torch.arange(24.0).reshape(6, 4)
+PLACES = torch.tensor([0, 4, 2])
+ROWS = -torch.arange(1.0, 13).reshape(3, 4)
+MASK = X % 5 == 0
+
+
+def _set(x, index, values):
+    x = x.clone()
+    x[index] = values
+    return x
+
+
+# name: (function, arguments, positions and shapes that eager PyTorch refuses)
+CALLS = {
+    "index_add": (lambda x, i, v: x.index_add(0, i, v), (X, PLACES, ROWS), {2: [(3, 2), (3, 1), (3, 5)], 0: [(6, 5)]}),
+    "columns of index_add": (lambda x, i, v: x.index_add(1, i % 4, v), (X, PLACES, X[:, :3]), {2: [(5, 3), (7, 3)]}),
+    "index_copy": (lambda x, i, v: x.index_copy(0, i, v), (X, PLACES, ROWS), {2: [(3, 2), (2, 4)]}),
+    "index_put": (
+        lambda x, i, v: x.index_put((i,), v),
+        (X, PLACES, ROWS),
+        {0: [(6, 3), (6, 5)], 1: [(2,), (4,)], 2: [(2, 4), (6, 4), (3, 3), (3, 5)]},
+    ),
+    "accumulated": (lambda x, i, v: x.index_put((i,), v, accumulate=True), (X, PLACES, ROWS), {2: [(3, 5), (2, 4)]}),
+    "two indices": (
+        lambda x, i, j, v: x.index_put((i, j % 4), v),
+        (X, PLACES, PLACES, ROWS[:, 0]),
+        {1: [(2,), (4,)], 2: [(4,)], 3: [(2,), (4,)]},
+    ),
+    "assigned": (_set, (X, PLACES, ROWS), {2: [(2, 4), (3, 5)]}),
+    "assigned by a mask": (_set, (X, MASK, torch.ones(1)), {0: [(5, 4), (6, 5)], 1: [(5, 4), (6, 3)]}),
+    "slice_scatter": (
+        lambda x, v: x.slice_scatter(v, 0, 1, 4),
+        (X, ROWS),
+        {0: [(6, 3), (6, 5), (1, 4)], 1: [(2, 4), (4, 4), (3, 3), (3, 5)]},
+    ),
+    "whole slice_scatter": (lambda x, v: x.slice_scatter(v, 0) + 1, (X, -X), {0: [(5, 4)], 1: [(7, 4), (6, 3)]}),
+    "select_scatter": (
+        lambda x, v: x.select_scatter(v, 0, 1),
+        (X, ROWS[0]),
+        {0: [(6, 5), (1, 4)], 1: [(3,), (5,)]},
+    ),
+    "diagonal_scatter": (lambda x, v: x.diagonal_scatter(v), (X, ROWS[0]), {0: [(6, 5)], 1: [(3,), (5,)]}),
+}  # fmt: skip
+
+
+def _resized(tensor, shape):
+    for dim, size in enumerate(shape):
+        tensor = tensor.index_select(dim, torch.arange(size) % tensor.shape[dim])
+    return tensor
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_other_sizes_are_refused_as_in_eager(name):
+    model, args, refused = CALLS[name]
+    sizes = tuple(dict.fromkeys(range(arg.dim()), A) for arg in args)
+    compiled = fxp.compile(model, args, dynamic_shapes=sizes, strict=True)
+    for again in range(2):
+        assert torch.equal(compiled(*args), model(*args)), again
+        for position, shapes in refused.items():
+            for shape in shapes:
+                wrong = [_resized(arg, shape) if place == position else arg for place, arg in enumerate(args)]
+                with pytest.raises((RuntimeError, IndexError)):
+                    model(*wrong)
+                with pytest.raises((InputError, RunError)) as caught:
+                    compiled(*wrong)
+                assert not isinstance(caught.value, RunError) or "test_assert_sizes.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["index_add", "index_put", "slice_scatter", "select_scatter"])
+def test_other_sizes_that_fit_each_other(name):
+    model, args, _ = CALLS[name]
+    sizes = tuple(dict.fromkeys(range(arg.dim()), A) for arg in args)
+    compiled = fxp.compile(model, args, dynamic_shapes=sizes, strict=True)
+    for columns in (1, 2, 7):
+        some = [_resized(arg, (*arg.shape[:-1], columns)) if arg is not PLACES else arg for arg in args]
+        assert torch.equal(compiled(*some), model(*some))
+
+
+def test_what_is_asserted():
+    def f(x, i, v):
+        return x.index_add(0, i, v)
+
+    columns = {0: A, 1: A}
+    program = program_of(f, X, PLACES, ROWS, dynamic_shapes=(columns, {0: A}, columns))
+    after = apply(assert_sizes, program, X, PLACES, ROWS)
+    (asserted,) = (node for node in after.nodes() if node.target is aten._assert_scalar.default)
+    assert checks_values(asserted)
+    assert "_assert_scalar" in body(fxp.canonicalize(after)), "what no range says stays"
+    with pytest.raises(RuntimeError):
+        after.run(X, PLACES, ROWS[:, :2])
+
+
+def test_sizes_that_are_known_to_be_equal_are_not():
+    def f(x, i, v):
+        return x.index_add(0, i, v), x.index_put((i,), v[:1]), x.slice_scatter(v, 0, 1, 4)
+
+    program = program_of(f, X, PLACES, ROWS)
+    assert assert_sizes(program) is program or "_assert" not in body(assert_sizes(program))
+    n = Dim("n", min=1)
+    program = program_of(f, X, PLACES, ROWS, dynamic_shapes=({1: n}, {}, {1: n}))
+    assert "_assert" not in body(apply(assert_sizes, program, X, PLACES, ROWS))
+
+
+def test_an_exported_program_whose_sizes_have_names_of_their_own():
+    class Model(torch.nn.Module):
+        def forward(self, x, i, v):
+            return x.index_put((i,), v)
+
+    columns = {0: A, 1: A}
+    exported = torch.export.export(Model(), (X, PLACES, ROWS), dynamic_shapes=(columns, {0: A}, columns))
+    compiled = fxp.compile(exported, (X, PLACES, ROWS))
+    assert torch.equal(compiled(X, PLACES, ROWS), Model()(X, PLACES, ROWS))
+    with pytest.raises((InputError, RunError)):
+        compiled(X, PLACES, ROWS[:2])
+
+
+def test_within_a_branch_of_control_flow():
+    def f(x, i, v):
+        return torch.cond(x.sum() > 0, lambda x, v: x.index_put((i,), v), lambda x, v: x + 1, (x, v))
+
+    def g(x, i, v):
+        return f(x, i, v) * 2
+
+    sizes = ({0: A, 1: A}, {0: A}, {0: A, 1: A})
+    compiled = fxp.compile(g, (X, PLACES, ROWS), dynamic_shapes=sizes)
+    for x in (X, -X):
+        assert torch.equal(compiled(x, PLACES, ROWS), g(x, PLACES, ROWS))
+    with pytest.raises((InputError, RunError)):
+        compiled(X, PLACES, ROWS[:, :3])
+
+
+MASKED = {
+    "masked_scatter": (lambda x, m, v: x.masked_scatter(m, v), True),
+    "index_put": (lambda x, m, v: x.index_put((m,), v), False),
+    "assigned": (_set, False),
+}
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", MASKED)
+def test_a_mask_with_more_true_elements_than_values(name, dynamic):
+    model, may_have_less = MASKED[name]
+    values = -torch.arange(1.0, 6)
+    assert MASK.sum() == len(values)
+    sizes = ({0: A}, {0: A}, {0: A}) if dynamic else None
+    compiled = fxp.compile(model, (X, MASK, values), dynamic_shapes=sizes, strict=True)
+    less, more = MASK.clone(), MASK.clone()
+    less[0], more[0] = False, True
+    assert torch.equal(compiled(X, MASK, values), model(X, MASK, values))
+    for mask in [more] if may_have_less else [less, more]:
+        with pytest.raises((RuntimeError, IndexError)):
+            model(X, mask, values)
+        with pytest.raises(RunError, match=r"5 values.*test_assert_sizes\.py"):
+            compiled(X, mask, values)
+    if may_have_less:
+        assert torch.equal(compiled(X, less, values), model(X, less, values))
+    if dynamic:
+        one = values[:1]  # is put everywhere by the latter
+        if may_have_less:
+            with pytest.raises(RunError, match=r"puts s?\w+ values"):
+                compiled(X, MASK, one)
+
+
+def test_a_mask_of_rows_and_one_that_is_repeated():
+    def f(x, rows, columns, v):
+        return x.index_put((rows,), v), x.masked_scatter(columns, v)
+
+    rows, columns = (
+        torch.tensor([True, False, True, False, False, True]),
+        torch.tensor([True, False, False, True]),
+    )
+    args = (X, rows, columns, ROWS)
+    compiled = fxp.compile(f, args, strict=True)
+    for got, expected in zip(compiled(*args), f(*args), strict=True):
+        assert torch.equal(got, expected)
+    with pytest.raises(RunError, match=r"'rows'.*3 values.*another number"):
+        compiled(X, torch.arange(6) > 1, columns, ROWS)
+    with pytest.raises(RunError, match=r"'columns'.*12 values.*more of them"):
+        compiled(X, rows, torch.ones(4, dtype=torch.bool), ROWS)
