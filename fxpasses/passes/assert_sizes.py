@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 
@@ -33,7 +34,7 @@ def assert_sizes(program: Program) -> Program:
     if not any(node.target in _EQUAL for node in program.nodes()):
         return program
     g = program.edit()
-    asserted = {(node.graph, _condition(node)) for node in g.nodes(aten._assert_scalar.default)}
+    asserted = {(node.graph, _expression(node.args[0])) for node in g.nodes(aten._assert_scalar.default)}
     for node in g.nodes(*_EQUAL):
         args, _ = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
         with g.at(node):
@@ -41,10 +42,8 @@ def assert_sizes(program: Program) -> Program:
                 if same_size(one, other):
                     continue
                 truth = g.call(operator.eq, one, other)
-                condition = (
-                    truth.meta["val"].node.expr if isinstance(truth.meta["val"], torch.SymBool) else None
-                )
-                if condition is None or (node.graph, condition) in asserted:
+                condition = _expression(truth)
+                if not condition.free_symbols or (node.graph, condition) in asserted:
                     g.erase(truth)
                     continue
                 asserted.add((node.graph, condition))
@@ -52,10 +51,10 @@ def assert_sizes(program: Program) -> Program:
     return g.finish()
 
 
-def _condition(node: fx.Node) -> Any:
-    condition = node.args[0]
+def _expression(condition: Any) -> Any:
+    """The sympy expression of a condition; sizes that are known to be equal have one name in it."""
     val = condition.meta.get("val") if isinstance(condition, fx.Node) else condition
-    return val.node.expr if isinstance(val, torch.SymBool) else val
+    return val.node.expr if isinstance(val, torch.SymBool | torch.SymInt) else sympy.sympify(val)
 
 
 # -- what has to be equal ----------------------------------------------------------------

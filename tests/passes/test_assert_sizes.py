@@ -94,17 +94,21 @@ def test_other_sizes_that_fit_each_other(name):
 
 
 def test_what_is_asserted():
-    def f(x, i, v):
-        return x.index_add(0, i, v)
+    def f(x, v):
+        return x.slice_scatter(v, 0, 1, 4)
 
     columns = {0: A, 1: A}
-    program = program_of(f, X, PLACES, ROWS, dynamic_shapes=(columns, {0: A}, columns))
-    after = apply(assert_sizes, program, X, PLACES, ROWS)
-    (asserted,) = (node for node in after.nodes() if node.target is aten._assert_scalar.default)
-    assert checks_values(asserted)
-    assert "_assert_scalar" in body(fxp.canonicalize(after)), "what no range says stays"
-    with pytest.raises(RuntimeError):
-        after.run(X, PLACES, ROWS[:, :2])
+    program = program_of(f, X, ROWS, dynamic_shapes=(columns, columns))
+    after = apply(assert_sizes, program, X, ROWS)
+    asserted = [node for node in after.nodes() if node.target is aten._assert_scalar.default]
+    assert len(asserted) == 2
+    assert all(map(checks_values, asserted))
+    canonical = fxp.canonicalize(after)
+    assert fxp.canonicalize(canonical).fingerprint == canonical.fingerprint
+    for program in (after, canonical):
+        assert torch.equal(program.run(X, ROWS)[0], f(X, ROWS))
+        with pytest.raises((RuntimeError, InputError)):
+            program.run(X, ROWS[:, :2])
 
 
 def test_sizes_that_are_known_to_be_equal_are_not():
