@@ -93,9 +93,10 @@ canonicalize = Pipeline(
     remove_noops,
     normalize_matmul,
     remove_noops,
-    fuse_conv_bn,
     eliminate_common_subexpressions,
     fold_constants,
+    eliminate_dead_code,  # another use of a weight, which may be none, keeps it from being fused
+    fuse_conv_bn,
     normalize_sizes,
     eliminate_common_subexpressions,
     eliminate_dead_code,

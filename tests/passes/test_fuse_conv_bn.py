@@ -144,3 +144,26 @@ def test_training_is_refused():
     model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train(), torch.randn(2, 3, 5, 5)
     with pytest.raises(Exception, match=r"in training mode[\s\S]*model.eval\(\)"):
         canonicalize(program_of(model, x))
+
+
+class AnotherUse(nn.Module):
+    """One of the weight that is a constant, and one that is none: nothing reads its result."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.randn(1, 1, 1, 1))
+        (self.norm,) = perturbed(nn.BatchNorm2d(1))
+
+    def forward(self, x):
+        self.weight.relu()
+        return self.norm(F.conv2d(x, self.weight)), self.weight.view(1)
+
+
+def test_a_weight_whose_other_uses_go_away_is_fused_at_once():
+    x = torch.randn(2, 1, 4, 4)
+    program = program_of(AnotherUse().eval(), x)
+    canonical = canonicalize(program)
+    assert norms(canonical) == 0
+    assert canonicalize(canonical).fingerprint == canonical.fingerprint
+    for got, expected in zip(canonical.run(x)[0], program.run(x)[0], strict=True):
+        torch.testing.assert_close(got, expected)
