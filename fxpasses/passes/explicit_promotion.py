@@ -38,6 +38,7 @@ _REDUCTIONS = frozenset(
         aten.cumprod.default,
     }
 )
+_WITH_CORRECTION = frozenset(op.correction for op in (aten.var, aten.std, aten.var_mean, aten.std_mean))
 
 
 @on_full_form
@@ -74,7 +75,7 @@ def _explicit(g: Editor, node: fx.Node, op: OpOverload) -> None:
         if isinstance(value, float) and not val.dtype.is_floating_point and not val.dtype.is_complex:
             value = int(value)  # as eager does: towards zero
         g.update(node, node.args[0], value, **node.kwargs)
-    elif op is aten.var.correction:
+    elif op in _WITH_CORRECTION:
         correction = 1 if node.kwargs["correction"] is None else node.kwargs["correction"]
         g.update(node, *node.args, **{**node.kwargs, "correction": float(correction)})
     elif torch.Tag.pointwise in op.tags and op not in _UNPROMOTED and isinstance(val, torch.Tensor):

@@ -160,6 +160,59 @@ def test_variance_of_values_far_from_zero() -> None:
     check(aten.var.correction, x, [0], correction=1, tolerance=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom")
+def test_deviation() -> None:
+    calls = [
+        call(op, values(d, 3, 4, 5), dims, keepdim=keepdim, correction=correction)
+        for op in (aten.std.correction, aten.std_mean.correction)
+        for d in FLOATS
+        for (dims, keepdim), correction in zip([*DIMS, ([2], False)], (0, 1, None, 1.5), strict=False)
+    ]
+    check_calls(calls, SUMS)
+
+
+SPREADS = {
+    "var": lambda x: (
+        x.var(),
+        x.var(-1),
+        x.var(0, correction=0),
+        x.var((0, 1), unbiased=False, keepdim=True),
+    ),
+    "std": lambda x: (
+        x.std(),
+        x.std(-1),
+        x.std(0, correction=0),
+        x.std((0, 1), unbiased=False, keepdim=True),
+    ),
+    "var_mean": lambda x: (*torch.var_mean(x), *torch.var_mean(x, 0), *torch.var_mean(x, -1, correction=2)),
+    "std_mean": lambda x: (*torch.std_mean(x), *torch.std_mean(x, 0), *torch.std_mean(x, -1, correction=2)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", SPREADS)
+def test_spread_of_numbers_whose_squares_no_float32_holds(name, dtype) -> None:
+    """As float64 gives it, rounded once; eager PyTorch, too, but for a sum of all in float32."""
+    numbers = torch.randn(40, 50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    function = SPREADS[name]
+    tolerance = {torch.float32: 1e-6, torch.float64: 1e-9, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
+    compiled = fxp.compile(function, (numbers.to(dtype),), strict=True)
+    scales, offset = (
+        ([1e4, 1e-3], 500) if dtype == torch.float16 else ([1e20, 3e37, 1e-18, 1e-24, 1e-37], 1e6)
+    )
+    for x in [*((numbers * scale).to(dtype) for scale in scales), (numbers + offset).to(dtype)]:
+        truth = function(x.double())
+        for got, exact in zip(compiled(x), truth, strict=True):
+            torch.testing.assert_close(got, exact.to(dtype), rtol=tolerance, atol=0)
+
+
+def test_spread_of_complex_numbers() -> None:
+    x = torch.randn(4, 5, dtype=torch.complex64)
+    compiled = fxp.compile(lambda x: (x.std(0), *torch.std_mean(x, 1)), (x,))
+    for got, expected in zip(compiled(x), (x.std(0), *torch.std_mean(x, 1)), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
 @pytest.mark.parametrize("order", [0, 1, 2, 3, 0.5, -1, INF, -INF])
 def test_norm(order: float) -> None:
     check_calls(

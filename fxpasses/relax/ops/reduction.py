@@ -255,13 +255,17 @@ def mean_dim(b: Any, self: Any, dim: Any, keepdim: Any, *, dtype: Any) -> Any:
 
 @cache
 def _variance(
-    dims: tuple[int, ...], keepdim: bool, correction: float, result: str, means: bool
+    dims: tuple[int, ...], keepdim: bool, correction: float, result: str, means: bool, root: bool = False
 ) -> Callable[[Any], Any]:
-    """The variance in two passes, and with *means* also the mean."""
+    """The variance in two passes, or with *root* the deviation, and with *means* also the mean.
+
+    As in eager PyTorch it is accumulated in float64: the squares of numbers that float32 and
+    bfloat16 hold may be beyond both ends of float32. Those of float16 are not.
+    """
 
     def kernel(x: Any) -> Any:
         kept, axes = Axes(x.shape, dims, True), Axes(x.shape, dims, keepdim)
-        dtype = accumulated(result, axes.count)
+        dtype = accumulated(result, axes.count) if result == "float16" else "float64"
         if axes.is_empty:
             nothing = [filled(axes, math.nan, result) for _ in range(1 + means)]
             return nothing if means else nothing[0]
@@ -277,7 +281,12 @@ def _variance(
         squares = T.te.compute(x.shape, square, name="squares")
         spread = fold(squares, axes, "sum", dtype, lambda v: v)
         freedom = S.maximum(S.const(0.0, dtype), S.subtract(count, S.const(correction, dtype)))
-        variance = finish(spread, lambda v: S.cast(S.divide(v, freedom), result))
+
+        def spread_of(total: Any) -> Any:
+            variance = S.divide(total, freedom)
+            return S.cast(T.te.sqrt(variance) if root else variance, result)
+
+        variance = finish(spread, spread_of)
         if not means:
             return variance
         shaped = T.te.compute(
@@ -301,6 +310,20 @@ def var(b: Any, self: Any, dim: Any, *, correction: Any, keepdim: Any) -> Any:
 def var_mean(b: Any, self: Any, dim: Any, *, correction: Any, keepdim: Any) -> Any:
     result = dtype_name(b.val[0].dtype)
     pair = _over(b, self, dim, keepdim, _variance, _correction(correction), result, True)
+    return [pair[0], pair[1]]
+
+
+@lowering(aten.std.correction)
+def std(b: Any, self: Any, dim: Any, *, correction: Any, keepdim: Any) -> Any:
+    """Of a variance that the result's dtype may not hold."""
+    result = dtype_name(b.val.dtype)
+    return _over(b, self, dim, keepdim, _variance, _correction(correction), result, False, True)
+
+
+@lowering(aten.std_mean.correction)
+def std_mean(b: Any, self: Any, dim: Any, *, correction: Any, keepdim: Any) -> Any:
+    result = dtype_name(b.val[0].dtype)
+    pair = _over(b, self, dim, keepdim, _variance, _correction(correction), result, True, True)
     return [pair[0], pair[1]]
 
 
