@@ -57,7 +57,8 @@ class SymbolTable:
             return _UNARY[name](self.prim(expr.args[0]))
         operands = [self.prim(arg) for arg in expr.args] if name in _OPERATORS else []
         if operands:
-            return reduce(_OPERATORS[name], operands)
+            # In the form that TVM gives what it infers: it compares some sizes by how they are written.
+            return T.Analyzer().simplify(reduce(_OPERATORS[name], operands))
         raise LoweringError(f"the size {expr} uses {name}, which has no TIR expression")
 
 

@@ -45,3 +45,16 @@ def test_number_of_a_size(name):
     for n in (6, 4, 9):
         x = torch.randn(n)
         torch.testing.assert_close(compiled(x), function(x))
+
+
+@pytest.mark.parametrize("half", [1, 32])
+def test_parts_of_a_size_that_is_not_known_are_put_together(half):
+    def function(x, c):
+        return torch.cat([-x[..., half:], x[..., :half]], -1) * c + x
+
+    sizes = {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}
+    args = torch.randn(5, 2 * half), torch.randn(5, 2 * half)
+    compiled = compiled_of(function, *args, dynamic_shapes=(sizes, sizes))
+    for rows, width in ((5, 2 * half), (3, half + 7), (1, 3 * half + 2)):
+        x, c = torch.randn(rows, width), torch.randn(rows, width)
+        torch.testing.assert_close(compiled(x, c), function(x, c))
