@@ -17,7 +17,10 @@ from fxpasses.codegen.schedules.memory import step
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["Axes", "axes_of", "has_spare", "product", "tail_of", "tile_of"]
+__all__ = ["NARROW", "Axes", "axes_of", "has_spare", "product", "tail_of", "tile_of"]
+
+NARROW = "fxpasses.narrow"
+"""The annotation of the loops of a tile that `fxpasses.codegen.narrow_tiles` shortens: how many lanes a vector has."""
 
 # A right operand of this size stays in the cache next to the core.
 _CACHE_BYTES = 1 << 20
@@ -103,6 +106,9 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     summed = loops[block.rank :]
     n_outer, n_vectors, n_lanes = sch.split(loops[n], [None, vectors, width])
     inner = [n_vectors, n_lanes]
+    narrow = block.extents[n] is None and vectors > 1
+    if narrow:
+        sch.annotate(n_vectors, NARROW, width)
     tiles = [loops[axis] for axis in [*axes.shared, *sorted(axes.rows)] if axis != m]
     spare = has_spare(tail, block) and kernel.extent(n_outer) != 1  # then the last tile has fewer columns
     outer = [(n_outer, spare)]
@@ -134,6 +140,8 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         kernel.vectorize(last, width, guarded=True)
     elif kernel.extent(last) == columns and padding[n] == 1:  # else it stores behind a condition
         kernel.in_registers([*lead[-1:], *sch.split(last, [vectors, width])])
+    elif narrow and kernel.extent(last) == columns:
+        sch.annotate(last, NARROW, width)
 
 
 class Axes(NamedTuple):

@@ -1,0 +1,71 @@
+"""Products whose columns are counted at run time: right for every number of them, in one vector and in several."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.export import Dim
+
+import fxpasses as fxp
+from fxpasses.codegen.pipeline import kernel_passes
+from fxpasses.codegen.schedules.products import NARROW
+from fxpasses.codegen.target import host_target
+from fxpasses.relax import tvm_api as T
+from fxpasses.relax.emit import lower
+from tests.codegen.helpers import compiled_of
+
+COLUMNS = (0, 1, 2, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 80, 130)
+
+
+def plain(x, y):
+    return x @ y
+
+
+def of_turned(x, y):
+    return x @ y.transpose(-1, -2).contiguous().transpose(-1, -2)
+
+
+def with_tail(x, y):
+    return torch.relu(x @ y * 2 + y[..., :1, :]) + 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("function", [plain, of_turned, with_tail])
+def test_columns_of_a_product(function, threads):
+    m, k, n = Dim("m", min=0), Dim("k", min=1), Dim("n", min=0)
+    args = torch.randn(4, 5), torch.randn(5, 6)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        compiled = compiled_of(function, *args, dynamic_shapes=({0: m, 1: k}, {0: k, 1: n}))
+        for rows, inner, columns in itertools.product((0, 1, 5, 6, 13), (1, 7), COLUMNS):
+            x, y = torch.randn(rows, inner), torch.randn(inner, columns)
+            torch.testing.assert_close(compiled(x, y), function(x, y), rtol=1e-5, atol=1e-5)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32])
+def test_columns_of_a_batch(dtype):
+    def draw(*size):
+        return torch.randint(-9, 9, size).to(dtype)
+
+    b, m, k, n = (Dim(name) for name in "bmkn")
+    dynamic_shapes = {0: b, 1: m, 2: k}, {0: b, 1: k, 2: n}
+    compiled = compiled_of(plain, draw(3, 4, 5), draw(3, 5, 6), dynamic_shapes=dynamic_shapes)
+    for batch, rows, columns in itertools.product((1, 3), (1, 7), COLUMNS[1:]):
+        x, y = draw(batch, rows, 9), draw(batch, 9, columns)
+        assert torch.equal(compiled(x, y), x @ y)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_only_columns_that_are_not_known_are_narrow(known):
+    n = {} if known else {1: Dim("n")}
+    args = torch.randn(40, 8), torch.randn(8, 70)
+    program = fxp.canonicalize(fxp.capture(plain, args, dynamic_shapes=({0: Dim("m")}, n)))
+    module = lower(program)
+    with host_target():
+        module = T.tvm.transform.Sequential(kernel_passes(host_target()))(module)
+    assert (NARROW in module.script()) != known
