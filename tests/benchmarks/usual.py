@@ -126,11 +126,25 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
     "diag_embed": (torch.diag_embed, ((20, 30),)),
     "traces": (lambda x: x.diagonal(dim1=-2, dim2=-1).sum(-1), ((20, 30, 30),)),
     "frames": (lambda x: x.unfold(0, 400, 160) * torch.hann_window(400), ((16000,),)),
+    "short-time transform": (
+        lambda x: torch.stft(x, 400, 160, window=torch.hann_window(400), return_complex=True).abs(),
+        ((1, 16000),),
+    ),
     "complex product": (
         lambda a, b: (torch.view_as_complex(a) * torch.view_as_complex(b)).abs(),
         ((64, 100, 2), (64, 100, 2)),
     ),
 }
+
+FOURIER: Table = {
+    "spectrum": lambda x: torch.fft.rfft(x).abs(),
+    "there and back": lambda x: torch.fft.irfft(torch.fft.rfft(x) * 2, n=x.shape[-1]),
+    "power": lambda x: torch.fft.fft(x).abs().square(),
+    "over two dims": lambda x: torch.fft.rfft2(x).abs(),
+    "both dims": lambda x: torch.fft.fft2(x).abs(),
+}
+
+SIGNALS = ((8, 17), (28, 28), (40, 400), (64, 256), (16, 1009), (1, 1024), (4, 10000), (1, 65536))
 
 # images, heads, queries, keys, width
 MASKED = ((1, 8, 77, 77, 64), (1, 12, 1, 513, 64), (2, 3, 33, 65, 40), (1, 4, 512, 512, 32))
@@ -190,4 +204,5 @@ KINDS: dict[str, Callable[[], Iterable[Case]]] = {
     "usual layers": layers,
     "usual calls": calls,
     "masked attention": masked_attention,
+    "fourier": _over(FOURIER, "fourier", SIGNALS, torch.randn),
 }

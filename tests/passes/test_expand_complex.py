@@ -54,6 +54,38 @@ def test_transforms(name):
     assert not calls_complex(canonical(*TRANSFORMS[name]))
 
 
+# Products of small numbers, of two primes, an odd square, and lengths whose parts are long themselves.
+LENGTHS = (1, 2, 3, 96, 101, 104, 255, 256, 257, 258, 260, 289, 323, 400, 514, 625, 1000, 1021, 66049, 67600)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_each_length(length):
+    x = torch.randn(2, length, dtype=torch.float64)
+    z = fft.fft(x.roll(1, 0)) * (1 + 2j)
+
+    def function(x, z):
+        half = z[:, : length // 2 + 1]
+        return fft.rfft(x), fft.fft(x), fft.ifft(z), fft.irfft(half, n=length), fft.hfft(half, n=length)
+
+    program = fxp.canonicalize(fxp.capture(function, (x, z)))
+    assert not calls_complex(program)
+    for got, want in zip(program(x, z), function(x, z), strict=True):
+        assert (got - want).abs().max() <= 3e-15 * want.abs().max()
+
+
+@pytest.mark.parametrize("norm", ["forward", "backward", "ortho"])
+def test_several_axes_of_long_real_values(norm):
+    x = torch.randn(300, 2, 260, dtype=torch.float64)
+
+    def function(x):
+        y = fft.rfftn(x, dim=(0, 2), norm=norm)
+        return y, fft.irfftn(y * 2, s=(300, 260), dim=(0, 2), norm=norm)
+
+    program = fxp.canonicalize(fxp.capture(function, (x,)))
+    for got, want in zip(program(x), function(x), strict=True):
+        assert (got - want).abs().max() <= 3e-15 * want.abs().max()
+
+
 ARITHMETIC = {
     "products": lambda z: (z * z.conj(), z * 2, z * (1 + 2j), 2j * z.real, z / 4),
     "sums": lambda z: (z + z.flip(0), z - 1j, torch.add(z, z.abs(), alpha=2), z.sum(1), z.mean(0)),

@@ -22,8 +22,11 @@ from fxpasses.rewrite import Editor
 
 aten = torch.ops.aten
 
-DIRECT = 256
+DIRECT = 100
 """Up to this length a transform is one product."""
+
+DIRECT_REAL = 256
+"""Up to this length a transform from or to real values, of half the work, is one product."""
 
 LARGEST_PRIME = 2048
 """The longest prime factor that is done directly."""
@@ -46,14 +49,7 @@ def r2c(g: Editor, self: fx.Node, dim: Any, normalization: int, onesided: bool) 
     size = shape[last]
     kept = size // 2 + 1 if onesided else size
 
-    def first(real: fx.Node) -> Pair:
-        if size <= DIRECT or _factor(size) == size:
-            matrix = _matrix(size, kept, True)[0::2]  # the rows of the real parts
-            return _with_pairs(g, _matmul(g, real, matrix), kept)
-        whole = _transform(g, pair(g, *parts(g, real)), True)
-        return Pair(g.call(aten.slice.Tensor, whole.node, whole.rank - 1, 0, kept, 1))
-
-    value: Any = _along(g, self, last, first)
+    value: Any = _along(g, self, last, lambda real: _of_real(g, real, kept))
     for axis in others:
         value = _along(g, value, axis, lambda v: _transform(g, v, True))
     return _scaled(g, value, normalization, lengths)
@@ -72,16 +68,7 @@ def c2r(g: Editor, self: Any, dim: Any, normalization: int, last_dim_size: Any) 
 
     def final(half: Pair) -> fx.Node:
         half = Pair(g.call(aten.slice.Tensor, half.node, half.rank - 1, 0, kept, 1))
-        if last_dim_size <= DIRECT or _factor(last_dim_size) == last_dim_size:
-            matrix = _matrix(kept, last_dim_size, False, last_dim_size)[:, 0::2]  # to real parts only
-            twice = torch.full((kept,), 2.0, dtype=torch.float64)
-            twice[0] = 1.0
-            if last_dim_size % 2 == 0:
-                twice[-1] = 1.0
-            return _matmul(g, _flat(g, half), matrix * twice.repeat_interleave(2)[:, None])
-        return g.call(
-            aten.select.int, _transform(g, _mirrored(g, half, last_dim_size), False).node, half.rank, 0
-        )
+        return _to_real(g, half, last_dim_size)
 
     return _scaled(g, _along(g, value, last, final), normalization, lengths)
 
@@ -100,9 +87,7 @@ def _mirrored(g: Editor, half: Pair, size: int) -> Pair:
     whole = pair(g, x, y)
     back = g.call(aten.slice.Tensor, whole.node, axis, 1, (size + 1) // 2, 1)
     back = g.call(aten.flip.default, back, [axis])
-    sign = g.constant(torch.tensor([1.0, -1.0], dtype=half.val.dtype), "sign")
-    back = g.call(aten.mul.Tensor, back, sign)
-    return Pair(g.call(aten.cat.default, [whole.node, back], axis))
+    return Pair(g.call(aten.cat.default, [whole.node, _conjugate(g, back)], axis))
 
 
 # -- one axis ---------------------------------------------------------------------------
@@ -135,11 +120,73 @@ def _transform(g: Editor, value: Pair, forward: bool) -> Pair:
     # Element outer * i + j: first along i, then along j.
     grid = Pair(reshape(g, value.node, [*batch, inner, outer, 2]))
     grid = _transform(g, _permuted(g, grid, [*lead, count + 1, count]), forward)
-    turn = torch.arange(outer)[:, None] * torch.arange(inner)[None, :]
-    grid = multiply(g, grid, Pair(_constant(g, _unit(turn, size, forward), value.val.dtype)))
+    grid = _rotated(g, grid, size, forward)
     grid = _transform(g, _permuted(g, grid, [*lead, count + 1, count]), forward)
     grid = _permuted(g, grid, [*lead, count + 1, count])
     return Pair(reshape(g, grid.node, [*batch, size, 2]))
+
+
+def _of_real(g: Editor, real: fx.Node, kept: int) -> Pair:
+    """The first *kept* elements of the transform of real values along the last axis.
+
+    Of each transform that it is made of, the second half is conjugate to the
+    first, in reverse, and only the first is computed.
+    """
+    *batch, size = real.meta["val"].shape
+    inner = _factor(size)
+    if size <= DIRECT_REAL or inner == size:
+        matrix = _matrix(size, kept, True)[0::2]  # the rows of the real parts
+        return _with_pairs(g, _matmul(g, real, matrix), kept)
+    outer, count, half = size // inner, len(batch), inner // 2 + 1
+    lead = list(range(count))
+    # Element outer * i + j: first along i, then along j.
+    turned = _permuted(g, reshape(g, real, [*batch, inner, outer]), [*lead, count + 1, count])
+    grid = _rotated(g, _of_real(g, turned, half), size, True)
+    grid = _transform(g, _permuted(g, grid, [*lead, count + 1, count]), True)
+    grid = _permuted(g, grid, [*lead, count + 1, count])
+    # Row k2 has the elements inner * k2 + k1 for the first k1; the others are those from the end, conjugate.
+    used, rest = -(-kept // inner), (inner + 1) // 2
+    whole = g.call(aten.slice.Tensor, grid.node, count, 0, used, 1)
+    if rest > 1:
+        mirrored = g.call(aten.slice.Tensor, grid.node, count, outer - used, outer, 1)
+        mirrored = g.call(aten.slice.Tensor, mirrored, count + 1, 1, rest, 1)
+        mirrored = _conjugate(g, g.call(aten.flip.default, mirrored, [count, count + 1]))
+        whole = g.call(aten.cat.default, [whole, mirrored], count + 1)
+    whole = reshape(g, whole, [*batch, used * inner, 2])
+    return Pair(g.call(aten.slice.Tensor, whole, count, 0, kept, 1))
+
+
+def _to_real(g: Editor, half: Pair, size: int) -> fx.Node:
+    """The real values of which *half* is the first half of the spectrum; `_of_real` the other way."""
+    *batch, kept = half.shape
+    inner = _factor(size)
+    if size <= DIRECT_REAL or inner == size:
+        matrix = _matrix(kept, size, False, size)[:, 0::2]  # to real parts only
+        twice = torch.full((kept,), 2.0, dtype=torch.float64)
+        twice[0] = 1.0
+        if size % 2 == 0:
+            twice[-1] = 1.0
+        return _matmul(g, _flat(g, half), matrix * twice.repeat_interleave(2)[:, None])
+    outer, count = size // inner, len(batch)
+    lead = list(range(count))
+    grid = reshape(g, _mirrored(g, half, size).node, [*batch, outer, inner, 2])
+    grid = g.call(aten.slice.Tensor, grid, count + 1, 0, inner // 2 + 1, 1)
+    turned = _transform(g, _permuted(g, Pair(grid), [*lead, count + 1, count]), False)
+    turned = _rotated(g, _permuted(g, turned, [*lead, count + 1, count]), size, False)
+    values = _permuted(g, _to_real(g, turned, inner), [*lead, count + 1, count])
+    return reshape(g, values, [*batch, size])
+
+
+def _rotated(g: Editor, grid: Pair, size: int, forward: bool) -> Pair:
+    """Element [j, k] of the last axes times ``exp(-2 pi i j k / size)`` (or plus)."""
+    *_, rows, columns = grid.shape
+    turns = torch.arange(rows)[:, None] * torch.arange(columns)[None, :]
+    return multiply(g, grid, Pair(_constant(g, _unit(turns, size, forward), grid.val.dtype)))
+
+
+def _conjugate(g: Editor, pairs: fx.Node) -> fx.Node:
+    sign = g.constant(torch.tensor([1.0, -1.0], dtype=pairs.meta["val"].dtype), "sign")
+    return g.call(aten.mul.Tensor, pairs, sign)
 
 
 def _factor(size: int) -> int:
