@@ -29,3 +29,29 @@ def test_the_layer_is_native():
     indices = torch.tensor([[1, 2, 3], [4, 9, 9]])
     compiled = fxp.compile(bag, (indices,), strict=True)
     torch.testing.assert_close(compiled(indices), bag(indices))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_sizes_that_are_not_known(mode, dtype, threads):
+    def function(i, w, o):
+        return torch.nn.functional.embedding_bag(i, w, o, mode=mode)
+
+    n, rows, width, bags = (torch.export.Dim(name, min=1) for name in ("n", "rows", "width", "bags"))
+    args = torch.tensor([1, 0, 2]), torch.randn(3, 4).to(dtype), torch.tensor([0, 1])
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        compiled = fxp.compile(
+            function, args, strict=True, dynamic_shapes=({0: n}, {0: rows, 1: width}, {0: bags})
+        )
+        for count, size in ((1, 1), (17, 3), (1000, 130)):
+            table = torch.randn(11, size).to(dtype)
+            offsets = torch.cat([torch.zeros(1, dtype=torch.long), torch.randint(0, count, (9,)).sort()[0]])
+            indices = torch.randint(0, 11, (count,))
+            tolerance = 3e-2 if dtype is torch.bfloat16 else 1e-4
+            got, want = (f(indices, table, offsets) for f in (compiled, function))
+            torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+    finally:
+        torch.set_num_threads(before)

@@ -9,7 +9,7 @@ import torch
 from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import grid, load, loops, safe_index, store, used, when
+from fxpasses.relax.kernel import load, loops, parallel, safe_index, store, used, when
 from fxpasses.relax.ops.reduction import accumulated
 from fxpasses.relax.table import lowering
 
@@ -51,30 +51,34 @@ def embedding_bag(
                 given = lazy(place < offsets.shape[0], load(offsets, [place]).astype("int64"), count)
                 return T.tirx.max(T.tirx.min(given, count), zero)
 
-            with grid(*shape) as (bag, column):
-                total = builder.alloc_buffer([1], work, scope="local")
+            bags, columns = shape
+            with parallel(bags, count * columns) as bag:
+                totals = builder.alloc_buffer([columns], work, scope="local")
                 taken = builder.alloc_buffer([1], "int64", scope="local")
-                store(total, S.const(0, work), [0])
+                with builder.serial(0, columns) as column:
+                    store(totals, S.const(0, work), [column])
                 store(taken, zero, [0])
                 first = bound(bag)
                 with builder.serial(0, T.tirx.max(bound(bag + 1) - first, zero)) as step:
                     row = safe_index(load(indices, [first + step]), rows)
                     with when(T.tirx.const(True, "bool") if skipped is None else S.not_equal(row, skipped)):
-                        value = S.cast(load(table, [row, column]), work)
-                        if factors:
-                            value = S.multiply(value, S.cast(load(factors[0], [first + step]), work))
-                        so_far = load(total, [0])
-                        greater = load(taken, [0]).equal(0) | (value > so_far)
-                        store(
-                            total,
-                            S.select(greater, value, so_far) if mode == _MAX else S.add(so_far, value),
-                            [0],
-                        )
+                        with builder.serial(0, columns) as column:
+                            value = S.cast(load(table, [row, column]), work)
+                            if factors:
+                                value = S.multiply(value, S.cast(load(factors[0], [first + step]), work))
+                            so_far = load(totals, [column])
+                            greater = load(taken, [0]).equal(0) | (value > so_far)
+                            store(
+                                totals,
+                                S.select(greater, value, so_far) if mode == _MAX else S.add(so_far, value),
+                                [column],
+                            )
                         store(taken, load(taken, [0]) + 1, [0])
-                result = load(total, [0])
-                if mode == _MEAN:
-                    result = S.divide(result, S.cast(T.tirx.max(load(taken, [0]), zero + 1), work))
-                store(out, S.cast(result, dtype), [bag, column])
+                with builder.serial(0, columns) as column:
+                    result = load(totals, [column])
+                    if mode == _MEAN:
+                        result = S.divide(result, S.cast(T.tirx.max(load(taken, [0]), zero + 1), work))
+                    store(out, S.cast(result, dtype), [bag, column])
 
         return loops([table, indices, offsets, *factors], [(shape, dtype)], body, "embedding_bag")
 
