@@ -292,24 +292,34 @@ class Builder:
         TVM moves calls within a dataflow block by the tensors they take, and
         does not see that their sizes must be bound and checked before.
         """
-        kept: dict[Any, Any] = {}
-
-        def keep(value: Any) -> Any:
-            if not isinstance(value, T.relax.DataflowVar):
-                return value
-            if value not in kept:
-                kept[value] = self.block.emit_output(value)
-            return kept[value]
-
-        for node, value in self.env.items():
-            if any(user not in self._done for user in node.users):
-                self.env[node] = (
-                    pytree.tree_map(keep, value) if isinstance(value, tuple | list) else keep(value)
-                )
-        self.codes = [keep(code) for code in self.codes]
+        waiting = [node for node in self.env if any(user not in self._done for user in node.users)]
+        values = [*pytree.tree_leaves([self.env[node] for node in waiting]), *self.codes]
+        outputs: dict[Any, Any] = {}
+        repeated: dict[Any, Any] = {}
+        for value in values:
+            if isinstance(value, T.relax.DataflowVar) and value not in repeated:
+                source = self.behind_expand(value)
+                if isinstance(source, T.relax.DataflowVar) and source not in outputs:
+                    outputs[source] = self.block.emit_output(source)
+                repeated[value] = source, self.block.lookup_binding(value)
         self._region.__exit__(None, None, None)
         self._region = self.block.dataflow()
         self._region.__enter__()
+
+        found: dict[Any, Any] = {}
+        for value, (source, call) in repeated.items():
+            here = outputs.get(source, source)
+            # What repeats elements does so here, and need not be in memory.
+            expanded = not source.same_as(value)
+            found[value] = self.block.emit(T.relax.op.broadcast_to(here, call.args[1])) if expanded else here
+
+        def kept(value: Any) -> Any:
+            return found.get(value, value) if isinstance(value, T.relax.DataflowVar) else value
+
+        for node in waiting:
+            value = self.env[node]
+            self.env[node] = pytree.tree_map(kept, value) if isinstance(value, tuple | list) else kept(value)
+        self.codes = [kept(code) for code in self.codes]
 
     def _assert(self) -> None:
         """Emit the assertions whose numbers have their values now."""

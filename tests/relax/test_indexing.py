@@ -242,3 +242,34 @@ def test_index_add_of_a_number_of_rows_that_varies():
     for count in (9, 2, 1):
         got = compiled(x, rows[:count], source[:count])
         torch.testing.assert_close(got, x.index_add(0, rows[:count], source[:count]))
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["index_add", "index_copy", "scatter_add"])
+def test_slices_of_sizes_that_are_not_known(kind, dim):
+    def function(x, index, source):
+        if kind != "scatter_add":
+            return getattr(x, kind)(dim, index, source)
+        shape = [1] * x.dim()
+        shape[dim] = -1
+        return x.scatter_add(dim, index.reshape(shape).expand_as(source), source)
+
+    def draw(count, *sizes):
+        x = torch.randn(sizes)
+        shape = [count if at == dim else size for at, size in enumerate(sizes)]
+        return x, torch.randperm(sizes[dim])[:count], torch.randn(shape)
+
+    names = [torch.export.Dim(name, min=1) for name in "abc"]
+    count = torch.export.Dim("count", min=0)
+    sizes = dict(enumerate(names))
+    compiled = fxp.compile(
+        function, draw(2, 4, 5, 6), dynamic_shapes=(sizes, {0: count}, {**sizes, dim: count}), strict=True
+    )
+    for args in (
+        draw(1, 1, 1, 1),
+        draw(0, 3, 4, 5),
+        draw(3, 5, 17, 33),
+        draw(3, 3, 3, 3),
+        draw(7, 13, 64, 7),
+    ):
+        torch.testing.assert_close(compiled(*args), function(*args))

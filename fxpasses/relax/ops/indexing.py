@@ -6,7 +6,8 @@ never reads or writes memory outside the tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from fxpasses.relax.kernel import (
     when,
 )
 from fxpasses.relax.ops.counting import masked_slices
+from fxpasses.relax.ordering import Local
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -314,23 +316,36 @@ def _scatter(
         def body(x: Any, index: Any, *buffers: Any) -> None:
             sources, (out, *count) = buffers[: len(buffers) - extra], buffers[len(buffers) - extra :]
 
-            def target(at: Sequence[Any]) -> list[Any]:
+            def place(at: Sequence[Any]) -> Any:
                 # Of an expanded index one element says where a whole row goes, in vectors.
                 own = [0 if is_static(size, 1) else i for size, i in zip(index.shape, at, strict=True)]
-                return [*at[:axis], safe_index(load(index, own), x.shape[axis]), *at[axis + 1 :]]
+                return safe_index(load(index, own), x.shape[axis])
+
+            @contextmanager
+            def each() -> Iterator[tuple[list[Any], list[Any]]]:
+                """A loop over the positions of the index, with where in the result each goes."""
+                *lead, last = positions
+                whole = axis < len(lead) and is_static(index.shape[-1], 1)
+                row = Local()
+                with grid(*lead) as outer:
+                    if whole:
+                        row.set(place([*outer, 0]))
+                    with T.ir_builder.tirx.serial(0, last) as k:
+                        at = [*outer, k]
+                        yield at, [*at[:axis], row.get() if whole else place(at), *at[axis + 1 :]]
 
             with grid(*x.shape) as at:
                 store(out, convert(load(x, at), work), at)
                 if count:
                     store(count[0], const(int(include_self), "int64"), at)
             if not include_self:
-                with grid(*positions) as at:
-                    store(out, identity(work), target(at))
-            with grid(*positions) as at:
+                with each() as (_, target):
+                    store(out, identity(work), target)
+            with each() as (at, target):
                 value = load(sources[0], at) if sources else const(number, dtype)
-                store(out, combine(load(out, target(at)), convert(value, work)), target(at))
+                store(out, combine(load(out, target), convert(value, work)), target)
                 if count:
-                    store(count[0], load(count[0], target(at)) + const(1, "int64"), target(at))
+                    store(count[0], load(count[0], target) + const(1, "int64"), target)
 
         results = [(x.shape, work)] + ([(x.shape, "int64")] if reduce == "mean" else [])
         extra = len(results)
