@@ -129,6 +129,21 @@ def test_quotients_of_infinities_and_by_zero():
     torch.testing.assert_close(got, x / y, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+def test_exponentials_of_large_and_infinite_numbers(dtype):
+    """The size of one may be infinite where the number is not, and by the rules of C where it is."""
+    ends = [0.0, -0.0, 1.0, 64.5, 89.0, 710.0, -104.0, -750.0, float("inf"), -float("inf"), float("nan")]
+    x, y = (torch.tensor([*numbers], dtype=torch.float64) for numbers in (ends, [*ends, 1.57, 3.14]))
+    z = torch.complex(*torch.meshgrid(x, y, indexing="ij")).to(dtype)
+
+    def exponential(z):
+        return torch.view_as_real(z.exp())
+
+    compiled = fxp.compile(exponential, (z,), strict=True)
+    tolerance = 1e-5 if dtype == torch.complex64 else 1e-12
+    torch.testing.assert_close(compiled(z), exponential(z), rtol=tolerance, atol=1e-40, equal_nan=True)
+
+
 def test_compiled_with_complex_inputs_parameters_and_outputs():
     class Mixer(torch.nn.Module):
         """The layer of a spectral model: filters with complex weights."""

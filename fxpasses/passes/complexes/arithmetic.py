@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -222,8 +223,34 @@ def is_nan(g: Editor, self: Any) -> Any:
 
 @complex_row(aten.exp.default)
 def exponential(g: Editor, self: Any) -> Any:
+    """``exp(x) * (cos(y) + i sin(y))``, also where ``exp(x)`` alone is infinite, or x is.
+
+    The factor e^64 is taken out of a large ``exp(x)`` and put back at the end. Infinite x go
+    by the rules of C: a zero has no need of an angle, and a number on the real line stays on it.
+    """
     x, y = parts(g, self)
-    return polar(g, g.call(aten.exp.default, x), y)
+    dtype = x.meta["val"].dtype
+    if dtype == torch.float16:  # which does not hold the factor
+        return polar(g, g.call(aten.exp.default, x), y)
+    zero, one, shift, factor = (full(g, [], number, dtype) for number in (0.0, 1.0, 64.0, math.exp(64)))
+    is_large = g.call(aten.gt.Scalar, x, 64.0)
+    rest = g.call(aten.sub.Tensor, x, g.call(aten.where.self, is_large, shift, zero))
+    size = g.call(aten.exp.default, rest)
+    scale = g.call(aten.where.self, is_large, factor, one)
+    cosine, sine = (g.call(op, y) for op in (aten.cos.default, aten.sin.default))
+    is_undirected = g.call(aten.isnan.default, cosine)
+
+    def where(infinite: float, value: float, otherwise: fx.Node) -> fx.Node:
+        """*value* where x is *infinite*, and y is no angle."""
+        here = g.call(aten.logical_and.default, g.call(aten.eq.Scalar, x, infinite), is_undirected)
+        return g.call(aten.where.self, here, full(g, [], value, dtype), otherwise)
+
+    real, imaginary = (
+        where(-math.inf, 0.0, g.call(aten.mul.Tensor, g.call(aten.mul.Tensor, size, direction), scale))
+        for direction in (cosine, sine)
+    )
+    on_line = g.call(aten.eq.Scalar, y, 0.0)
+    return pair(g, where(math.inf, math.inf, real), g.call(aten.where.self, on_line, y, imaginary))
 
 
 @complex_row(aten.mm.default)
