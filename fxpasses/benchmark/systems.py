@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-__all__ = ["IMPORTS", "SYSTEMS"]
+__all__ = ["CACHED", "IMPORTS", "SYSTEMS"]
 
 Prepare = Callable[[Any, tuple[Any, ...], dict[str, Any], int], Callable[[], Any]]
 """Of model, args, kwargs and threads, the function that runs one call."""
@@ -107,8 +107,12 @@ def _tvm(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], threads: int
     return lambda: machine["main"](*arrays)
 
 
+CACHED = "fxpasses-cached"
+"""fxpasses once more, in a process that finds in the cache what the one before has compiled."""
+
 SYSTEMS: dict[str, Prepare] = {
     "fxpasses": _fxpasses,
+    CACHED: _fxpasses,
     "eager": _eager,
     "eager-channels-last": _eager_channels_last,
     "inductor": _inductor,
@@ -140,17 +144,15 @@ _EXPORT = (
 )
 _ONNX = (*_EXPORT, "torch.onnx", "onnx", "onnxscript")
 
+_FXPASSES = (
+    *("fxpasses.codegen.compile", "fxpasses.passes", "fxpasses.capture.exported", "fxpasses.capture.reasons"),
+    *_below("fxpasses.relax.ops", "fxpasses.passes.decompositions", "fxpasses.passes.complexes"),
+    *("tvm", "tvm.relax", "tvm.contrib.tvmjs", *_EXPORT),
+)
+
 IMPORTS: dict[str, tuple[str, ...]] = {
-    "fxpasses": (
-        *(
-            "fxpasses.codegen.compile",
-            "fxpasses.passes",
-            "fxpasses.capture.exported",
-            "fxpasses.capture.reasons",
-        ),
-        *_below("fxpasses.relax.ops", "fxpasses.passes.decompositions", "fxpasses.passes.complexes"),
-        *("tvm", "tvm.relax", "tvm.contrib.tvmjs", *_EXPORT),
-    ),
+    "fxpasses": _FXPASSES,
+    CACHED: _FXPASSES,
     "inductor": ("torch._dynamo", "torch._inductor.compile_fx"),
     "onnxruntime": (*_ONNX, "onnxruntime"),
     "openvino": (*_ONNX, "openvino"),

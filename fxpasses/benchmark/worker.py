@@ -38,6 +38,7 @@ class Worker:
         memory: bytes of the process in a call, at most, beyond what it had before the model was made;
             pages of files are not counted, nor are the modules that the system and the model import.
         outputs: the tensors of the first result.
+        folder: where the process keeps what it compiles.
 
     Nothing that an earlier process left in a cache is found there, unless *environment* says so.
     """
@@ -56,7 +57,8 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, system, data, threads), daemon=True)
         self._folder = tempfile.TemporaryDirectory(prefix="fxpasses-bench-", ignore_cleanup_errors=True)
-        cold = {"FXPASSES_CACHE_DIR": self._folder.name, "TORCHINDUCTOR_CACHE_DIR": self._folder.name}
+        self.folder = self._folder.name
+        cold = {"FXPASSES_CACHE_DIR": self.folder, "TORCHINDUCTOR_CACHE_DIR": self.folder}
         with _environment({**dict.fromkeys(_THREAD_SETTINGS, str(threads)), **cold, **(environment or {})}):
             self._process.start()
         theirs.close()
@@ -118,7 +120,7 @@ def _serve(pipe: Any, system: str, data: bytes, threads: int) -> None:
     from fxpasses.benchmark.systems import IMPORTS, SYSTEMS
 
     torch.set_num_threads(threads)
-    with torch.inference_mode(system != "fxpasses"), torch.no_grad():
+    with torch.inference_mode(not system.startswith("fxpasses")), torch.no_grad():
         try:
             for module in IMPORTS.get(system, ()):
                 importlib.import_module(module)

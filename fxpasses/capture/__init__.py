@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fxpasses.capture.shapes import Captured
     from fxpasses.capture.source import Source
 
-__all__ = ["DOORS", "LADDER", "capture"]
+__all__ = ["DOORS", "LADDER", "capture", "is_ready_made"]
 
 DOORS = {
     "export": ("exported", "by_export"),
@@ -156,6 +156,16 @@ def _ready_made(source: Any) -> tuple[str, Any]:
     if isinstance(source, fx.GraphModule) and _is_dynamo_graph(source):
         return "dynamo graph", None
     return "a module", None
+
+
+def is_ready_made(source: Any) -> bool:
+    """Whether *source* is a graph already, or a file of one, and no module or function of Python code."""
+    import torch
+    from torch import fx
+    from torch.export import ExportedProgram
+
+    graphs = Program | ExportedProgram | str | os.PathLike | torch.jit.ScriptModule | torch.jit.ScriptFunction
+    return isinstance(source, graphs) or (isinstance(source, fx.GraphModule) and _is_dynamo_graph(source))
 
 
 def _is_dynamo_graph(module: Any) -> bool:

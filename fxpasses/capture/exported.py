@@ -184,6 +184,7 @@ def quiet() -> Iterator[None]:
     try:
         with redirect_stderr(text), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # torch of itself
+            warnings.filterwarnings("ignore", message=".*_flat_weights", category=UserWarning)  # and its LSTM
             yield
         sys.stderr.write(text.getvalue())
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -48,9 +49,10 @@ def cache(
         out.print(f"{store.clear()} entries removed from {store.directory()}", markup=False, soft_wrap=True)
         return
     found = store.entries()
+    kinds = Counter(path.name.partition("-")[0] for path, _, _ in found)
     rows = [
         ("folder", str(store.directory())),
-        ("entries", str(len(found))),
+        ("entries", f"{len(found)} ({kinds['code']} programs, {kinds['model']} models)"),
         ("size", f"{byte_text(sum(size for _, size, _ in found))} of {byte_text(store.limit())}"),
         ("state", "on" if store.is_on() else "off (FXPASSES_CACHE)"),
     ]

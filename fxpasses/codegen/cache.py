@@ -1,10 +1,11 @@
 """The cache of compiled code on disk: what was built once is linked into a library and loaded the next time.
 
-An entry is one file, named by the hash of all that its code depends on (`key_of`).
-It holds code and no weights: these come from the program at hand. Entries are
-written to another name first and then renamed, so that any number of processes
-may read and write side by side; the last one wins. Those used longest ago go
-when all together take more than the limit.
+An entry is one file, named by its kind and the hash of all that it depends on.
+``code`` is what a program was built into (`key_of`), ``model`` is how a model
+becomes a call of it (`fxpasses.codegen.warm_start`). None holds weights: these
+come from the model at hand. Entries are written to another name first and then
+renamed, so that any number of processes may read and write side by side; the
+last one wins. Those used longest ago go when all together take more than the limit.
 
 =========================  ======================================================================
 ``FXPASSES_CACHE``         ``0`` switches it off
@@ -24,11 +25,11 @@ import os
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -42,12 +43,30 @@ from fxpasses.relax import tvm_api as T
 from fxpasses.relax.checks import Check, reports
 from fxpasses.schema import unbound_symbols
 
-__all__ = ["Entry", "clear", "directory", "entries", "is_on", "key_of", "limit", "patience", "read", "write"]
+__all__ = [
+    "Entry",
+    "clear",
+    "directory",
+    "entries",
+    "is_on",
+    "key_of",
+    "limit",
+    "name_of",
+    "patience",
+    "read",
+    "write",
+]
 
 log = logging.getLogger(__name__)
 
+_Found = TypeVar("_Found")
+
 _SUFFIX = ".fxcache"
 _MAGIC = b"fxpasses cache 1\n"
+
+
+Facts = dict[str, Any]
+"""What an entry tells, for JSON."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,24 @@ class Entry:
     library: Library
     checks: tuple[Check, ...]
     islands: Islands | None
+
+    def to_data(self) -> tuple[Facts, bytes]:
+        """What `write` takes."""
+        facts = {
+            "checks": [asdict(check) for check in self.checks],
+            "islands": None if self.islands is None else self.islands.to_data(),
+        }
+        return facts, self.library.library_bytes
+
+    @staticmethod
+    def from_data(facts: Facts, body: bytes) -> Entry:
+        """Inverse of `to_data`."""
+        islands = facts["islands"]
+        return Entry(
+            open_library(body),
+            tuple(Check(**row) for row in facts["checks"]),
+            None if islands is None else Islands.from_data(islands),
+        )
 
 
 # -- settings ------------------------------------------------------------------------
@@ -105,19 +142,30 @@ def _setting(name: str, default: float) -> float:
 
 def key_of(program: Program, target: Any, *, strict: bool, checked: bool) -> str:
     """The hash of all that the code for *program*, as it is lowered, depends on."""
-    facts = {
-        "program": fingerprint(program),
-        "ranges": [(str(symbol), str(bounds)) for symbol, bounds in program.ranges.items()],
-        "lines": list(_lines(program)),
-        "strict": strict,
-        "checked": checked,
+    return name_of(
+        "code",
+        {
+            "program": fingerprint(program),
+            "ranges": [(str(symbol), str(bounds)) for symbol, bounds in program.ranges.items()],
+            "lines": list(_lines(program)),
+            "strict": strict,
+            "checked": checked,
+        },
+        target,
+    )
+
+
+def name_of(kind: str, facts: Facts, target: Any) -> str:
+    """The key of an entry: its kind, and the hash of *facts*, the target and the versions of all that makes code."""
+    surroundings = {
         "target": str(target),
         "features": target_features(target),
         "torch": torch.__version__,
         "tvm": T.tvm.__version__,
         "fxpasses": _source_hash(),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    text = json.dumps({**facts, **surroundings}, sort_keys=True)
+    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _lines(program: Program) -> Iterator[str | None]:
@@ -150,15 +198,18 @@ def _source_hash() -> str:
 # -- entries -------------------------------------------------------------------------
 
 
-def read(key: str) -> Entry | None:
-    """The entry under *key*; None where there is none, or, with a `CacheWarning`, a damaged one."""
+def read(key: str, decode: Callable[[Facts, bytes], _Found]) -> _Found | None:
+    """What *decode* makes of the entry under *key*; None where there is none.
+
+    A damaged one gives None as well, with a `CacheWarning`.
+    """
     path = directory() / f"{key}{_SUFFIX}"
     try:
         data = path.read_bytes()
     except OSError:
         return None
     try:
-        entry = _decoded(data)
+        found = decode(*_decoded(data))
     except (FxpassesError, KeyError, TypeError, ValueError, NotImplementedError) as error:
         warnings.warn(
             f"the entry {path} of the compile cache is damaged and will be made anew ({error})",
@@ -168,12 +219,12 @@ def read(key: str) -> Entry | None:
         return None
     with contextlib.suppress(OSError):
         os.utime(path)  # it was used now
-    return entry
+    return found
 
 
-def write(key: str, entry: Entry) -> None:
-    """Keep *entry* under *key*, and drop others that the limit leaves no room for."""
-    data = _encoded(entry)
+def write(key: str, facts: Facts, body: bytes) -> None:
+    """Keep an entry under *key*, and drop others that the limit leaves no room for."""
+    data = _encoded(facts, body)
     if len(data) > limit():
         return
     folder = directory()
@@ -233,26 +284,16 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def _encoded(entry: Entry) -> bytes:
-    facts = {
-        "checks": [asdict(check) for check in entry.checks],
-        "islands": None if entry.islands is None else entry.islands.to_data(),
-    }
-    body = json.dumps(facts).encode() + b"\n" + entry.library.library_bytes
-    return _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+def _encoded(facts: Facts, body: bytes) -> bytes:
+    data = json.dumps(facts).encode() + b"\n" + body
+    return _MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n" + data
 
 
-def _decoded(data: bytes) -> Entry:
+def _decoded(data: bytes) -> tuple[Facts, bytes]:
     if not data.startswith(_MAGIC):
         raise ValueError("it does not begin like one")
-    checksum, _, body = data[len(_MAGIC) :].partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != checksum:
+    checksum, _, rest = data[len(_MAGIC) :].partition(b"\n")
+    if hashlib.sha256(rest).hexdigest().encode() != checksum:
         raise ValueError("its checksum is wrong")
-    line, _, library = body.partition(b"\n")
-    facts = json.loads(line)
-    islands = facts["islands"]
-    return Entry(
-        open_library(library),
-        tuple(Check(**row) for row in facts["checks"]),
-        None if islands is None else Islands.from_data(islands),
-    )
+    line, _, body = rest.partition(b"\n")
+    return json.loads(line), body

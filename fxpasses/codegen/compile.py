@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from fxpasses.codegen.optimize import optimizations
 from fxpasses.codegen.plan import CallPlan
 from fxpasses.codegen.runtime import Compiled, own_tensors
 from fxpasses.codegen.target import resolve_target
+from fxpasses.codegen.warm_start import WarmStart
 from fxpasses.errors import CaptureError, InputError
 from fxpasses.garbage import apart
 from fxpasses.passes.narrow_ranges import narrow_ranges
@@ -85,15 +87,22 @@ def compile(
             PyTorch either or *strict* forbids it.
     """
     resolved = resolve_target(target)
+    start = None
+    if _is_cached() and optimize is None and dynamic_shapes is None:
+        options = {"strict": strict, "checked": checked, "random": allow_random}
+        start = WarmStart.of(model_or_program, args, kwargs, resolved, **options)
+        found = None if start is None else start.read()
+        if found is not None:
+            return found
+    begin = time.perf_counter()
     program = to_program(model_or_program, args, kwargs, dynamic_shapes, allow_random)
-    return compile_canonical(
-        to_canonical(program),
-        resolved,
-        strict=strict,
-        checked=checked,
-        shared=program,
-        optimize=optimize,
-    )
+    with nullcontext() if start is None else start.listening(program):
+        optimized = _optimized(to_canonical(program), resolved, optimize)
+    took = time.perf_counter() - begin
+    compiled, code = _built(optimized, resolved, program, strict=strict, checked=checked)
+    if start is not None and code is not None and took >= cache.patience():
+        start.write(program, optimized, compiled, code)
+    return compiled
 
 
 def to_program(
@@ -188,22 +197,37 @@ def compile_canonical(
     *shared* is the program whose tensors a user may change.
     """
     target = resolve_target("llvm") if target is None else target
-    shared = shared or program
-    program = narrow_ranges(program)
-    program = (optimizations(target) if optimize is None else optimize)(program)
-    if not (cache.is_on() and can_link()):
-        return lower_optimized(program, target, strict=strict, checked=checked).build(shared)
+    optimized = _optimized(program, target, optimize)
+    return _built(optimized, target, shared or program, strict=strict, checked=checked)[0]
+
+
+def _is_cached() -> bool:
+    return cache.is_on() and can_link()
+
+
+def _optimized(program: Program, target: Any, optimize: Pass | None) -> Program:
+    return (optimizations(target) if optimize is None else optimize)(narrow_ranges(program))
+
+
+def _built(
+    program: Program, target: Any, shared: Program, *, strict: bool, checked: bool
+) -> tuple[Compiled, str | None]:
+    """The callable of an optimized program, and the key of its code in the cache, where it is there."""
+    if not _is_cached():
+        return lower_optimized(program, target, strict=strict, checked=checked).build(shared), None
     key = cache.key_of(program, target, strict=strict, checked=checked)
-    entry = cache.read(key)
+    entry = cache.read(key, cache.Entry.from_data)
     if entry is not None:
-        return _assemble(program, target, entry.library, entry.checks, entry.islands, shared)
+        return _assemble(program, target, entry.library, entry.checks, entry.islands, shared), key
     lowered = lower_optimized(program, target, strict=strict, checked=checked)
     start = time.perf_counter()
     code = build(lowered.module, target)
-    if time.perf_counter() - start >= cache.patience():
+    kept = time.perf_counter() - start >= cache.patience()
+    if kept:
         code = open_library(link(code))
-        cache.write(key, cache.Entry(code, lowered.checks, lowered.islands))
-    return _assemble(program, target, code, lowered.checks, lowered.islands, shared)
+        cache.write(key, *cache.Entry(code, lowered.checks, lowered.islands).to_data())
+    compiled = _assemble(program, target, code, lowered.checks, lowered.islands, shared)
+    return compiled, key if kept else None
 
 
 def _assemble(

@@ -1,4 +1,4 @@
-"""The calls of an island as plain data: written down from a graph, and made again.
+"""Calls of operators as plain data: those of an island, and those that made the weights of a program.
 
 An argument is JSON data. A dict with one key stands for what JSON has not:
 
@@ -19,7 +19,7 @@ An argument is JSON data. A dict with one key stands for what JSON has not:
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -33,7 +33,7 @@ from fxpasses.graph_modules import body_of
 from fxpasses.schema import SYMBOLIC_BUILTINS, bind, is_read
 from fxpasses.signature import dtype_name
 
-__all__ = ["Recorder", "Step", "run_steps"]
+__all__ = ["Recorder", "Step", "Where", "encode", "op_name", "run_steps"]
 
 Where = tuple[int, int]
 """A result: which step, and which of its results."""
@@ -49,8 +49,48 @@ class Step:
     reason: str = ""
     source: str | None = None
 
+    def reads(self) -> Iterator[int]:
+        """The earlier steps whose results it takes."""
+        pending: list[Any] = [*self.args, *self.kwargs.values()]
+        while pending:
+            value = pending.pop()
+            if isinstance(value, list):
+                pending += value
+            elif isinstance(value, dict):
+                ((kind, inner),) = value.items()
+                if kind == "result":
+                    yield inner[0]
+                elif kind in ("tuple", "dict"):
+                    pending += inner.values() if kind == "dict" else inner
+
 
 # -- writing -------------------------------------------------------------------------
+
+
+def encode(arg: Any, refer: Callable[[Any], Any]) -> Any:
+    """*arg* as data; *refer* gives that of a value which the steps have, and else `NotImplemented`.
+
+    Raises:
+        TypeError: there is none.
+    """
+    found = refer(arg)
+    if found is not NotImplemented:
+        return found
+    if isinstance(arg, torch.dtype):
+        return {"dtype": dtype_name(arg)}
+    for kind in (torch.device, torch.layout, torch.memory_format):
+        if isinstance(arg, kind):
+            return {kind.__name__: str(arg).removeprefix("torch.")}
+    if isinstance(arg, OpOverload):
+        return {"op": op_name(arg)}
+    if isinstance(arg, tuple | list):
+        items = [encode(item, refer) for item in arg]
+        return {"tuple": items} if isinstance(arg, tuple) else items
+    if isinstance(arg, dict) and all(isinstance(key, str) for key in arg):
+        return {"dict": {key: encode(value, refer) for key, value in arg.items()}}
+    if arg is None or isinstance(arg, bool | int | float | str):
+        return arg
+    raise TypeError(f"its argument {arg!r} of type {type(arg).__name__} cannot be handed to it")
 
 
 class Recorder:
@@ -102,7 +142,7 @@ class Recorder:
         for position, val in enumerate(vals if isinstance(vals, tuple | list) else (vals,)):
             self.vals[index, position] = val
         reason = self._reasons.get(node, "")
-        self.steps.append(Step(_name(node.target), encoded, named, reason, source_line(node)))
+        self.steps.append(Step(op_name(node.target), encoded, named, reason, source_line(node)))
 
     def results(self, nodes: Iterable[fx.Node]) -> list[tuple[fx.Node, Where]]:
         """The results that calls other than *nodes* need, each once, with a node that it is."""
@@ -126,26 +166,15 @@ class Recorder:
                 env[node] = values.get(self._where[node])
 
     def _encode(self, arg: Any, node: fx.Node) -> Any:
-        if isinstance(arg, fx.Node):
-            return self._encode_node(arg, node)
-        if isinstance(arg, torch.dtype):
-            return {"dtype": dtype_name(arg)}
-        for kind in (torch.device, torch.layout, torch.memory_format):
-            if isinstance(arg, kind):
-                return {kind.__name__: str(arg).removeprefix("torch.")}
-        if isinstance(arg, OpOverload):
-            return {"op": _name(arg)}
-        if isinstance(arg, tuple | list):
-            items = [self._encode(item, node) for item in arg]
-            return {"tuple": items} if isinstance(arg, tuple) else items
-        if isinstance(arg, dict) and all(isinstance(key, str) for key in arg):
-            return {"dict": {key: self._encode(value, node) for key, value in arg.items()}}
-        if arg is None or isinstance(arg, bool | int | float | str):
-            return arg
-        raise UnsupportedOperatorError(
-            f"{node.target} cannot run as an island: its argument {arg!r} of type "
-            f"{type(arg).__name__} cannot be handed to it ({source_line(node) or f'node {node.name}'})"
-        )
+        try:
+            return encode(arg, lambda value: self._refer(value, node))
+        except TypeError as error:
+            raise UnsupportedOperatorError(
+                f"{node.target} cannot run as an island: {error} ({source_line(node) or f'node {node.name}'})"
+            ) from error
+
+    def _refer(self, arg: Any, node: fx.Node) -> Any:
+        return self._encode_node(arg, node) if isinstance(arg, fx.Node) else NotImplemented
 
     def _encode_node(self, arg: fx.Node, node: fx.Node) -> Any:
         if arg in self._where:
@@ -189,7 +218,7 @@ def _body(module: fx.GraphModule) -> dict[str, Any]:
     }
 
 
-def _name(target: Any) -> str:
+def op_name(target: Any) -> str:
     if isinstance(target, OpOverload):
         return f"{target._schema.name}.{target._schema.overload_name or 'default'}"
     if isinstance(target, HigherOrderOperator):
@@ -220,7 +249,7 @@ def run_steps(
     Raises:
         ArtifactError: an operator is not registered in this process.
     """
-    made = _calls(steps)
+    made = _calls(steps, frozenset(step for step, _ in results))
 
     def run(tensors: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[Any]:
         done = made(_Frame(tensors, sizes))
@@ -229,16 +258,27 @@ def run_steps(
     return run
 
 
-def _calls(steps: Sequence[Step]) -> Callable[[_Frame], list[tuple[Any, ...]]]:
+def _calls(
+    steps: Sequence[Step], kept: frozenset[int] | None = None
+) -> Callable[[_Frame], list[tuple[Any, ...]]]:
+    """What makes the calls. Results of steps that are not *kept* go when the last step has read them."""
     calls = [
         (_resolve(step.op), _reader(step.args), {name: _reader(arg) for name, arg in step.kwargs.items()})
         for step in steps
     ]
+    last = {read: index for index, step in enumerate(steps) for read in (index, *step.reads())}
+    dropped: list[list[int]] = [[] for _ in steps]
+    for read, index in last.items():
+        if kept is not None and read not in kept:
+            dropped[index].append(read)
 
     def run(frame: _Frame) -> list[tuple[Any, ...]]:
-        for op, args, kwargs in calls:
+        for (op, args, kwargs), over in zip(calls, dropped, strict=True):
             value = op(*args(frame), **{name: read(frame) for name, read in kwargs.items()})
             frame.done.append(tuple(value) if isinstance(value, tuple | list) else (value,))
+            del value
+            for index in over:
+                frame.done[index] = ()
         return frame.done
 
     return run

@@ -14,8 +14,9 @@ def pack_matrix(matrix: Tensor, width: int) -> Tensor:
     panels = matrix.new_empty((-(-columns // width), inner, width))
     # A panel is copied much faster than a permutation of all of them where *matrix* is transposed.
     for panel, part in zip(panels, matrix.split(width, dim=1), strict=True):
-        panel[:, : part.shape[1]] = part
-        panel[:, part.shape[1] :] = 0
+        (panel if part.shape[1] == width else panel[:, : part.shape[1]]).copy_(part)
+    if columns % width:
+        panels[-1, :, columns % width :].zero_()
     return panels
 
 

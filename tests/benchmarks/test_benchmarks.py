@@ -55,6 +55,15 @@ def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:
         assert step in printed
 
 
+def test_from_the_cache() -> None:
+    model = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(20)), torch.nn.LSTM(8, 8))
+    result = fxp.bench(model.eval(), (torch.randn(3, 8),), against=("fxpasses-cached",), rounds=1)
+    cold, cached = result.timings["fxpasses"], result.timings["fxpasses-cached"]
+    assert cached.error is None
+    assert cached.difference == cold.difference
+    assert result.best_peer is None
+
+
 def test_overhead(capsys: pytest.CaptureFixture[str]) -> None:
     overhead.main(["--calls", "2", "--rounds", "1"])
     printed = capsys.readouterr().out

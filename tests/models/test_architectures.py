@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 import fxpasses as fxp
 from fxpasses.capture.source import register_containers
+from fxpasses.codegen import compile
 from fxpasses.errors import CaptureError
 from fxpasses.testing import assert_equivalent
 from tests.models.architectures import ARCHITECTURES, REFUSED
@@ -120,6 +121,20 @@ def test_not_in_half(name, dtype):
     model, args, kwargs = in_half(name, dtype)
     with pytest.raises(RuntimeError), torch.no_grad():
         model(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.sweep) for name in ARCHITECTURES]
+)
+def test_from_the_cache(name, tmp_path, monkeypatch):
+    for setting, value in (("", "1"), ("_DIR", str(tmp_path)), ("_SECONDS", "0")):
+        monkeypatch.setenv(f"FXPASSES_CACHE{setting}", value)
+    model, args, kwargs = ARCHITECTURES[name]()
+    fxp.compile(model, args, kwargs)
+    with monkeypatch.context() as patched:
+        patched.setattr(compile, "to_program", None)  # nothing is captured
+        compiled = fxp.compile(model, args, kwargs)
+    assert_equivalent(model, compiled, args, kwargs=kwargs)
 
 
 @pytest.mark.sweep
