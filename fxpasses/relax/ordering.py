@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fxpasses.relax import scalar as S
@@ -11,6 +11,7 @@ from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import load, store, when
 
 __all__ = [
+    "TINY",
     "Local",
     "best_of_row",
     "count_nans",
@@ -19,6 +20,7 @@ __all__ = [
     "ordered_bits",
     "select_in_row",
     "sort_row",
+    "sort_short_row",
 ]
 
 
@@ -77,12 +79,13 @@ def ordered_bits(x: Any, *, descending: bool = False) -> Any:
 class _Row:
     """The keys of a row, unsigned integers, and their places in it, in two buffers that change."""
 
-    def __init__(self, size: Any, key: Callable[[Any], Any]) -> None:
+    def __init__(self, size: Any, key: Callable[[Any], Any], room: Any = None) -> None:
         builder = T.ir_builder.tirx
+        room = size if room is None else room
         self.size, self.dtype = size, S.dtype_of(key(int64(0)))
         self.keys, self.places = (
-            builder.alloc_buffer([size], self.dtype),
-            builder.alloc_buffer([size], "int64"),
+            builder.alloc_buffer([room], self.dtype),
+            builder.alloc_buffer([room], "int64"),
         )
         with builder.serial(0, size) as k:
             store(self.keys, key(k), [k])
@@ -114,20 +117,53 @@ def sort_row(size: Any, key: Callable[[Any], Any]) -> tuple[Any, Any]:
     """Write a stable sort of a row by its keys, unsigned integers; the buffers of keys and places in order."""
     builder = T.ir_builder.tirx
     row = _Row(size, key)
-    spare = row.empty()
-    if isinstance(size, T.tirx.IntImm):
-        (_merge_sort if int(size) < _SHORT else _digit_sort)(row, spare)
-    else:
-        with builder.If(size < int64(_SHORT)):
+    ways = ((TINY, _insertion_sort), (_SHORT, _merge_sort))
+
+    def sort(ways: Sequence[tuple[int, Callable[[_Row], None]]]) -> None:
+        if not ways:
+            return _digit_sort(row)
+        (below, way), *others = ways
+        if isinstance(size, T.tirx.IntImm):
+            return way(row) if int(size) < below else sort(others)
+        with builder.If(size < int64(below)):
             with builder.Then():
-                _merge_sort(row, spare)
+                way(row)
             with builder.Else():
-                _digit_sort(row, spare)
+                sort(others)
+        return None
+
+    sort(ways)
     return row.keys, row.places
 
 
-def _merge_sort(row: _Row, spare: _Row) -> None:
-    builder, size = T.ir_builder.tirx, row.size
+def sort_short_row(size: Any, key: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """`sort_row` of fewer than `TINY` elements, with buffers on the stack whether *size* is known or not."""
+    row = _Row(size, key, int64(TINY))
+    _insertion_sort(row)
+    return row.keys, row.places
+
+
+def _insertion_sort(row: _Row) -> None:
+    builder = T.ir_builder.tirx
+    key, place, slot = Local(row.dtype), Local(), Local()
+    with builder.serial(1, T.tirx.max(row.size, int64(1))) as k:
+        key.set(load(row.keys, [k]))
+        place.set(load(row.places, [k]))
+        slot.set(k.astype("int64"))
+
+        def is_later() -> Any:
+            above = load(row.keys, [slot.get() - int64(1)])
+            return T.tirx.if_then_else(slot.get() > int64(0), above > key.get(), False)
+
+        with builder.While(is_later()):
+            row.move(slot.get() - int64(1), slot.get())
+            slot.set(slot.get() - int64(1))
+        store(row.keys, key.get(), [slot.get()])
+        store(row.places, place.get(), [slot.get()])
+
+
+def _merge_sort(row: _Row) -> None:
+    builder, size, spare = T.ir_builder.tirx, row.size, row.empty()
     width, left, right = Local(), Local(), Local()
     width.set(int64(1))
     with builder.While(width.get() < size):
@@ -154,9 +190,9 @@ def _merge_sort(row: _Row, spare: _Row) -> None:
         width.set(width.get() * int64(2))
 
 
-def _digit_sort(row: _Row, spare: _Row) -> None:
+def _digit_sort(row: _Row) -> None:
     """By one digit after the other, the lowest first; one that all keys share is passed over."""
-    builder, size = T.ir_builder.tirx, row.size
+    builder, size, spare = T.ir_builder.tirx, row.size, row.empty()
     digits = _Digits(row)
     start, before = Local(), Local()
     with builder.serial(0, digits.count) as number:
@@ -177,6 +213,9 @@ def _digit_sort(row: _Row, spare: _Row) -> None:
 
 _DIGIT = 8
 """Bits that are looked at together."""
+
+TINY = 17
+"""Rows of fewer elements than this are sorted in place, one element after the other."""
 
 _SHORT = 96
 """Rows of fewer elements than this are sorted by comparing them."""

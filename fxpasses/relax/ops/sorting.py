@@ -18,6 +18,7 @@ from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import grid, is_at_most, load, loops, position, product, rows, store, when
 from fxpasses.relax.ops.reduction import accumulated
 from fxpasses.relax.ordering import (
+    TINY,
     Local,
     best_of_row,
     count_nans,
@@ -26,6 +27,7 @@ from fxpasses.relax.ordering import (
     ordered_bits,
     select_in_row,
     sort_row,
+    sort_short_row,
 )
 from fxpasses.relax.table import lowering
 
@@ -50,23 +52,33 @@ def _ordered(x: Any, dim: int, count: Any, dtype: str, descending: bool) -> Any:
     result = [*shape[:dim], wanted, *shape[dim + 1 :]] if shape else []
 
     def body(x: Any, values: Any, indices: Any) -> None:
-        with rows(shape, dim) as at:
+        def each_row(sort: Callable[[Any, Any], Any]) -> None:
+            with rows(shape, dim) as at:
 
-            def read(k: Any) -> Any:
-                return S.cast(load(x, at(k)), compute)
+                def read(k: Any) -> Any:
+                    return S.cast(load(x, at(k)), compute)
 
-            def key(k: Any) -> Any:
-                return ordered_bits(read(k), descending=descending)
+                def key(k: Any) -> Any:
+                    return ordered_bits(read(k), descending=descending)
 
-            if isinstance(count, int) and count <= _SMALL_K:
-                _, places = best_of_row(size, count, compute, read, descending)
-            elif isinstance(count, int) and not is_at_most(size, _MOST * count):
-                _, places = first_in_row(size, count, key)
-            else:
-                _, places = sort_row(size, key)
-            with T.ir_builder.tirx.serial(0, wanted) as k:
-                store(values, load(x, at(load(places, [k]))), at(k))
-                store(indices, load(places, [k]), at(k))
+                _, places = sort(read, key)
+                with T.ir_builder.tirx.serial(0, wanted) as k:
+                    store(values, load(x, at(load(places, [k]))), at(k))
+                    store(indices, load(places, [k]), at(k))
+
+        if isinstance(count, int) and count <= _SMALL_K:
+            each_row(lambda read, _: best_of_row(size, count, compute, read, descending))
+        elif isinstance(count, int) and not is_at_most(size, _MOST * count):
+            each_row(lambda _, key: first_in_row(size, count, key))
+        elif isinstance(size, T.tirx.IntImm):
+            each_row(lambda _, key: sort_row(size, key))
+        else:
+            builder = T.ir_builder.tirx
+            with builder.If(size < TINY):
+                with builder.Then():
+                    each_row(lambda _, key: sort_short_row(size, key))
+                with builder.Else():
+                    each_row(lambda _, key: sort_row(size, key))
 
     return loops([x], [(result, dtype), (result, "int64")], body, "sorted")
 
