@@ -13,6 +13,7 @@ from fxpasses.codegen.masked_logic import guard_masked_logic
 from fxpasses.codegen.memory_plan import plan_memory
 from fxpasses.codegen.narrow_tiles import run_narrow_tiles
 from fxpasses.codegen.one_plus_erf import one_plus_erf
+from fxpasses.codegen.outer_conditions import conditions_outside
 from fxpasses.codegen.packed_api import make_packed_api
 from fxpasses.codegen.safe_divisors import safe_divisors
 from fxpasses.codegen.scaling import scale_in_vectors
@@ -112,6 +113,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 tirx.FlattenBuffer(),
                 tirx.BF16ComputeLegalize(),
                 partition_loops(),
+                conditions_outside(),
                 run_narrow_tiles(),
                 run_in_lanes(),
                 run_by_columns(),
