@@ -122,6 +122,8 @@ def condition_of(node: fx.Node) -> Any:
     """
     if node.target in SCATTERED:
         return _fits(*node.args[:4])
+    if node.target in _OF_ELEMENTS:
+        return _has_elements(node)
     if node.target in INDEXED_BY_NUMBER:
         value, dim, index = node.args[0], node.args[-2], node.args[-1]
         if isinstance(index, fx.Node) and is_unbound(index.meta["val"]):
@@ -129,6 +131,15 @@ def condition_of(node: fx.Node) -> Any:
             at = index.meta["val"].node.expr
             return sympy.And(at >= -size, at < size)
     return None
+
+
+def _has_elements(node: fx.Node) -> Any:
+    """That the reduced dims have elements, where only values tell; None if it is known."""
+    args, _ = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
+    sizes, dim = _sizes(args[0]), _OF_ELEMENTS[node.target]
+    reduced = sizes if dim is None else [sizes[args[dim]]]
+    unknown = [_expression(size) for size in reduced if is_unbound(size)]
+    return sympy.And(*(sympy.Ge(size, 1) for size in unknown)) if unknown else None
 
 
 def _fits(self: Any, dim: Any, index: Any, source: Any) -> Any:
@@ -148,6 +159,18 @@ def _sizes(tensor: fx.Node) -> Sequence[int | torch.SymInt]:
 def _expression(size: int | torch.SymInt) -> Any:
     return sympy.sympify(size.node.expr if isinstance(size, torch.SymInt) else size)
 
+
+_OF_ELEMENTS = {
+    aten.max.default: None,
+    aten.min.default: None,
+    aten.max.dim: 1,
+    aten.min.dim: 1,
+    aten.median.dim: 1,
+    aten.nanmedian.dim: 1,
+    aten.mode.default: 1,
+    aten.kthvalue.default: 2,
+}
+"""Operators of which no elements have no value, and torch's shape rules do not say so; the argument that is a dim."""
 
 INDEXED_BY_NUMBER = (aten.select.int, aten.select_scatter.default)
 

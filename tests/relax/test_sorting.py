@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import fxpasses as fxp
+from fxpasses.errors import FxpassesError, RunError
 from tests.relax.helpers import DTYPES, FLOATS, call, check, check_calls, compiled
 from tests.relax.test_reduction import broken, values
 
@@ -211,3 +212,70 @@ def test_rows_of_a_length_that_is_not_known(dim, dtype, threads):
                     assert torch.equal(got[1], want[1])
     finally:
         torch.set_num_threads(before)
+
+
+EMPTY = {
+    "median": lambda x: x.median(),
+    "nanmedian": lambda x: x.nanmedian() + 1,
+    "of rows": lambda x: (x.median(1)[0], x.nanmedian(1)[1], x.mode(1)[0], x.amax(1)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64, torch.uint8], ids=str)
+@pytest.mark.parametrize("name", EMPTY)
+def test_medians_of_no_elements(name: str, dtype: torch.dtype) -> None:
+    function, none = EMPTY[name], torch.zeros(0, 5, dtype=dtype)
+    some = torch.arange(20).reshape(4, 5).to(dtype)
+    static = fxp.compile(function, (none,), strict=True)
+    dynamic = fxp.compile(function, (some,), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=True)
+    for program, x in ((static, none), (dynamic, none), (dynamic, some), (dynamic, some[:1])):
+        torch.testing.assert_close(program(x), function(x), equal_nan=True)
+
+
+NO_VALUE = {
+    "median": lambda x: x.median(0),
+    "mode": lambda x: x.mode(0),
+    "max": lambda x: x.max(),
+    "amin": lambda x: x.view(5, 0).t().min(),
+}
+
+
+@pytest.mark.parametrize("name", NO_VALUE)
+def test_rows_without_elements_have_no_such_value(name: str) -> None:
+    none = torch.zeros(0, 5)
+    with pytest.raises((RuntimeError, IndexError)):
+        NO_VALUE[name](none)
+    with pytest.raises(FxpassesError):
+        fxp.compile(NO_VALUE[name], (none,))
+
+
+OF_SELECTED = {
+    "max": lambda x: x.max(),
+    "min": lambda x: x.min(),
+    "max of a dim": lambda x: x.max(0)[0],
+    "median of a dim": lambda x: x.median(0)[0],
+    "mode": lambda x: x.mode(-1)[0],
+    "kthvalue": lambda x: x.kthvalue(1, -1)[0],
+}
+
+
+@pytest.mark.parametrize("name", OF_SELECTED)
+def test_elements_that_are_selected_have_such_a_value_where_there_are_any(name: str) -> None:
+    def function(x):
+        return OF_SELECTED[name](x[x > 9])
+
+    x = torch.tensor([1.0, 10, 2, 12, 11])
+    program = fxp.compile(function, (x,))
+    for some in (x, x.flip(0), x + 9):
+        torch.testing.assert_close(program(some), function(some))
+    with pytest.raises((RuntimeError, IndexError)):
+        function(-x)
+    with pytest.raises(RunError, match=r"test_sorting\.py"):
+        program(-x)
+
+
+def test_the_median_of_what_is_selected_may_be_of_none() -> None:
+    x = torch.tensor([1.0, 10, 2, 12, 11])
+    program = fxp.compile(lambda x: x[x > 9].median(), (x,))
+    assert program(x) == 11
+    assert program(-x).isnan()

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fxpasses.errors import UnsupportedOperatorError
+from fxpasses.errors import LoweringError, UnsupportedOperatorError
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.elementwise import Element, elementwise
@@ -158,6 +158,10 @@ def _plain(
 
 
 def _reduce(b: Any, name: str, self: Any, dim: Any, keepdim: bool, convert: str) -> Any:
+    if name in ("max", "min") and convert != "bool" and b.val.numel() != 0:
+        shape = b.shape_of(self)
+        if any(is_static(shape[place], 0) for place in dims_of(dim, len(shape))):
+            raise LoweringError(b.where("no elements have no extreme, in PyTorch neither"))
     # The product of parts may be infinite where the whole is zero by then.
     rows = _rows(b, self, dim) if convert != "bool" and name != "prod" else 0
     if rows:

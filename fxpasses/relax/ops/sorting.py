@@ -6,16 +6,28 @@ values keep their order; of equal values `topk` takes the first ones.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
 import torch
 
-from fxpasses.errors import UnsupportedOperatorError
+from fxpasses.errors import LoweringError, UnsupportedOperatorError
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import grid, is_at_most, load, loops, position, product, rows, store, when
+from fxpasses.relax.kernel import (
+    grid,
+    is_at_most,
+    is_static,
+    load,
+    loops,
+    position,
+    product,
+    rows,
+    store,
+    when,
+)
 from fxpasses.relax.ops.reduction import accumulated
 from fxpasses.relax.ordering import (
     TINY,
@@ -145,17 +157,33 @@ def _kth_kernel(dim: int, dtype: str, keepdim: bool, rank: _Rank) -> Callable[[A
                 def read(k: Any) -> Any:
                     return S.cast(load(x, at(k)), compute)
 
-                found = Local()
-                found.set(_place_of(rank, size, read))
                 target = at(int64(0))
                 if shape and not keepdim:
                     target = [*target[:dim], *target[dim + 1 :]]
-                store(values, load(x, at(found.get())), target)
-                store(indices, found.get(), target)
+                if isinstance(size, T.tirx.IntImm):
+                    find(x, at, read, (values, indices), target)
+                else:
+                    with when(size > int64(0)):
+                        find(x, at, read, (values, indices), target)
+                    with when(size < int64(1)):
+                        store(values, _of_none(dtype), target)
+                        store(indices, int64(0), target)
+
+        def find(x: Any, at: Any, read: Any, results: Any, target: Any) -> None:
+            values, indices = results
+            found = Local()
+            found.set(_place_of(rank, size, read))
+            store(values, load(x, at(found.get())), target)
+            store(indices, found.get(), target)
 
         return loops([x], [(result, dtype), (result, "int64")], body, "kth")
 
     return kernel
+
+
+def _of_none(dtype: str) -> Any:
+    """The median of no elements: no number, and of integers the least."""
+    return S.const(math.nan, dtype) if S.is_float(dtype) else S.lowest(dtype)
 
 
 def _place_of(rank: _Rank, size: Any, read: Callable[[Any], Any]) -> Any:
@@ -200,6 +228,9 @@ def _most_frequent(size: Any, read: Callable[[Any], Any]) -> Any:
 
 def _kth(b: Any, self: Any, dim: Any, keepdim: bool, rank: _Rank) -> list[Any]:
     dim = position(dim, len(b.shape_of(self)))
+    shape = b.shape_of(self)
+    if shape and is_static(shape[dim], 0) and b.val[0].numel() != 0:
+        raise LoweringError(b.where("a row without elements has no such value, in PyTorch neither"))
     pair = b.te(_kth_kernel(dim, b.dtype_of(self), keepdim, rank), self)
     return [pair[0], pair[1]]
 
@@ -237,6 +268,9 @@ def nanmedian(b: Any, self: Any) -> Any:
 
 
 def _of_all(b: Any, self: Any, rank: _Rank) -> Any:
+    if any(is_static(size, 0) for size in b.shape_of(self)):
+        dtype = b.dtype_of(self)
+        return b.te(lambda x: T.te.compute((), lambda: _of_none(dtype), name="median_of_none"), self)
     flat = b.emit(T.relax.op.reshape(self, [product(b.shape_of(self))]))
     return b.emit(_kth(b, flat, 0, False, rank)[0])
 
