@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["apart", "sweep"]
+__all__ = ["apart", "every_object", "sweep"]
 
 _MANY = 20_000
 """So many objects, and no fewer, are worth a search."""
@@ -44,6 +44,18 @@ def sweep(least: int = _MANY) -> None:
         is_cheap = _is_frozen
     if is_cheap and gc.get_count()[0] >= least:
         gc.collect()
+
+
+def every_object() -> list[object]:
+    """All objects that may be part of a cycle, those that are left out inside of `apart` with them."""
+    frozen = gc.get_freeze_count()
+    if frozen:
+        gc.unfreeze()
+    try:
+        return gc.get_objects()
+    finally:
+        if frozen:
+            gc.freeze()
 
 
 def _enter() -> None:

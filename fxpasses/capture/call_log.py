@@ -10,6 +10,8 @@ The log says nothing of the values of parameters and buffers.
 
 from __future__ import annotations
 
+import functools
+import gc
 import hashlib
 import io
 import linecache
@@ -23,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._export.utils import _compiling_state_context
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
@@ -30,6 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from fxpasses.capture.exported import inference_tracing
 from fxpasses.capture.source import Source, register_containers, untouched
+from fxpasses.garbage import every_object
 
 __all__ = ["CallLog", "call_log", "content", "is_plain"]
 
@@ -68,16 +72,22 @@ def call_log(source: Source) -> CallLog | None:
     That is so where the code looks at values, assigns attributes of modules, or
     uses what is neither a plain tensor nor a number. The model and the arguments are left as they were.
     """
+    modes: list[weakref.ref[FakeTensorMode]] = []
+    found = _logged(source, modes)
+    return None if _is_left(modes) else found
+
+
+def _logged(source: Source, modes: list[weakref.ref[FakeTensorMode]]) -> CallLog | None:
     text = io.StringIO()
     try:
         with warnings.catch_warnings(record=True) as told, redirect_stdout(text):
             warnings.simplefilter("always")
             attributes = _Attributes(source.root)
-            digest = _run(source, attributes)
+            digest = _run(source, attributes, modes)
             if attributes.numbers:  # the next call of the model reads others, and must do the same
                 count, place = len(told), text.tell()
                 with attributes.changed():
-                    if _run(source, _Attributes(source.root)) != digest:
+                    if _run(source, _Attributes(source.root), modes) != digest:
                         raise _UnknownError(f"it assigns {', '.join(attributes.numbers)}")
                 del told[count:]
                 text.truncate(place)
@@ -87,21 +97,39 @@ def call_log(source: Source) -> CallLog | None:
     return CallLog(digest, list(told), text.getvalue())
 
 
-def _run(source: Source, attributes: _Attributes) -> str:
+def _is_left(modes: list[weakref.ref[FakeTensorMode]]) -> bool:
+    """Whether the code has kept fake tensors; those that it keeps by `functools.cache` are forgotten."""
+    if all(mode() is None for mode in modes):
+        return False
+    gc.collect()
+    if all(mode() is None for mode in modes):
+        return False
+    for found in every_object():
+        if type(found) is functools._lru_cache_wrapper:
+            kept = pytree.tree_leaves(gc.get_referents(found))
+            if any(isinstance(leaf, FakeTensor) for leaf in kept):
+                found.cache_clear()
+    log.debug("a function keeps fake tensors")
+    return True
+
+
+def _run(source: Source, attributes: _Attributes, modes: list[weakref.ref[FakeTensorMode]]) -> str:
     """The digest of a run, of which the model keeps nothing."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    modes.append(weakref.ref(mode))
     with (
         attributes.given_back(),
         untouched(source),
         inference_tracing(),
+        _compiling_state_context(),  # code that asks for it does what it does in a capture
         torch.compiler.set_stance("force_eager"),
     ):
-        return _digest(source, attributes.fakes)
+        return _digest(source, mode, attributes.fakes)
 
 
-def _digest(source: Source, fakes: dict[int, torch.Tensor]) -> str:
+def _digest(source: Source, mode: FakeTensorMode, fakes: dict[int, torch.Tensor]) -> str:
     lines = _Lines()
     state = source.state()
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
     lines.declare("state", state)
     leaves, spec = pytree.tree_flatten((source.args, source.kwargs))
     lines.declare("arguments", dict(enumerate(leaves)))
@@ -271,6 +299,12 @@ class _Attributes:
             }
             for name, module in root.named_modules()
         }
+        self._tables = [
+            (f"{path}.{key}", table, dict(table))
+            for path, module in root.named_modules()
+            for key, table in module.__dict__.items()
+            if key in _TABLES
+        ]
 
     @contextmanager
     def given_back(self) -> Iterator[None]:
@@ -283,6 +317,11 @@ class _Attributes:
         try:
             yield
         finally:
+            for path, table, before in self._tables:
+                if [*map(id, table.values())] != [*map(id, before.values())]:
+                    table.clear()
+                    table.update(before)
+                    lost.append(path)
             for path, module in self._root.named_modules():
                 lost += self._restore(path, module)
         if lost:
@@ -326,6 +365,12 @@ class _Attributes:
 
 
 _OF_TORCH = frozenset(torch.nn.Module().__dict__)
+
+# Hooks and submodules; parameters and buffers are exchanged for the run, and come back after it.
+_TABLES = frozenset(name for name, value in torch.nn.Module().__dict__.items() if isinstance(value, dict)) - {
+    "_parameters",
+    "_buffers",
+}
 
 
 def _plain_attributes(module: torch.nn.Module) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -151,12 +152,56 @@ class Keeps(nn.Module):
         return y
 
 
+class Hooks(nn.Module):
+    """Puts a hook and a module in place in its first call, as some models do that collect what is on the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.seen = nn.Linear(4, 4), []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not hasattr(self, "ready"):
+            self.linear.register_forward_hook(lambda module, args, output: output * 2)
+            self.more = nn.Identity()
+            self.ready = True
+        return self.more(self.linear(x))
+
+
+def test_a_model_that_changes_itself_in_its_first_call():
+    model = Hooks()
+    assert digest(model, X) is None
+    assert not model.linear._forward_hooks
+    assert [*model._modules] == ["linear"]
+    assert not hasattr(model, "ready")
+    torch.testing.assert_close(model(X), model.linear(X))
+    assert digest(model, X) is not None
+
+
 @pytest.mark.parametrize("where", ["attribute", "list", "dict", "new"])
 def test_a_model_that_keeps_tensors_has_none_and_stays_as_it_was(where):
     model = Keeps(where)
     assert digest(model, X) is None
     assert (model.last, model.all, model.named) == (None, [], {"last": None})
     assert not hasattr(model, "new")
+
+
+def test_tensors_that_a_function_keeps_are_forgotten():
+    @functools.lru_cache
+    def mask(size: int) -> tuple[torch.Tensor, int]:
+        return torch.ones(size, size).tril(), size
+
+    @functools.cache
+    def other(size: int) -> int:
+        return size
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return mask(x.shape[-1])[0] * other(3)
+
+    assert digest(model, X) is None
+    assert mask.cache_info().currsize == 0
+    assert other.cache_info().currsize == 1
+    torch.testing.assert_close(model(X), torch.ones(4, 4).tril() * 3)
+    assert digest(model, X) is not None  # what is kept now is a tensor
 
 
 def test_attributes_with_numbers():
