@@ -144,8 +144,44 @@ def test_transposed_convolutions_of_dynamic_sizes(dims):
     check(model, torch.randn(2, 12, *[8] * dims), *more, dynamic_shapes=(free,))
 
 
+LARGE = [
+    (nn.Conv2d(64, 64, 3, padding=1), (130, 132)),  # bands of 5 rows
+    (nn.Conv2d(96, 32, 3, stride=2, padding=1, groups=2), (112, 112)),
+    (nn.Conv2d(33, 20, 5, stride=(2, 1), padding=2), (176, 190)),
+    (nn.Conv2d(64, 48, 3, padding=(0, 2), dilation=2), (148, 131)),
+    (nn.Conv2d(64, 16, 3, padding=1), (131, 133)),  # no band: a prime
+    (nn.Conv3d(16, 16, 3, padding=1), (24, 56, 57)),
+]
+
+
+@pytest.mark.parametrize(("conv", "size"), LARGE, ids=str)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_border_of_a_large_image(conv, size, threads):
+    model = nn.Sequential(
+        conv, nn.BatchNorm2d(conv.out_channels) if len(size) == 2 else nn.Identity(), nn.ReLU()
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check(model, torch.randn(1, conv.in_channels, *size))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_border_of_a_large_image_is_made_in_bands():
+    model = nn.Sequential(nn.Conv2d(96, 32, 3, stride=2, padding=1, groups=2), nn.ReLU())
+    kernel = _border_kernel(script(model, torch.randn(1, 96, 112, 112)))
+    assert kernel.count("T.parallel") == 1
+    assert kernel.index("T.parallel") < kernel.index('T.sblock("padded")')
+
+
+def _border_kernel(text: str) -> str:
+    (kernel,) = (part for part in text.split("@T.prim_func")[1:] if "def fused_conv" in part)
+    return kernel
+
+
 def test_the_border_of_a_depthwise_convolution_stays_in_its_band():
     text = script(depthwise(32, 3, padding=1), torch.randn(1, 32, 112, 112))
-    (kernel,) = (part for part in text.split("@T.prim_func")[1:] if "def fused_conv" in part)
+    kernel = _border_kernel(text)
     assert kernel.count("T.parallel") == 1
     assert kernel.index("T.parallel") < kernel.index('T.sblock("padded")')

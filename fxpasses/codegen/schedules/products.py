@@ -120,9 +120,18 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     within = [loop for loop, shorter in outer if shorter]
     for loop in within:
         sch.annotate(loop, "pragma_loop_partition_hint", 1)
+    border = _large_border(kernel, block, axes, m)
+    if border is not None:  # it is made for a few rows of the image at a time, which all tiles in them read
+        alone, image_row = [loops[axis] for axis in reversed(axes.rows[2:])], loops[axes.rows[1]]
+        within = [*(loop for loop in tiles if loop not in (*alone, image_row)), *within]
+        band, row = sch.split(image_row, [None, border.rows])
+        tiles, within = [*alone, band], [row, *within]
     sch.reorder(*tiles, *within, *summed, *inner)
     tile = kernel.fuse(tiles, block, *([] if tail is None else [tail]))
     kernel.parallel(tile, elements(block.extents))
+    if border is not None:
+        kernel.move(border.rv, tile)
+        kernel.vectorize(sch.get_loops(border.rv)[-1], block.lanes(kernel.cpu))
     for copy in copies:
         padded = kernel.block(copy)
         if _reads_rows(padded, axes) or not _has_many(block, m, rows):
@@ -142,6 +151,38 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         kernel.in_registers([*lead[-1:], *sch.split(last, [vectors, width])])
     elif narrow and kernel.extent(last) == columns:
         sch.annotate(last, NARROW, width)
+
+
+class _Border(NamedTuple):
+    """The block that puts a border around an image, and for how many rows of the output it does so at a time."""
+
+    rv: Any
+    rows: int
+
+
+# An image of fewer bytes is copied whole, once for all tiles.
+_LARGE_IMAGE = 4 << 20
+
+# So many rows of an image are one task of a thread, if that leaves as many tasks.
+_BAND_ROWS = 8
+
+
+def _large_border(kernel: Kernel, block: Block, axes: Axes, m: int | None) -> _Border | None:
+    """The border of an image of many bytes, if the product alone reads it."""
+    if len(axes.rows) < 2 or m != axes.rows[0] or (_bytes(axes.left) or 0) < _LARGE_IMAGE:
+        return None
+    extent = block.extents[axes.rows[1]]
+    bands = [
+        rows
+        for rows in range(2, _BAND_ROWS + 1)
+        if extent and extent % rows == 0 and extent // rows >= _BAND_ROWS
+    ]
+    for rv in kernel.sch.get_producers(block.rv):
+        copy = kernel.block(rv)
+        if copy.is_elementwise and copy.has_parts and copy.store.buffer.same_as(axes.left.source):  # type: ignore[union-attr]
+            alone = len(kernel.sch.get_consumers(rv)) == 1
+            return _Border(rv, bands[-1]) if bands and alone else None
+    return None
 
 
 class Axes(NamedTuple):
@@ -208,8 +249,14 @@ def _panel(load: Any) -> int | None:
 
 def _stays_in_cache(load: Any) -> bool:
     """Whether all that *load* reads stays in the cache, so that it may be read again for each tile of rows."""
+    size = _bytes(load)
+    return size is not None and size <= _CACHE_BYTES
+
+
+def _bytes(load: Any) -> int | None:
+    """How much memory the buffer of *load* takes."""
     size = static_product([int_value(size) for size in load.source.shape])
-    return size is not None and size * load.source.dtype.bits // 8 <= _CACHE_BYTES
+    return None if size is None else size * load.source.dtype.bits // 8
 
 
 def _step_bytes(block: Block, load: Any, axis: int) -> int | None:
