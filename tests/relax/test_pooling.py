@@ -102,6 +102,75 @@ def test_dynamic_sizes():
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
+def check_sizes(model, dims, sizes, dtype=torch.float32):
+    """Compile *model* for the first of *sizes*, in which *dims* vary, and compare it in all with eager."""
+    first, *others = (random(size, dtype) for size in sizes)
+    dynamic = (dict.fromkeys(dims, torch.export.Dim.AUTO),)
+    compiled = fxp.compile(model, (first,), dynamic_shapes=dynamic, strict=True)
+    for x in (first, *others):
+        tolerance = TOLERANCE[dtype] * 4
+        torch.testing.assert_close(compiled(x), model(x), rtol=tolerance, atol=tolerance)
+
+
+SIZES_2D = [(2, 3, 7, 10), (2, 3, 1, 1), (2, 3, 5, 1), (2, 3, 1, 8), (2, 3, 13, 17), (2, 3, 4, 4)]
+
+
+@pytest.mark.parametrize("dims", [(1, 2, 3), (2,), (3,)], ids=str)
+def test_means_that_keep_a_size_that_varies(dims):
+    pool = torch.nn.functional.adaptive_avg_pool2d
+
+    def model(x):
+        kept = [(1, None), (None, 1), (None, None), (3, None), (None, 20)]
+        return *(pool(x, size) for size in kept), pool(x.transpose(2, 3), (None, 2))
+
+    sizes = [[size if dim in dims else SIZES_2D[0][dim] for dim, size in enumerate(x)] for x in SIZES_2D]
+    check_sizes(model, dims, sizes)
+
+
+def test_means_of_a_size_computed_from_one_that_varies():
+    pool = torch.nn.functional.adaptive_avg_pool2d
+
+    def model(x):
+        height, width = x.shape[2:]
+        doubled = torch.cat([x, x], 2)
+        return (
+            pool(x, (height * 2, 3)),
+            pool(x, (width, height)),
+            pool(doubled, (height, 1)),
+            pool(doubled, (height * 2, None)),
+        )
+
+    check_sizes(model, (2, 3), SIZES_2D)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_means_of_other_dtypes_that_keep_a_size_that_varies(dtype):
+    pool = torch.nn.AdaptiveAvgPool2d((None, 2))
+    check_sizes(pool, (0, 1, 2), [(3, 4, 5), (1, 7, 5), (2, 1, 5)], dtype)
+
+
+def test_means_in_space_that_keep_a_size_that_varies():
+    pool = torch.nn.functional.adaptive_avg_pool3d
+
+    def model(x):
+        kept = [(None, 1, 2), (1, None, None), (3, 7, None), (None, None, None)]
+        return tuple(pool(x, size) for size in kept)
+
+    check_sizes(model, (2, 3, 4), [(1, 2, 3, 6, 5), (1, 2, 1, 1, 1), (1, 2, 7, 2, 11), (1, 2, 4, 13, 1)])
+
+
+@pytest.mark.parametrize("kind", ["avg", "max"])
+def test_adaptive_windows_of_sizes_that_vary(kind):
+    functions = torch.nn.functional
+    line, plane = (getattr(functions, f"adaptive_{kind}_pool{dims}d") for dims in (1, 2))
+    positions = {"return_indices": True} if kind == "max" else {}
+
+    def model(x):
+        return line(x[:, :, 0], 4, **positions), *(plane(x, size, **positions) for size in [(1, 5), (11, 2)])
+
+    check_sizes(model, (2, 3), SIZES_2D)
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_values_go_back_to_where_they_were(dims):
     pool, unpool = (getattr(torch.nn.functional, f"max_{kind}{dims}d") for kind in ("pool", "unpool"))

@@ -131,23 +131,31 @@ class _Adaptive:
         self.dims = dims
 
     def extent(self, dim: int, size: Any, results: Any) -> Any:
+        if (each := self._even(size, results)) is not None:
+            return each
         if not (isinstance(size, T.tirx.IntImm) and isinstance(results, T.tirx.IntImm)):
-            if isinstance(results, T.tirx.IntImm) and int(results) == 1:
-                return size
             return T.tirx.floordiv(size + results - 1, results) + 1
         i, o = int(size), int(results)
         return max(-(-(at + 1) * i // o) - at * i // o for at in range(o))
 
     def place(self, dim: int, at: Any, k: Any, size: Any, results: Any) -> tuple[Any, Any]:
-        place = self._start(at, size, results) + k
-        even = T.Analyzer().can_prove(T.tirx.floormod(size, results) == 0)
-        return place, [] if even else [
-            place < self._start(at, size, results) + self.count(dim, at, size, results)
-        ]
+        start = self._start(at, size, results)
+        if self._even(size, results) is not None:
+            return start + k, []
+        return start + k, [start + k < start + self.count(dim, at, size, results)]
 
     def count(self, dim: int, at: Any, size: Any, results: Any, with_padding: bool = True) -> Any:
+        if (each := self._even(size, results)) is not None:
+            return each
         end = T.tirx.floordiv((at + 1) * size + results - 1, results)
         return end - self._start(at, size, results)
+
+    def _even(self, size: Any, results: Any) -> Any:
+        """How many positions every window has, if that is known to be one number."""
+        analyzer = T.Analyzer()
+        if analyzer.can_prove(T.tirx.floormod(size, results) == 0):
+            return analyzer.simplify(T.tirx.floordiv(size, results))
+        return None
 
     def _start(self, at: Any, size: Any, results: Any) -> Any:
         return T.tirx.floordiv(at * size, results)
