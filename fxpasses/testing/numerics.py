@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fxpasses.errors import FxpassesError
 from fxpasses.schema import bind, draws_random
+from fxpasses.tracing.modes import bodies_in
 
 __all__ = ["HALF", "Float64", "NoOracle", "RoundingNoise", "is_exact", "widened"]
 
@@ -127,7 +128,7 @@ class Float64(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if isinstance(func, HigherOrderOperator):
-            return func(*_bodies_in(self, args), **_bodies_in(self, kwargs))
+            return func(*bodies_in(self, args), **bodies_in(self, kwargs))
         if func is torch.ops.aten.view.dtype:
             raise NoOracle("the bits of a tensor are read in another dtype")
         if draws_random(func, args, kwargs):
@@ -168,7 +169,7 @@ class RoundingNoise(TorchDispatchMode):
         kwargs = kwargs or {}
         self.calls += 1
         if isinstance(func, HigherOrderOperator):
-            return func(*_bodies_in(self, args), **_bodies_in(self, kwargs))
+            return func(*bodies_in(self, args), **bodies_in(self, kwargs))
         name = func._schema.name.split("::")[-1]
         if name in _ORDERING and not kwargs.get("stable") and func.namespace == "aten":
             return self._order(func, args, kwargs)
@@ -296,22 +297,6 @@ def _widen_value(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.dtype in _WIDE:
         return value.to(_WIDE[value.dtype])
     return value
-
-
-def _bodies_in(mode: TorchDispatchMode, arguments: Any) -> Any:
-    """The arguments of a higher-order operator, whose bodies enter *mode* again when they run."""
-
-    def again(value: Any) -> Any:
-        if not callable(value) or isinstance(value, torch.Tensor):
-            return value
-
-        def body(*args: Any, **kwargs: Any) -> Any:
-            with mode:
-                return value(*args, **kwargs)
-
-        return body
-
-    return pytree.tree_map(again, arguments)
 
 
 def _written(func: OpOverload, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
