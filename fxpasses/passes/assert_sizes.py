@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 
@@ -53,6 +52,8 @@ def assert_sizes(program: Program) -> Program:
 
 def _expression(condition: Any) -> Any:
     """The sympy expression of a condition; sizes that are known to be equal have one name in it."""
+    import sympy
+
     val = condition.meta.get("val") if isinstance(condition, fx.Node) else condition
     return val.node.expr if isinstance(val, torch.SymBool | torch.SymInt) else sympy.sympify(val)
 
