@@ -159,8 +159,9 @@ def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[st
     own = {name: copies[id(tensor)] for name, tensor in state.items()}
     given = copied(call)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), Watched():
-            with redirect_stderr(io.StringIO()):  # where torch's graph modules print their errors, too
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            # where torch's graph modules print their errors, too; the code comes after: it makes the program's calls
+            with redirect_stderr(io.StringIO()), Watched():
                 found, changes = program.run(*copied(call[0]), **copied(call[1]))
             with as_in_export(source.root), swapped(source.root, own):
                 expected = source.root(*given[0], **given[1])

@@ -144,6 +144,6 @@ def test_a_body_is_looked_into() -> None:
         return x(offsets.shape[0], 4)
 
     with torch.no_grad(), Watched():
-        torch.cond(torch.tensor(False), bags, nothing, (whole(1, 2), whole()))
+        torch.ops.higher_order.cond(torch.tensor(False), bags, nothing, (whole(1, 2), whole()))
         with pytest.raises(UnsafeCall):
-            torch.cond(torch.tensor(True), bags, nothing, (whole(1, 2), whole()))
+            torch.ops.higher_order.cond(torch.tensor(True), bags, nothing, (whole(1, 2), whole()))
