@@ -112,13 +112,13 @@ CACHED = "fxpasses-cached"
 
 SYSTEMS: dict[str, Prepare] = {
     "fxpasses": _fxpasses,
-    CACHED: _fxpasses,
     "eager": _eager,
     "eager-channels-last": _eager_channels_last,
     "inductor": _inductor,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "tvm": _tvm,
+    CACHED: _fxpasses,
 }
 """By name; inductor is with freezing, OpenVINO in float32, TVM with its own importer and default pipeline."""
 
