@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # Workers run side by side (pytest -n); thread pools inside them only get in each other's way.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TVM_NUM_THREADS"):
@@ -31,6 +32,16 @@ def _fixed_seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a cache of the test's own that keeps everything; it is not there yet."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("FXPASSES_CACHE", "1")
+    monkeypatch.setenv("FXPASSES_CACHE_DIR", str(folder))
+    monkeypatch.setenv("FXPASSES_CACHE_SECONDS", "0")
+    return folder
 
 
 @pytest.fixture(autouse=True)

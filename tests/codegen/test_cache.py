@@ -17,15 +17,7 @@ from fxpasses.codegen import cache, compile
 from fxpasses.errors import CacheWarning, IndexRangeError
 from tests.test_cli import fxpasses  # noqa: F401  (a fixture)
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own that keeps everything."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("FXPASSES_CACHE", "1")
-    monkeypatch.setenv("FXPASSES_CACHE_DIR", str(folder))
-    monkeypatch.setenv("FXPASSES_CACHE_SECONDS", "0")
-    return folder
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 @pytest.fixture
@@ -96,14 +88,14 @@ def test_other_versions_and_other_rules_are_built_anew(builds, monkeypatch):
     assert len(builds) == 3
 
 
-def test_it_can_be_switched_off_and_leaves_out_what_is_built_fast(builds, folder, monkeypatch):
+def test_it_can_be_switched_off_and_leaves_out_what_is_built_fast(builds, cache_folder, monkeypatch):
     monkeypatch.setenv("FXPASSES_CACHE_SECONDS", "1000")
     agrees(model(), X)
     monkeypatch.setenv("FXPASSES_CACHE_SECONDS", "0")
     monkeypatch.setenv("FXPASSES_CACHE", "0")
     agrees(model(), X)
     assert len(builds) == 2
-    assert not folder.exists()
+    assert not cache_folder.exists()
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "foreign", "empty"])
@@ -148,8 +140,8 @@ def test_the_entry_used_longest_ago_goes_first(builds, monkeypatch):
     assert len(builds) == 3
 
 
-def test_a_folder_that_cannot_be_written_does_no_harm(folder, caplog):
-    folder.write_text("a file in the place of the folder")
+def test_a_folder_that_cannot_be_written_does_no_harm(cache_folder, caplog):
+    cache_folder.write_text("a file in the place of the folder")
     agrees(model(), X)
     assert "cannot be written" in caplog.text
 
@@ -192,21 +184,21 @@ for round in range(3):
 """
 
 
-def test_two_processes_at_once(folder):
+def test_two_processes_at_once(cache_folder):
     command = [sys.executable, "-W", "error::fxpasses.errors.CacheWarning", "-c", SCRIPT]
     runs = [subprocess.Popen([*command, str(i)], stderr=subprocess.PIPE, text=True) for i in range(2)]
     for run in runs:
         _, errors = run.communicate(timeout=300)
         assert run.returncode == 0, errors
     assert sorted(map(kind, cache.entries())) == ["code"] * 2 + ["model"] * 4  # of other weights each
-    assert not list(folder.glob("*.tmp"))
+    assert not list(cache_folder.glob("*.tmp"))
 
 
-def test_the_command_shows_and_clears(fxpasses, folder):  # noqa: F811
+def test_the_command_shows_and_clears(fxpasses, cache_folder):  # noqa: F811
     agrees(model(), X)
     shown = fxpasses("cache")
     assert shown.code == 0
-    assert str(folder) in shown.out
+    assert str(cache_folder) in shown.out
     assert "2 (1 programs, 1 models)" in shown.out
     cleared = fxpasses("cache", "--clear")
     assert "2 entries removed" in cleared.out

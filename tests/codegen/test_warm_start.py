@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +15,7 @@ import fxpasses as fxp
 from fxpasses.codegen import cache, compile
 from fxpasses.errors import IndexRangeError
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of its own that keeps everything."""
-    monkeypatch.setenv("FXPASSES_CACHE", "1")
-    monkeypatch.setenv("FXPASSES_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("FXPASSES_CACHE_SECONDS", "0")
+pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
 @pytest.fixture

@@ -129,9 +129,7 @@ def test_not_in_half(name, dtype):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.sweep) for name in ARCHITECTURES]
 )
-def test_from_the_cache(name, tmp_path, monkeypatch):
-    for setting, value in (("", "1"), ("_DIR", str(tmp_path)), ("_SECONDS", "0")):
-        monkeypatch.setenv(f"FXPASSES_CACHE{setting}", value)
+def test_from_the_cache(name, cache_folder, monkeypatch):
     model, args, kwargs = ARCHITECTURES[name]()
     fxp.compile(model, args, kwargs)
     with monkeypatch.context() as patched:
