@@ -10,9 +10,10 @@ the weights for which it pays are placed there: see `read_once`.
 
 from __future__ import annotations
 
+import functools
 import mmap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx
@@ -79,17 +80,24 @@ def read_once(program: Program) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _matrices(node: fx.Node) -> Iterator[fx.Node]:
-    """The operands of *node* that it reads for few sums an element."""
+@functools.cache
+def _products() -> dict[Any, int]:
+    """Where the left operand of a product is among its arguments; the right one is next to it."""
     import fxpasses.dialect  # noqa: F401  (registers the operators)
-    from fxpasses.passes.turn_recurrent_weights import parameters_of
 
-    first = {
+    return {
         aten.mm.default: 0,
         aten.bmm.default: 0,
         aten.addmm.default: 1,
         torch.ops.fxpasses.linear_packed.default: 0,
-    }.get(node.target)  # type: ignore[call-overload]
+    }
+
+
+def _matrices(node: fx.Node) -> Iterator[fx.Node]:
+    """The operands of *node* that it reads for few sums an element."""
+    from fxpasses.passes.turn_recurrent_weights import parameters_of
+
+    first = _products().get(node.target)
     if first is None:
         yield from (value for value in parameters_of(node) if value.meta["val"].dim() == 2)
         return
