@@ -15,6 +15,7 @@ from fxpasses.codegen.narrow_tiles import run_narrow_tiles
 from fxpasses.codegen.one_plus_erf import one_plus_erf
 from fxpasses.codegen.outer_conditions import conditions_outside
 from fxpasses.codegen.packed_api import make_packed_api
+from fxpasses.codegen.plain_indices import plain_indices
 from fxpasses.codegen.safe_divisors import safe_divisors
 from fxpasses.codegen.scaling import scale_in_vectors
 from fxpasses.codegen.schedules import schedule
@@ -111,6 +112,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 s_tir.StmtSimplify(),
                 s_tir.LowerOpaqueBlock(),
                 tirx.FlattenBuffer(),
+                plain_indices(),
                 tirx.BF16ComputeLegalize(),
                 partition_loops(),
                 conditions_outside(),
