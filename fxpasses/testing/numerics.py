@@ -49,7 +49,7 @@ _WIDE = {
 
 _EXACT = frozenset(
     """
-    _conj _reshape_alias _to_copy _unsafe_view abs alias amax amin aminmax arange argmax argmin argsort
+    _conj _pad_circular _reshape_alias _to_copy _unsafe_view abs alias amax amin aminmax arange argmax argmin argsort
     as_strided broadcast_tensors cat ceil chunk clamp clamp_max clamp_min clone complex conj_physical
     constant_pad_nd contiguous copy copysign cummax cummin detach diag diag_embed diagonal diagonal_copy
     diagonal_scatter embedding empty empty_like empty_permuted empty_strided expand expand_as expand_copy

@@ -74,6 +74,11 @@ def pad(g: Editor, self: Any, pad: Any, value: Any) -> Any:
     return on_parts(g, aten.constant_pad_nd.default, self, [0, 0, *pad], 0)
 
 
+@complex_row(aten._pad_circular.default)
+def pad_circular(g: Editor, self: Any, pad: Any) -> Any:
+    return on_parts(g, aten._pad_circular.default, self, [0, 0, *pad])
+
+
 @complex_row(aten.index_select.default)
 def index_select(g: Editor, self: Any, dim: int, index: Any) -> Any:
     if not self.rank:

@@ -16,6 +16,8 @@ aten = torch.ops.aten
 
 @decomposition(aten.pad.default)
 def pad(g: Editor, self: fx.Node, pad: Any, mode: str, value: float | None) -> Any:
+    if mode == "circular":
+        return g.call(aten._pad_circular.default, self, pad)
     if mode != "constant":
         return None
     return g.call(aten.constant_pad_nd.default, self, pad, 0 if value is None else value)

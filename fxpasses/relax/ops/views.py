@@ -187,6 +187,47 @@ def replication_pad(b: Any, self: Any, padding: Any) -> Any:
     return _padded_by(b, self, padding, clamped)
 
 
+@lowering(aten._pad_circular.default)
+def pad_circular(b: Any, self: Any, pad: Any) -> Any:
+    pads = _pads(pad, b.val.dim())
+    grows = all(isinstance(size, int) and size >= 0 for size in pad)
+    amounts = [size for sizes in pads.values() for size in sizes]
+
+    def kernel(x: Any, shape: Any, *amounts: Any) -> Any:
+        tirx, zero, last = T.tirx, T.tirx.IntImm("int64", 0), _in_memory(shape)
+        along = dict(zip(pads, zip(amounts[::2], amounts[1::2], strict=True), strict=True))
+
+        def parts(axis: int, i: Any) -> tuple[Any, ...]:
+            """The place in the tensor, how far it moves if it is in a border, and whether that is before or behind."""
+            before, after = along[axis]
+            first = zero if grows else tirx.max(-before, zero)
+            end = x.shape[axis] if grows else x.shape[axis] + tirx.min(after, zero)
+            place = i - before
+            return place, end - first, place < first, place >= end
+
+        def wrapped(axis: int, i: Any) -> Any:
+            place, length, before, behind = parts(axis, i)
+            return inside(axis, place + length * (before.astype("int64") - behind.astype("int64")))
+
+        def inside(axis: int, place: Any) -> Any:
+            # Where one border cuts off what the other repeats, PyTorch reads memory that nobody has written.
+            return place if grows else tirx.max(tirx.min(place, x.shape[axis] - 1), zero)
+
+        def element(*at: Any) -> Any:
+            places = [wrapped(axis, i) if axis in along else i for axis, i in enumerate(at)]
+            if last not in along:
+                return x(*places)
+            # Each part lies side by side in memory.
+            place, length, before, behind = parts(last, at[last])
+            three = (inside(last, i) for i in (place + length, place - length, place))
+            first, end, kept = (x(*places[:last], i, *places[last + 1 :]) for i in three)
+            return tirx.if_then_else(before, first, tirx.if_then_else(behind, end, kept))
+
+        return T.te.compute(tuple(shape), element, name="pick")
+
+    return b.te(kernel, self, b.shape(b.val), *amounts)
+
+
 def _slice(b: Any, value: Any, axis: int, start: Any, step: int, shape: list[Any]) -> Any:
     def source(at: Sequence[Any], start: Any) -> list[Any]:
         return [*at[:axis], start + at[axis] * step, *at[axis + 1 :]]
