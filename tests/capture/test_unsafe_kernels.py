@@ -49,6 +49,23 @@ def test_sizes_that_pytorch_cannot_run_are_not_tried(name: str) -> None:
     assert (run.returncode, run.stdout.split()) == (0, ["1"]), run.stderr
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_an_lstm_is_tried_without_elements(batch_first: bool) -> None:
+    """PyTorch's kernel in Python of a layer would end the process; the layer itself is safe."""
+    script = f"""
+import torch
+from torch.export import Dim
+import fxpasses as fxp
+
+model, auto = torch.nn.LSTM(3, 4, batch_first={batch_first}).eval(), {{0: Dim.AUTO, 1: Dim.AUTO}}
+program = fxp.capture(model, (torch.randn(4, 6, 3),), dynamic_shapes=(auto,))
+batch, time = program.inputs[-1].meta["val"].shape[:2] if {batch_first} else program.inputs[-1].meta["val"].shape[1::-1]
+print(*(int(program.ranges[size.node.expr].lower) for size in (batch, time)))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.returncode, run.stdout.split()) == (0, ["0", "1"]), run.stderr
+
+
 def x(*sizes: int) -> torch.Tensor:
     return torch.ones(sizes)
 
