@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fxpasses.ambient import exclusive, plainly
 from fxpasses.errors import PassError
 from fxpasses.garbage import sweep
 from fxpasses.program import Program
@@ -160,7 +161,8 @@ class Pipeline:
         """What *pass_* makes of *program*, the milliseconds that it took, and what the hook returns."""
         start = time.perf_counter()
         try:
-            after = pass_(program)
+            with exclusive(), plainly():
+                after = pass_(program)
             milliseconds = (time.perf_counter() - start) * 1000
             if not isinstance(after, Program):
                 raise TypeError(f"a pass returns a Program, this one returned {type(after).__name__}")

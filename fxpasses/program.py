@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import fx
 
+from fxpasses.ambient import plainly
 from fxpasses.errors import ArtifactError
 from fxpasses.graph_modules import graph_modules
 
@@ -165,7 +166,7 @@ class Program:
         """
         leaves = self.signature.flatten(args, kwargs)
         self.signature.check(leaves)
-        with torch.no_grad():
+        with plainly():
             values = self.execute(leaves)
         user = [v for v, role in zip(values, self.output.meta["roles"], strict=True) if role.kind == "user"]
         mutations = {
@@ -188,7 +189,7 @@ class Program:
         """Run like the module: mutations are written back into buffers and arguments."""
         leaves = self.signature.flatten(args, kwargs)
         self.signature.check(leaves)
-        with torch.no_grad():
+        with plainly():
             values = self.execute(leaves)
             arguments = {
                 node.meta["role"].target: leaf for node, leaf in zip(self.inputs, leaves, strict=True)

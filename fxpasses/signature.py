@@ -133,6 +133,7 @@ class Signature:
                 return leaves
         args_spec, kwargs_spec = self.in_spec.children()
         names = list(kwargs_spec.context)
+        args, kwargs = self._in_place(args, kwargs)
         if set(kwargs) != set(names):
             missing = [name for name in names if name not in kwargs]
             extra = [name for name in kwargs if name not in names]
@@ -160,6 +161,20 @@ class Signature:
                 f"  given:    {_spec_text(spec)}\n  expected: {_spec_text(self.in_spec)}"
             )
         return leaves
+
+    def _in_place(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, those of the capture's positional ones that are given by name at their places."""
+        positional = self.in_spec.children()[0].children()
+        given = dict(kwargs)
+        first = sum(child.num_leaves for child in positional[: len(args)])
+        for child in positional[len(args) :]:
+            if not child.is_leaf() or self.inputs[first].name not in given:
+                break
+            args = (*args, given.pop(self.inputs[first].name))
+            first += 1
+        return args, given
 
     def check(self, leaves: Sequence[Any]) -> dict[str, int]:
         """Check dtype, rank and shape of each leaf; the value of each symbol.

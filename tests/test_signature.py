@@ -96,6 +96,21 @@ def test_good_calls(call):
         torch.testing.assert_close(call(a, {"y": b}, mode="sum", scale=KWARGS["scale"]), expected)
 
 
+def test_positional_arguments_may_be_given_by_name():
+    def weighted(x, pair, scale, *, shift):
+        return x * scale + pair[0] - pair[1] + shift
+
+    a, b, c, d, e = torch.randn(5, 3).unbind()
+    program = fxp.capture(weighted, (a, (b, c), d), {"shift": e})
+    for call in (program, fxp.compile(program)):
+        expected = weighted(a, (b, c), d, shift=e)
+        torch.testing.assert_close(call(a, (b, c), shift=e, scale=d), expected)
+        with pytest.raises(InputError, match="unexpected argument 'x'"):
+            call(a, (b, c), d, shift=e, x=a)
+        with pytest.raises(InputError, match=r"unexpected argument 'pair'"):
+            call(x=a, pair=(b, c), scale=d, shift=e)
+
+
 def test_derived_dims_are_checked():
     n = torch.export.Dim("n", min=1, max=64)
     program = fxp.capture(

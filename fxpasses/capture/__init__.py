@@ -106,6 +106,7 @@ def _from_exported(exported: Any) -> Program:
 
 def _through(doors: tuple[str, ...], source: Source) -> Program:
     """The program of the first of *doors* that leads through."""
+    from fxpasses.ambient import exclusive, plainly
     from fxpasses.capture.leaf import opaque
     from fxpasses.capture.plain_state import LostStateError
     from fxpasses.capture.reasons import capture_error, reason_of
@@ -115,7 +116,7 @@ def _through(doors: tuple[str, ...], source: Source) -> Program:
     errors: dict[str, BaseException] = {}
     for name in doors:
         try:
-            with opaque(source), untouched(source):
+            with exclusive(), plainly(), opaque(source), untouched(source):
                 program = capture_dynamic(door(name), source)
         except InputError:
             raise

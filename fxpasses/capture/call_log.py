@@ -31,6 +31,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from fxpasses.ambient import exclusive, plainly
 from fxpasses.capture.exported import inference_tracing
 from fxpasses.capture.source import Source, register_containers, untouched
 from fxpasses.garbage import every_object
@@ -118,6 +119,8 @@ def _run(source: Source, attributes: _Attributes, modes: list[weakref.ref[FakeTe
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     modes.append(weakref.ref(mode))
     with (
+        exclusive(),
+        plainly(),
         attributes.given_back(),
         untouched(source),
         inference_tracing(),

@@ -74,6 +74,8 @@ def make_source(
         InputError: the arguments do not fit; the message names the one.
     """
     root, label, free = _as_module(source)
+    if torch.is_autocast_enabled("cpu"):
+        root = _in_autocast(root)
     args, kwargs = _arguments(args, kwargs, label)
     try:
         inspect.signature(root.forward).bind(*args, **kwargs)
@@ -127,9 +129,7 @@ def _as_module(source: Any) -> tuple[torch.nn.Module, str, tuple[torch.Tensor, .
         return source, type(source).__name__, _free_tensors(source)
     if isinstance(source, types.MethodType) and isinstance(source.__self__, torch.nn.Module):
         owner = source.__self__
-        root = sharing_state(owner)
-        root.__dict__.update({k: v for k, v in owner.__dict__.items() if k not in root.__dict__})
-        root.__class__ = type(owner)
+        root = _twin(owner)
         root.forward = types.MethodType(source.__func__, root)
         return root, source.__qualname__, _free_tensors(owner)
     if not callable(source):
@@ -145,6 +145,29 @@ def _as_module(source: Any) -> tuple[torch.nn.Module, str, tuple[torch.Tensor, .
     root.forward = _as_function(source)
     held = [tensor for module in modules.values() for tensor in _free_tensors(module)]
     return root, label, (*tensors, *held)
+
+
+def _twin(root: torch.nn.Module) -> torch.nn.Module:
+    """A module of the class of *root*, with what *root* has; its `forward` may be exchanged."""
+    twin = sharing_state(root)
+    twin.__dict__.update({name: value for name, value in root.__dict__.items() if name not in twin.__dict__})
+    twin.__class__ = type(root)
+    return twin
+
+
+def _in_autocast(root: torch.nn.Module) -> torch.nn.Module:
+    """*root* with the caller's autocast as a region of its own, which a graph keeps."""
+    twin = _twin(root)
+    inside = twin.forward
+    options = {"dtype": torch.get_autocast_dtype("cpu"), "cache_enabled": torch.is_autocast_cache_enabled()}
+
+    @functools.wraps(inside)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast("cpu", **options):
+            return inside(*args, **kwargs)
+
+    twin.forward = forward
+    return twin
 
 
 def _as_function(source: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpasses.ambient import exclusive
 from fxpasses.codegen import cache
 from fxpasses.codegen.artifact import load as load
 from fxpasses.codegen.build import build
@@ -43,6 +44,7 @@ __all__ = [
 aten = torch.ops.aten
 
 
+@exclusive()
 @apart()
 def compile(
     model_or_program: Any,

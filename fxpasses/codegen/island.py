@@ -20,6 +20,7 @@ import torch
 from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
 
+from fxpasses.ambient import plainly
 from fxpasses.codegen.callbacks import ISLAND, enter
 from fxpasses.codegen.steps import Recorder, Step, run_steps
 from fxpasses.errors import RunError
@@ -142,7 +143,7 @@ class Islands:
 
         inputs = [torch.from_dlpack(tensor) for tensor in tensors]
         # The program was captured without the caller's modes, such as autocast or a default device.
-        with torch.no_grad(), torch.autocast("cpu", enabled=False), torch._C.DisableTorchFunction():
+        with plainly(), torch._C.DisableTorchFunction():
             results = [_as_tensor(value) for value in self._call(index)(inputs, sizes)]
             _check_types(self.rows[index], results)
             taken = {tensor.untyped_storage().data_ptr() for tensor in inputs}

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from fxpasses.ambient import plainly
 from fxpasses.capture.call_log import is_plain
 from fxpasses.codegen.steps import Step, Where, encode, op_name, run_steps
 
@@ -40,7 +41,7 @@ class Recipe:
 
     def run(self, tensors: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The tensors by name, made of *tensors*."""
-        with torch.no_grad():
+        with plainly():
             made = run_steps(self.steps, list(self.results.values()))(tensors, ())
         return {
             **{name: tensors[place] for name, place in self.inputs.items()},

@@ -52,6 +52,51 @@ def test_the_modes_of_the_caller_change_nothing(name, compiled):
     torch.testing.assert_close(got, want)
 
 
+class Mixed(torch.nn.Module):
+    """What autocast narrows, what it widens, and an attribute that a call changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.calls = torch.nn.Linear(4, 4), 0
+
+    def forward(self, x):
+        self.calls = 1
+        y = self.linear(x)
+        return y, torch.nn.functional.softmax(y @ y.mT, -1), torch.linalg.matrix_exp(y.float())
+
+
+@pytest.mark.usefixtures("cache_folder")
+@pytest.mark.parametrize("via", ["module", "method"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_around_a_compilation_is_part_of_the_program(dtype, via):
+    model = Mixed().eval()
+    source = model if via == "module" else model.forward
+    for _ in range(2):  # the second time it comes from the cache
+        with torch.autocast("cpu", dtype):
+            want = model(X)
+            compiled = fxp.compile(source, (X,))
+        for got in (compiled(X), *_under_autocast(compiled)):
+            torch.testing.assert_close(got, want, atol=2e-2, rtol=2e-2)
+    plain = fxp.compile(source, (X,))(X)
+    assert {value.dtype for value in plain} == {torch.float32}
+    torch.testing.assert_close(plain, model(X))
+
+
+def _under_autocast(compiled):
+    with torch.autocast("cpu", torch.bfloat16):
+        return [compiled(X)]
+
+
+def test_autocast_around_passes_changes_nothing():
+    program = fxp.capture(Mixed().eval(), (X,))
+    with torch.autocast("cpu", torch.bfloat16):
+        canonical = fxp.Pipeline(fxp.passes.canonicalize)(program)
+        results = program(X), canonical(X), fxp.compile(canonical)(X)
+    for result in results:
+        assert {value.dtype for value in result} == {torch.float32}
+        torch.testing.assert_close(result, program(X))
+
+
 TRANSFORMS = {
     "vmap": lambda f: torch.vmap(f)(torch.randn(3, 4, 4)),
     "grad": lambda f: torch.func.grad(lambda x: f(x).sum())(X),

@@ -391,6 +391,29 @@ def test_calls_from_many_threads(linear):
     assert not failures
 
 
+def test_compilations_in_many_threads():
+    """As other code may compile with dynamo at the same time."""
+    models = [torch.nn.Sequential(torch.nn.Linear(n, n), torch.nn.Dropout()).eval() for n in range(2, 8)]
+    compiled = {n: torch.compile(models[n - 2], backend="fxpasses") for n in (2, 5)}
+
+    def work(model):
+        n = model[0].in_features
+        x = torch.zeros(1, n)
+        if n in compiled:
+            compiled[n](x)
+        else:
+            compiled[n] = fxp.compile(model, (x,))
+
+    threads = [threading.Thread(target=work, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=300)
+    for model in models:
+        x = torch.randn(1, model[0].in_features)
+        torch.testing.assert_close(compiled[x.shape[1]](x), model(x))
+
+
 def test_updates_of_buffers_from_many_threads_are_not_lost():
     compiled = compiled_of(Counter(), torch.ones(3))
 
