@@ -81,8 +81,6 @@ def _instructions(node: Any) -> tuple[int, tuple[Any, ...]]:
         return 1, (node.a, node.b)
     if isinstance(node, tirx.BitwiseNot):
         return 1, (node.a,)
-    if isinstance(node, T.ir.Call) and op_name(node) == "copysign":
-        return 3, tuple(node.args)
     if isinstance(node, tirx.Add | tirx.Sub):  # of numbers that may have no bits in common
         return 0, (node.a, node.b)
     if isinstance(node, tirx.Cast):

@@ -31,6 +31,7 @@ __all__ = [
     "call_libm",
     "cast",
     "const",
+    "copysign",
     "divide",
     "dtype_of",
     "equal",
@@ -143,6 +144,17 @@ def opaque(x: Any) -> Any:
     """
     dtype = dtype_of(x)
     return T.tirx.reinterpret(dtype, T.tirx.reinterpret(_SAME_WIDTH[dtype], x))
+
+
+def copysign(x: Any, y: Any) -> Any:
+    """The size of the float *x* with the sign of *y*, by their bits: TVM 0.27 has its function for no vector."""
+    dtype = dtype_of(x)
+    bits = _SAME_WIDTH[dtype]
+    size, sign = (
+        T.tirx.const(number, bits) for number in ((1 << BITS[bits] - 1) - 1, -(1 << BITS[bits] - 1))
+    )
+    number, other = (T.tirx.reinterpret(bits, value) for value in (x, y))
+    return T.tirx.reinterpret(dtype, (number & size) | (other & sign))
 
 
 def lowest(dtype: str) -> Any:

@@ -41,3 +41,18 @@ def test_a_sign_of_another_number():
         return torch.where(x > 1, y, torch.copysign(x, y)).view(torch.int32) + 1
 
     assert torch.equal(fxp.compile(choose, (x, y))(x, y), choose(x, y))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_sign_of_another_number_or_one_of_them(which, inverted, dtype):
+    special = torch.tensor([0.0, -0.0, float("inf"), -float("inf"), 1.5, -2.0, 3.0])
+    x, y = (a.flatten().repeat(5).to(dtype) for a in torch.meshgrid(special, special, indexing="ij"))
+
+    def choose(x, y):
+        arms = torch.copysign(x, y), (x, y)[which]
+        return torch.where(x + y > 1, *(reversed(arms) if inverted else arms))
+
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    assert torch.equal(fxp.compile(choose, (x, y))(x, y).view(bits), choose(x, y).view(bits))

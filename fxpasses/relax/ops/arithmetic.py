@@ -126,7 +126,7 @@ def divide_floor_float(x: Any, y: Any, rest: Any, quotient: Any) -> Any:
     zero, one, middle = (S.const(number, S.dtype_of(x)) for number in (0.0, 1.0, 0.5))
     floor = T.tirx.floor(quotient)
     whole = S.add(floor, S.select(S.subtract(quotient, floor) > middle, one, zero))
-    whole = S.select(S.equal(quotient, zero), T.tirx.copysign(zero, S.divide(x, y)), whole)
+    whole = S.select(S.equal(quotient, zero), S.copysign(zero, S.divide(x, y)), whole)
     return S.select(S.equal(y, zero), S.divide(x, y), whole)
 
 

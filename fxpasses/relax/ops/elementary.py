@@ -37,11 +37,6 @@ def sigmoid(x: Any) -> Any:
     return T.tirx.sigmoid(x)
 
 
-def copysign(x: Any, y: Any) -> Any:
-    """The size of *x* with the sign of *y*."""
-    return T.tirx.copysign(x, y)
-
-
 _UNARY: dict[Any, Element] = {
     aten.sqrt.default: _intrinsic("sqrt"),
     aten.rsqrt.default: rsqrt,
@@ -74,7 +69,7 @@ for _op, _function in _UNARY.items():
 
 lowering(aten.atan2.default)(binary(_libm("atan2"), FLOAT))
 lowering(aten.hypot.default)(binary(_libm("hypot")))
-lowering(aten.copysign.Tensor, aten.copysign.Scalar)(binary(copysign, FLOAT))
+lowering(aten.copysign.Tensor, aten.copysign.Scalar)(binary(S.copysign, FLOAT))
 
 
 def _next_half(x: Any, y: Any) -> Any:

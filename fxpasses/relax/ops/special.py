@@ -96,7 +96,7 @@ def _erfinv(y: Any, exponent: Any) -> Any:
         ratio = S.select(exponent < _number(begin, exponent), ratio, further)
     value = S.cast(S.multiply(wide, ratio), dtype)
     at_end = S.equal(T.tirx.abs(y), _number(1.0, y))
-    return S.select(at_end, T.tirx.copysign(_number(math.inf, y), y), value)
+    return S.select(at_end, S.copysign(_number(math.inf, y), y), value)
 
 
 _row(aten.erfinv.default, _erfinv, _erfinv_exponent)
@@ -134,7 +134,7 @@ def _digamma(x: Any, place: Any, steps: Any) -> Any:
     reflected = S.subtract(value, S.divide(pi, T.tirx.tan(S.multiply(pi, share))))
     pole = S.equal(T.tirx.floor(x), x)
     below = S.select(pole, _number(math.nan, x), reflected)
-    at_zero = S.negative(T.tirx.copysign(_number(math.inf, x), x))
+    at_zero = S.negative(S.copysign(_number(math.inf, x), x))
     return S.select(S.equal(x, zero), at_zero, S.select(x < zero, below, value))
 
 
@@ -173,7 +173,7 @@ def _bessel(order: int, scaled: bool) -> Element:
             far = S.multiply(S.multiply(far, grown), grown)
         value = S.select(size <= end, near, far)
         value = S.select(S.isnan(x), x, value)
-        return value if order == 0 else S.multiply(value, T.tirx.copysign(_number(1.0, x), x))
+        return value if order == 0 else S.multiply(value, S.copysign(_number(1.0, x), x))
 
     return element
 
