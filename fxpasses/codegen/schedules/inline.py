@@ -6,6 +6,7 @@ from typing import Any
 
 from fxpasses.codegen.schedules.block import Block
 from fxpasses.codegen.schedules.kernel import Kernel
+from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["inline"]
@@ -25,7 +26,13 @@ def inline(kernel: Kernel) -> None:
     for rv in [block.rv for block in kernel.blocks()]:
         block = kernel.block(rv)  # as it is now, with what was inlined into it
         readers = [kernel.block(reader) for reader in kernel.sch.get_consumers(rv)]
-        if readers and block.is_elementwise and block.cell is None and _worth_inlining(block, readers):
+        if (
+            readers
+            and block.is_elementwise
+            and block.cell is None
+            and _worth_inlining(block, readers)
+            and not (block.is_costly and any(_is_wider(reader, block, kernel.cpu) for reader in readers))
+        ):
             try:
                 kernel.sch.compute_inline(rv)
             except T.ScheduleError:
@@ -47,6 +54,11 @@ def _worth_inlining(block: Block, readers: list[Block]) -> bool:
     return all(_used_once(reader, load) for reader, load in loads) and (
         len(loads) == 1 or not block.is_costly
     )
+
+
+def _is_wider(reader: Block, block: Block, cpu: CpuInfo) -> bool:
+    """Whether *reader* sums up in a type of which a vector has fewer elements than *block* makes at a time."""
+    return reader.is_reduction and reader.lanes(cpu) < block.lanes(cpu)
 
 
 def _used_once(reader: Block, load: Any) -> bool:

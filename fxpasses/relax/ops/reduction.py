@@ -117,8 +117,17 @@ def dims_of(dim: Any, rank: int) -> tuple[int, ...]:
     return tuple(sorted({position(d, rank) for d in dims}))
 
 
-def _over(b: Any, self: Any, dim: Any, keepdim: bool, kernel: Callable[..., Any], *args: Any) -> Any:
-    """The reduction ``kernel(dims, keepdim, *args)`` of *self*.
+_SINGLE = {"primfunc_attrs": {"op_pattern": 3}}
+"""Of a kernel that is one reduction, so that what is computed for it is fused with it.
+
+TVM 0.27 takes one that ends in another type than it sums up in for a product, which it fuses only with what follows.
+"""
+
+
+def _over(
+    b: Any, self: Any, dim: Any, keepdim: bool, kernel: Callable[..., Any], *args: Any, **attrs: Any
+) -> Any:
+    """The reduction ``kernel(dims, keepdim, *args)`` of *self*; *attrs* as those of ``b.te``.
 
     One over all dims keeps them until its end: schedules split a reduction
     along a loop of its result.
@@ -126,7 +135,7 @@ def _over(b: Any, self: Any, dim: Any, keepdim: bool, kernel: Callable[..., Any]
     rank = len(b.shape_of(self))
     dims = dims_of(dim, rank)
     is_whole = len(dims) == rank > 0 and not keepdim
-    made = b.te(kernel(dims, keepdim or is_whole, *args), self)
+    made = b.te(kernel(dims, keepdim or is_whole, *args), self, **attrs)
     if not is_whole:
         return made
     if not isinstance(b.val, tuple | list):
@@ -167,9 +176,9 @@ def _reduce(b: Any, name: str, self: Any, dim: Any, keepdim: bool, convert: str)
     if rows:
         shape = b.shape_of(self)
         work = accumulated(convert, product(shape) if name == "sum" else 0)
-        self = b.te(_plain(tuple(range(rows, len(shape))), True, name, convert, work), self)
+        self = b.te(_plain(tuple(range(rows, len(shape))), True, name, convert, work), self, **_SINGLE)
         convert = work
-    return _over(b, self, dim, keepdim, _plain, name, convert, dtype_name(b.val.dtype))
+    return _over(b, self, dim, keepdim, _plain, name, convert, dtype_name(b.val.dtype), **_SINGLE)
 
 
 _SHARED, _PARTS = 1 << 17, 16
@@ -253,8 +262,8 @@ def mean_dim(b: Any, self: Any, dim: Any, keepdim: Any, *, dtype: Any) -> Any:
     if rows:  # the mean of the means of parts of one size
         shape = b.shape_of(self)
         convert = accumulated(result, product(shape))
-        self = b.te(_mean(tuple(range(rows, len(shape))), True, convert, convert), self)
-    return _over(b, self, dim, keepdim, _mean, convert, result)
+        self = b.te(_mean(tuple(range(rows, len(shape))), True, convert, convert), self, **_SINGLE)
+    return _over(b, self, dim, keepdim, _mean, convert, result, **_SINGLE)
 
 
 @cache
