@@ -148,12 +148,16 @@ def _by_trace(
 
 
 def _trace(op: OpOverload, args: Any, kwargs: Any, vals: list[Any]) -> fx.GraphModule | None:
+    run = (
+        composed_kernel(op) or op
+    )  # not by the table alone: some operators have a kernel of torch's in Python
+
     def call(*values: Any) -> Any:
         def value(arg: Any) -> Any:
             return values[arg.index] if isinstance(arg, _Operand) else arg
 
         full_args, full_kwargs = map_aggregate((args, kwargs), value)  # type: ignore[misc]
-        return op(*full_args, **full_kwargs)
+        return run(*full_args, **full_kwargs)
 
     for table in _tables_for(op):
         try:

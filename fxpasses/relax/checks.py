@@ -65,10 +65,10 @@ class Demand:
 
     `size` bounds an index, which with `negative` may count from the end, or the
     true elements of a mask, which with `exact` have to be as many. Without it
-    no element may be zero.
+    no element may be zero. A zero is an operand that always fails.
     """
 
-    operand: fx.Node
+    operand: fx.Node | Literal[0]
     size: Any = None
     negative: bool = False
     exact: bool = False
@@ -99,9 +99,12 @@ class Checks:
 
     def _emit(self, b: Builder, node: fx.Node, demand: Demand) -> Any:
         low, high = _bounds(demand)
-        argument = self._position.get(_origin(demand.operand), -1)
+        origin = _origin(demand.operand) if isinstance(demand.operand, fx.Node) else None
+        argument = -1 if origin is None else self._position.get(origin, -1)
         row = Check(demand.kind, str(node.target), source_line(node), argument, low, high, demand.message)
         number = self.number(row)
+        if not isinstance(demand.operand, fx.Node):
+            return b.te(_always, b.shape(node.meta["val"]), number, name="check_divisor")
         value = b.env[demand.operand]
         if demand.kind == "division":
             return b.te(_zero, value, b.shape(node.meta["val"]), number, name="check_divisor")
@@ -195,7 +198,7 @@ def checks_of(node: fx.Node) -> Iterator[Demand]:
         return
     args, _ = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
     for demand in _DEMANDS[node.target](args):
-        val = demand.operand.meta["val"] if isinstance(demand.operand, fx.Node) else None
+        val = (demand.operand if isinstance(demand.operand, fx.Node) else node).meta["val"]
         if isinstance(val, torch.Tensor) and not any(
             isinstance(size, int) and size == 0 for size in val.shape
         ):
@@ -249,6 +252,11 @@ def _zero(value: Any, shape: Any, number: int) -> Any:
         return T.tirx.Not(element) if is_truth else element.equal(T.tirx.const(0, str(value.dtype)))
 
     return _largest(value.shape, bad, _unless_empty(number, shape))
+
+
+def _always(shape: Any, number: int) -> Any:
+    """*number* if a result of *shape* has elements."""
+    return T.te.compute((), lambda: _unless_empty(number, shape), name="check")
 
 
 def _unless_empty(number: int, shape: Any) -> Any:
@@ -315,8 +323,13 @@ def _is_mask(index: fx.Node) -> bool:
 
 
 def _divisor(args: tuple[Any, ...]) -> Iterator[Demand]:
-    if _is_int(_dtype(args[0])) and _is_int(_dtype(args[1])):
-        yield Demand(args[1], kind="division")
+    divisor = args[1]
+    if (
+        _is_int(_dtype(args[0]))
+        and _is_int(_dtype(divisor))
+        and (isinstance(divisor, fx.Node) or not divisor)
+    ):
+        yield Demand(divisor if isinstance(divisor, fx.Node) else 0, kind="division")
 
 
 def _assertion(args: tuple[Any, ...]) -> Iterator[Demand]:
@@ -350,6 +363,9 @@ _DEMANDS: dict[Any, Demands] = {
     aten.remainder.Scalar_Tensor: _divisor,
     aten.fmod.Tensor: _divisor,
     aten.div.Tensor_mode: _divisor,
+    aten.remainder.Scalar: _divisor,
+    aten.fmod.Scalar: _divisor,
+    aten.div.Scalar_mode: _divisor,
     aten._assert_async.default: _assertion,
     aten._assert_async.msg: _assertion,
 }

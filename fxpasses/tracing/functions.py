@@ -8,11 +8,13 @@ of values becomes an assertion that the graph keeps.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn import _reduction as _Reduction
 from torch.overrides import TorchFunctionMode
 
 from fxpasses.errors import CaptureError
@@ -61,6 +63,27 @@ def _multi_margin_loss(input: torch.Tensor, target: torch.Tensor, *options: Any,
     """As torch's, which traces a batch of one where *target* has no dims."""
     loss = F.multi_margin_loss(input, target, *options, **more)
     return loss.reshape(()) if target.dim() == 0 and loss.dim() else loss
+
+
+def _l1_loss(input: torch.Tensor, target: torch.Tensor, *options: Any, **more: Any) -> torch.Tensor:
+    """As torch's, which hands all arguments to a mode but the weight: it is where the call was made."""
+    frame, weight = sys._getframe(), None
+    while weight is None and frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code is F.l1_loss.__code__:
+            weight = frame.f_locals["weight"]
+    if weight is None:
+        return F.l1_loss(input, target, *options, **more)
+    reduction = more.get("reduction", "mean")
+    if any(option is not None for option in (more.get("size_average"), more.get("reduce"))):
+        reduction = _Reduction.legacy_get_string(more.get("size_average"), more.get("reduce"))
+    if weight.size() != input.size():
+        raise ValueError("Weights and input must have the same size.")
+    errors = (input - target).abs() * weight
+    reductions = {"none": lambda: errors, "mean": lambda: errors.sum() / weight.sum(), "sum": errors.sum}
+    if reduction not in reductions:
+        raise ValueError(f"Invalid reduction mode: {reduction}. Expected one of 'none', 'mean', 'sum'.")
+    return reductions[reduction]()
 
 
 def _one_hot(tensor: torch.Tensor, num_classes: int = -1) -> torch.Tensor:
@@ -131,6 +154,7 @@ def _backward(*args: Any, **kwargs: Any) -> None:
 _FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     F.gaussian_nll_loss: _gaussian_nll_loss,
     F.multi_margin_loss: _multi_margin_loss,
+    F.l1_loss: _l1_loss,
     F.one_hot: _one_hot,
     F.ctc_loss: _ctc_loss,
     torch.Tensor.backward: _backward,

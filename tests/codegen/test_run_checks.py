@@ -74,6 +74,23 @@ def test_an_integer_division_by_zero_raises_as_in_eager(name, dtype):
     assert torch.equal(compiled(x[:0], zero), model(x[:0], zero))
 
 
+@pytest.mark.parametrize("name", [name for name in DIVISIONS if name != "number % tensor"])
+def test_a_division_by_the_number_zero_raises_too(name):
+    x = torch.tensor([[7], [8]])
+
+    def model(x):
+        return DIVISIONS[name](x, 0)
+
+    compiled = compiled_of(model, x, dynamic_shapes=({0: Dim.DYNAMIC},))
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        model(x)
+    with pytest.raises(DivisionError, match=r"divides an integer by zero \(.*test_run_checks.py"):
+        compiled(x)
+    assert torch.equal(compiled(x[:0]), model(x[:0]))
+    floats = x.float()
+    torch.testing.assert_close(compiled_of(model, floats)(floats), model(floats), equal_nan=True)
+
+
 def test_what_a_model_asserts_of_a_tensor_has_to_hold():
     def model(x):
         torch._assert_async(x.min() > 0, "all must be positive")

@@ -34,3 +34,19 @@ def test_dynamic_sizes():
         tolerance=ULPS,
         dynamic=True,
     )
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_numbers_that_are_not_finite(order):
+    x, y = random((5, 4)), random((6, 4))
+    x[0, 1] = x[2, 3] = math.nan
+    x[1, 2] = y[4, 2] = math.inf
+    y[3, 0] = -math.inf
+    y[5] = math.nan
+    check_calls(
+        [
+            call(aten._cdist_forward.default, x, y, order, None),
+            call(aten._pdist_forward.default, torch.cat([x, y]), order),
+        ],
+        tolerance=ULPS,
+    )

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 
+from fxpasses.passes.decompositions.losses import binary_cross_entropy, multi_margin_loss
 from fxpasses.schema import COMPOSED_NAMESPACES
 
 __all__ = ["KERNELS", "composed_kernel"]
@@ -171,6 +172,8 @@ KERNELS: dict[str, dict[str, Kernel]] = {
     "aten::fake_quantize_per_channel_affine_cachemask": {"default": _fake_quantize_by_channel},
     "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": {"default": _fake_quantize_if},
     "aten::logspace": dict.fromkeys(("Tensor_Scalar", "Scalar_Tensor", "Tensor_Tensor"), _logspace),
+    "aten::binary_cross_entropy": {"default": binary_cross_entropy},
+    "aten::multi_margin_loss": {"default": multi_margin_loss},
     "aten::_int_mm": {"default": _int_mm},
     "aten::conv_tbc": {"default": _conv_tbc},
 }

@@ -22,7 +22,7 @@ aten = torch.ops.aten
 @lowering(aten._cdist_forward.default)
 def _cdist_forward(b: Any, x1: Any, x2: Any, p: Any, compute_mode: Any) -> Any:
     """All distances are summed up directly, as ``donot_use_mm_for_euclid_dist`` asks; it is the exact way."""
-    return b.te(_pairs(float(p)), x1, x2, b.shape(b.val))
+    return b.te(_pairs(float(p), skips_nan=True), x1, x2, b.shape(b.val))
 
 
 @lowering(aten._pdist_forward.default)
@@ -45,8 +45,11 @@ def _pdist_forward(b: Any, self: Any, p: Any) -> Any:
 
 
 @cache
-def _pairs(order: float) -> Callable[[Any, Any, Any], Any]:
-    """The norm of the difference of each row of one tensor and each row of another."""
+def _pairs(order: float, skips_nan: bool = False) -> Callable[[Any, Any, Any], Any]:
+    """The norm of the difference of each row of one tensor and each row of another.
+
+    With *skips_nan* the largest difference, the norm of infinite order, is that of the numbers.
+    """
 
     def kernel(x: Any, y: Any, shape: Any) -> Any:
         dtype = str(x.dtype)
@@ -62,7 +65,9 @@ def _pairs(order: float) -> Callable[[Any, Any, Any], Any]:
             return T.tirx.abs(S.subtract(S.cast(left, work), S.cast(right, work)))
 
         if math.isinf(order):
-            term, root, how = (lambda v: v), (lambda v: v), "max"
+            none = S.const(0.0, work)
+            term = (lambda v: S.select(S.isnan(v), none, v)) if skips_nan else (lambda v: v)
+            root, how = (lambda v: v), "max"
         else:
             (power, root), how = power_sum(order), "sum"
             # Unlike a norm, a distance of order 0 does not count NaN as one more difference.
