@@ -40,3 +40,15 @@ def test_unknown_sizes_and_integers_run_in_pytorch():
     for height in (9, 20):
         x = torch.randn(1, 3, height, 9)
         torch.testing.assert_close(compiled(x, args[1]), model(x, args[1]))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic", "lanczos"])
+def test_a_factor_that_leaves_a_dim_as_long_as_it_is(mode):
+    x = random((1, 2, 4, 9), torch.float32)
+    x[0, 0, 1, 3] = torch.inf
+    for factor in ((1.2, 0.5), (0.5, 1.1), (1.2, 1.1)):
+
+        def model(x, factor=factor):
+            return F.interpolate(x, scale_factor=factor, mode=mode, antialias=True)
+
+        torch.testing.assert_close(fxp.compile(model, (x,))(x), model(x), equal_nan=True)

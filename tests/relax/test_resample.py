@@ -47,3 +47,75 @@ def test_dynamic_sizes():
         x = random((batch, 3, height, 10))
         for got, want in zip(compiled(x), Model()(x), strict=True):
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+class Enlarged(torch.nn.Module):
+    """By a factor that leaves some images as large as they are, and doubles others."""
+
+    def __init__(self, mode, factor):
+        super().__init__()
+        self.mode, self.factor = mode, factor
+
+    def forward(self, x):
+        return torch.nn.functional.interpolate(x, scale_factor=self.factor, mode=self.mode)
+
+
+FACTORS = [1.2, 2.3, 1.05]
+MODES = [
+    ("nearest", 1),
+    ("nearest", 2),
+    ("nearest", 3),
+    ("nearest-exact", 2),
+    ("linear", 1),
+    ("bilinear", 2),
+    ("trilinear", 3),
+    ("bicubic", 2),
+]
+
+
+@pytest.mark.parametrize(("mode", "rank"), MODES)
+def test_a_factor_that_does_not_change_the_size_or_doubles_it(mode, rank):
+    images = [random((1, 2, *[size] * rank)) for size in (3, 4, 7)]
+    for x in images:
+        for factor in FACTORS:
+            model = Enlarged(mode, factor)
+            torch.testing.assert_close(fxp.compile(model, (x,))(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(60, 61), (61, 61), (60, 68), (43, 128), (42, 40)], ids=str)
+def test_the_nearest_pixel_of_larger_images(sizes):
+    for factor in (1.008, (2.01, 1.0)):
+        model, x = Enlarged("nearest", factor), random((1, 2, *sizes))
+        assert torch.equal(fxp.compile(model, (x,))(x), model(x))
+
+
+@pytest.mark.parametrize(("mode", "rank"), MODES)
+def test_a_factor_and_a_size_that_varies(mode, rank):
+    model, others = Enlarged(mode, 1.2), (4, 5)[: rank - 1]
+    dims = {2: torch.export.Dim("height", min=2, max=200)}
+    compiled = fxp.compile(model, (random((1, 2, 6, *others)),), dynamic_shapes=(dims,))
+    for height in (2, 3, 4, 5, 9, 110, 120):
+        x = random((1, 2, height, *others))
+        torch.testing.assert_close(compiled(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+LINE, SPACE = aten.upsample_linear1d, aten.upsample_trilinear3d
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_between_neighbours_on_a_line_and_in_space(dtype, corners):
+    line, space = random((2, 3, 7), dtype), random((1, 2, 4, 3, 5), dtype)
+
+    def model(line, space):
+        return (
+            *(LINE.vec(line, size, corners, None) for size in ([14], [1], [7])),
+            *(LINE.vec(line, None, corners, [factor]) for factor in (1.7, 0.6)),
+            LINE.default(line, [13], corners, 1.9),
+            SPACE.vec(space, [8, 2, 5], corners, None),
+            SPACE.vec(space, None, corners, [1.3, 1.4, 0.5]),
+        )
+
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}[dtype]
+    found = fxp.compile(model, (line, space), strict=True)(line, space)
+    torch.testing.assert_close(found, model(line, space), rtol=tolerance, atol=tolerance)

@@ -161,6 +161,47 @@ def _logspace(
     return torch._refs.logspace(start, end, steps, base, dtype=dtype, **options)
 
 
+def _linear(input: torch.Tensor, output_size: Any, align_corners: bool, *scales: Any) -> torch.Tensor:
+    """Between neighbours along one dim after the other.
+
+    Torch's decomposition has the scale in the place of the sizes also where a dim stays as long as it is.
+    """
+    result = input.to(torch.promote_types(input.dtype, torch.float32))
+    for dim, (results, scale) in enumerate(zip(output_size, scales, strict=True), start=2):
+        size = input.shape[dim]
+        step = _linear_step(size, results, align_corners, scale)
+        at = torch.arange(results, device=input.device).to(result.dtype)
+        place = at * step if align_corners else ((at + 0.5) * step - 0.5).clamp(min=0)
+        low = place.to(torch.int64).clamp(max=size - 1)
+        first, second = (result.index_select(dim, i) for i in (low, (low + 1).clamp(max=size - 1)))
+        share = (place - low).clamp(0, 1).reshape(-1, *[1] * (input.dim() - dim - 1))
+        result = first + (second - first) * share
+    return result.to(input.dtype)
+
+
+def _linear_step(size: Any, results: Any, align_corners: bool, scale: float | None) -> Any:
+    """The distance in the input of neighbours in the result, as a number or a tensor."""
+    if align_corners:
+        return (size - 1) / torch.sym_max(results - 1, 1)
+    if scale is None or scale <= 0:
+        return size / results
+    is_same = size == results
+    if isinstance(size, int) and isinstance(results, int):
+        return 1.0 if is_same else 1 / scale
+    sizes = (torch.scalar_tensor(n, dtype=torch.int64) for n in (size, results))
+    return torch.where(torch.eq(*sizes), 1.0, torch.scalar_tensor(1 / scale, dtype=torch.float64))
+
+
+def _linear_of(rank: int) -> dict[str, Kernel]:
+    def vec(input: torch.Tensor, output_size: Any, align_corners: bool, scale_factors: Any) -> torch.Tensor:
+        scales = scale_factors or [None] * rank
+        if output_size is None:
+            output_size = [torch.sym_int(n * scale) for n, scale in zip(input.shape[2:], scales, strict=True)]
+        return _linear(input, output_size, align_corners, *scales)
+
+    return {"vec": vec, "default": _linear}
+
+
 KERNELS: dict[str, dict[str, Kernel]] = {
     "quantized_decomposed::choose_qparams": {"tensor": _choose_qparams},
     "quantized_decomposed::choose_qparams_symmetric": {"tensor": _choose_qparams_symmetric},
@@ -176,4 +217,6 @@ KERNELS: dict[str, dict[str, Kernel]] = {
     "aten::multi_margin_loss": {"default": multi_margin_loss},
     "aten::_int_mm": {"default": _int_mm},
     "aten::conv_tbc": {"default": _conv_tbc},
+    "aten::upsample_linear1d": _linear_of(1),
+    "aten::upsample_trilinear3d": _linear_of(3),
 }

@@ -40,19 +40,20 @@ def lanczos(b: Any, self: Any, output_size: Any, align_corners: Any, scales_h: A
 
 
 def _resampled(b: Any, value: Any, align_corners: bool, scales: Any, kernel: Kernel, reach: float) -> Any:
-    """Along rows, then along columns."""
+    """Along rows, then along columns; what stays as large is left alone, whatever its scale is."""
     if not b.val.dtype.is_floating_point:
         raise UnsupportedOperatorError("PyTorch computes it with integers of its own precision")
     sizes, results = b.node.args[0].meta["val"].shape[2:], b.val.shape[2:]
     if not all(isinstance(size, int) for size in (*sizes, *results)):
         raise UnsupportedOperatorError("its weights depend on sizes that are not known")
     dtype, work = b.dtype_of(value), accumulator(b.dtype_of(value))
-    for dim in (3, 2):
+    dims = [dim for dim in (3, 2) if sizes[dim - 2] != results[dim - 2]]
+    for dim in dims:
         axis = dim - 2
         step = _step(sizes[axis], results[axis], align_corners, scales[axis])
         taps = _taps(sizes[axis], results[axis], step, kernel, reach, getattr(torch, work))
         tables = [b.emit(T.relax.const(table.numpy(), dtype_name(table.dtype))) for table in taps]
-        made = dtype if dim == 2 else work
+        made = dtype if dim == dims[-1] else work
         value = b.emit(b.te(_weighted, value, *tables, dim, work, made, name="antialias"))
     return value
 

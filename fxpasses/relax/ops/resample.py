@@ -38,17 +38,31 @@ def upsample_bilinear2d(
     return _bilinear(b, self, align_corners, (scales_h, scales_w))
 
 
+_SMALL = 128
+"""The sum of height and width of a result up to which torch, for the nearest pixel, looks at sizes and not at scales.
+
+There it does so where an image stays as large as it is, or is doubled; for pixels in between it does so in every
+result that stays as large. Beyond, it does so for some layouts in memory, which a graph does not know.
+"""
+
+
 def _nearest(b: Any, value: Any, scales: Any) -> Any:
     work = _position_dtype(b, value)
 
-    def source(at: Any, size: Any, results: Any, scale: float | None) -> Any:
+    def source(at: Any, size: Any, results: Any, scale: float | None, is_small: Any) -> Any:
         step = _step(size, results, scale, work)
         place = T.te.floor(convert(at, work) * step).astype("int64")
-        return T.tirx.min(place, size - 1)
+        place = T.tirx.min(place, size - 1)
+        if scale is None:
+            return place
+        place = _chosen(T.tirx.all(is_small, results.equal(2 * size)), T.tirx.floordiv(at, 2), place)
+        return _chosen(T.tirx.all(is_small, results.equal(size)), at, place)
 
     def kernel(x: Any, shape: Any) -> Any:
+        is_small = shape[2] + shape[3] <= _SMALL
+
         def element(n: Any, channel: Any, *at: Any) -> Any:
-            places = [source(i, x.shape[2 + d], shape[2 + d], scales[d]) for d, i in enumerate(at)]
+            places = [source(i, x.shape[2 + d], shape[2 + d], scales[d], is_small) for d, i in enumerate(at)]
             return x(n, channel, *places)
 
         return T.te.compute(tuple(shape), element, name="nearest")
@@ -71,6 +85,8 @@ def _bilinear(b: Any, value: Any, align_corners: bool, scales: Any) -> Any:
             half = const(0.5, work)
             step = _step(size, results, scale, work)
             place = tirx.max((convert(at, work) + half) * step - half, const(0, work))
+            if scale is not None:
+                place = _chosen(results.equal(size), convert(at, work), place)
         low = tirx.min(T.te.floor(place).astype("int64"), size - 1)
         share = place - convert(low, work)
         share = tirx.min(tirx.max(share, const(0, work)), const(1, work))
@@ -100,6 +116,11 @@ def _bilinear(b: Any, value: Any, align_corners: bool, scales: Any) -> Any:
 def _position_dtype(b: Any, value: Any) -> str:
     """The type that torch computes positions in."""
     return accumulator(b.dtype_of(value)) if b.val.dtype.is_floating_point else "float32"
+
+
+def _chosen(condition: Any, place: Any, other: Any) -> Any:
+    """*place* where *condition* holds, which sizes that are known decide."""
+    return T.Analyzer().simplify(T.tirx.Select(condition, place, other))
 
 
 def _step(size: Any, results: Any, scale: float | None, work: str) -> Any:
