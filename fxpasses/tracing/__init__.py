@@ -6,6 +6,7 @@ Each mend sits as deep as it can, since a deeper one serves more doors:
 file                 what it puts in the place of torch's
 ===================  ========================================================================
 `fake_kernels`       the shape of an operator that has none on fake tensors, or a wrong one
+`pooling_sizes`      the size of a pooling that rounds up, which torch asks the input's size about
 `composites`         the kernel of a composite operator that looks at values where shapes do
 `recurrence`         the kernel of a recurrent layer, which would run step by step
 `functions`          a function in Python that looks at values before any operator is called
@@ -25,16 +26,17 @@ from torch._ops import OpOverload
 
 from fxpasses.tracing.composites import COMPOSITES, composite_kernels
 from fxpasses.tracing.fake_kernels import FAKE_KERNELS, fake_kernels
+from fxpasses.tracing.pooling_sizes import POOLINGS, pooling_sizes
 from fxpasses.tracing.recurrence import RECURRENT_LAYERS, one_step_shapes
 
 __all__ = ["MENDED", "mended_operators"]
 
-MENDED: frozenset[OpOverload] = frozenset({*COMPOSITES, *FAKE_KERNELS, *RECURRENT_LAYERS})
+MENDED: frozenset[OpOverload] = frozenset({*COMPOSITES, *FAKE_KERNELS, *POOLINGS, *RECURRENT_LAYERS})
 """The operators that `mended_operators` concerns."""
 
 
 @contextmanager
 def mended_operators() -> Iterator[None]:
     """Where torch traces, the operators of this package can be traced, and have the shapes of eager PyTorch."""
-    with composite_kernels(), fake_kernels(), one_step_shapes():
+    with composite_kernels(), fake_kernels(), pooling_sizes(), one_step_shapes():
         yield

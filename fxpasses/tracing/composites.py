@@ -104,6 +104,18 @@ def _fill_diagonal_(self: torch.Tensor, fill_value: Any, wrap: bool = False) -> 
     return self
 
 
+def _max_pool1d(
+    self: torch.Tensor,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> torch.Tensor:
+    # Torch's kernel reads the size as a number, and so fixes one that varies.
+    return aten.max_pool1d_with_indices(self, kernel_size, stride, padding, dilation, ceil_mode)[0]  # type: ignore[no-any-return]
+
+
 def tensor_split(self: torch.Tensor, tensor_indices_or_sections: torch.Tensor, dim: int = 0) -> Any:
     """With a number of sections the number of results depends on it; with places their sizes do."""
     places = tensor_indices_or_sections
@@ -156,6 +168,7 @@ COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
     aten.fill_diagonal_.default: _fill_diagonal_,
     aten.corrcoef.default: _corrcoef,
     aten.combinations.default: _combinations,
+    aten.max_pool1d.default: _max_pool1d,
     aten.multilabel_margin_loss.default: _multilabel_margin_loss,
     aten.narrow.Tensor: _narrow,
     aten.pad_sequence.default: _pad_sequence,

@@ -102,6 +102,38 @@ def test_dynamic_sizes():
             torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
+HEIGHT, WIDTH = torch.export.Dim("height", min=7, max=200), torch.export.Dim("width", min=7, max=200)
+
+
+@pytest.mark.parametrize(
+    ("pool", "rank"),
+    [
+        (torch.nn.MaxPool1d(3, 2, 1, ceil_mode=True), 1),
+        (torch.nn.MaxPool1d(3, 2, 1), 1),
+        (torch.nn.MaxPool2d(3, 2, ceil_mode=True), 2),
+        (torch.nn.MaxPool2d(2, 3, return_indices=True, ceil_mode=True), 2),
+        (torch.nn.AvgPool1d(3, 3, 1, ceil_mode=True, count_include_pad=False), 1),
+        (torch.nn.AvgPool2d(2, 2, ceil_mode=True), 2),
+        (torch.nn.AvgPool2d((1, 4), (2, 5), (0, 2), ceil_mode=True), 2),
+        (torch.nn.AvgPool3d((1, 2, 3), (1, 3, 2), (0, 1, 1), ceil_mode=True), 3),
+        (torch.nn.MaxPool3d((1, 2, 3), (2, 3, 2), ceil_mode=True), 3),
+        (torch.nn.LPPool2d(2, 3, 2, ceil_mode=True), 2),
+    ],
+    ids=str,
+)
+def test_counts_of_windows_for_every_size(pool, rank):
+    """Named dims: no size is left out by a guard on how many windows there are."""
+    dims = {1 + rank: HEIGHT} if rank == 1 else {rank: HEIGHT, 1 + rank: WIDTH}
+    fixed = (2, 3, 5)[: rank + 1] if rank > 1 else (2, 3)
+    shape = (*fixed, 10) if rank == 1 else (*fixed[:rank], 10, 11)
+    program = fxp.canonicalize(fxp.capture(pool, (random(shape),), dynamic_shapes=(dims,)))
+    assert not fxp.verify(program, "canonical")
+    compiled = fxp.compile(program, strict=True)
+    for size in range(7, 19):
+        x = random((*shape[: min(dims)], size, 25 - size)[: len(shape)])
+        torch.testing.assert_close(compiled(x), pool(x), rtol=1e-5, atol=1e-5)
+
+
 def check_sizes(model, dims, sizes, dtype=torch.float32):
     """Compile *model* for the first of *sizes*, in which *dims* vary, and compare it in all with eager."""
     first, *others = (random(size, dtype) for size in sizes)
