@@ -115,6 +115,12 @@ def _no_right_hand_side(self: Any, b: Any, *_: Any, **__: Any) -> bool:
     return b.numel() == 0
 
 
+def _a_class_without_scores(grad_output: Any, self: Any, target: Any, *options: Any, **named: Any) -> bool:
+    ignored = named["ignore_index"] if "ignore_index" in named else options[2]
+    classes = self.shape[-1] if self.dim() < 3 else self.shape[1]
+    return bool(((target != ignored) & ((target < 0) | (target >= classes))).any())
+
+
 _UNSAFE: dict[Any, Callable[..., bool]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _nothing_to_attend,
     aten._embedding_bag: _no_bag_for_an_index,
@@ -129,4 +135,6 @@ _UNSAFE: dict[Any, Callable[..., bool]] = {
     aten.max_pool2d_with_indices_backward: _maximum_beyond_the_image,
     aten.segment_reduce: _segments_beyond_the_data,
     aten.linalg_lstsq: _no_right_hand_side,
+    aten.nll_loss_backward: _a_class_without_scores,
+    aten.nll_loss2d_backward: _a_class_without_scores,
 }

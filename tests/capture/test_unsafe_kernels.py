@@ -87,6 +87,10 @@ def segments(*lengths: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (x(4), "max"), {"lengths": whole(*lengths), "unsafe": True}
 
 
+def scored(target: int, *sizes: int) -> tuple[Any, ...]:
+    return x(2, *sizes), x(2, 3, *sizes), torch.full((2, *sizes), target), None, 0, -100, torch.tensor(2.0)
+
+
 CALLS: list[tuple[Any, Any, Any]] = [
     (aten._scaled_dot_product_flash_attention_for_cpu, (x(1, 1, 0, 8),) * 3, (x(1, 1, 2, 8),) * 3),
     *(
@@ -123,6 +127,8 @@ CALLS: list[tuple[Any, Any, Any]] = [
         ((x(2), "max"), {"offsets": whole(0, 2, 3), "unsafe": True}),
         ((x(3), "max"), {"offsets": whole(0, 2, 3), "unsafe": True}),
     ),
+    *((aten.nll_loss_backward, scored(wrong), scored(right)) for wrong, right in ((3, 2), (-1, -100))),
+    (aten.nll_loss2d_backward, scored(3, 4, 5), scored(0, 4, 5)),
     (aten.linalg_lstsq, (x(3, 4, 3), x(3, 4, 0)), (x(3, 4, 3), x(3, 4, 1))),
 ]
 
