@@ -7,6 +7,7 @@ import torch
 from torch.export import Dim
 from torch.nn import functional as F
 
+import fxpasses as fxp
 from fxpasses.codegen.pipeline import lower_kernel
 from fxpasses.codegen.safe_divisors import safe_divisors
 from fxpasses.codegen.schedules import schedule_function
@@ -66,3 +67,30 @@ def test_borders_of_five_sizes(mode):
     for shape in ((1, 1, 3, 3, 3), (2, 3, 5, 4, 17), (3, 2, 3, 7, 31)):
         x = torch.randn(shape)
         assert torch.equal(compiled(x), F.pad(x, pad, mode=mode))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32], ids=str)
+@pytest.mark.parametrize("mode", ["floor", "trunc", "rest"])
+def test_divisors_of_each_sign(mode, dtype):
+    def divide(x):
+        divisor = x.shape[0] - 7
+        return x % divisor if mode == "rest" else torch.div(x, divisor, rounding_mode=mode)
+
+    n = torch.export.Dim("n", min=8, max=40)
+    m = torch.export.Dim("m", min=2, max=6)
+    for dim, sizes in ((n, (8, 9, 13, 31)), (m, (2, 3, 4, 6))):
+        example = torch.arange(sizes[1], dtype=dtype)
+        compiled = fxp.compile(divide, (example,), dynamic_shapes=({0: dim},), strict=True)
+        for size in sizes:
+            x = torch.arange(size, dtype=dtype) * 5 - 2 * size
+            torch.testing.assert_close(compiled(x), divide(x), rtol=0, atol=0)
+
+
+def test_places_of_maxima_where_two_sizes_vary():
+    height, width = torch.export.Dim("height", min=4, max=90), torch.export.Dim("width", min=4, max=90)
+    pool = torch.nn.MaxPool2d(2, 3, return_indices=True)
+    dims = ({2: height, 3: width},)
+    compiled = fxp.compile(pool, (torch.rand(2, 3, 8, 9),), dynamic_shapes=dims, strict=True)
+    for shape in ((2, 3, 8, 9), (2, 3, 4, 17), (2, 3, 30, 5)):
+        x = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(compiled(x), pool(x), rtol=0, atol=0)

@@ -183,7 +183,7 @@ def div_mode(b: Any, self: Any, other: Any, *, rounding_mode: Any) -> Any:
     if rounding_mode is None:
         return elementwise(b, S.divide, self, other, compute=compute_dtype(b, FLOAT))
     result = dtype_name(b.val.dtype)
-    is_tensor = hasattr(other, "ty") and b.shape_of(other)
+    is_tensor = isinstance(getattr(other, "ty", None), T.TensorType) and b.shape_of(other)
     half = result if S.is_half(result) and is_tensor else None
     if rounding_mode == "trunc":
         return elementwise(b, _trunc_of(half), self, other)
