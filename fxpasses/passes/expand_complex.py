@@ -66,7 +66,12 @@ def _expand(g: Editor, node: fx.Node, pairs: dict[fx.Node, Pair]) -> Any:
         return None
 
     def operand(arg: Any) -> Any:
-        return _pair_of(g, arg, pairs) if is_complex(arg) else arg
+        if is_complex(arg):
+            return _pair_of(g, arg, pairs)
+        val = arg.meta["val"] if isinstance(arg, fx.Node) else None
+        if isinstance(val, torch.Tensor) and val.dtype == torch.bfloat16:
+            return g.call(aten._to_copy.default, arg, dtype=torch.float32)  # no complex number has such parts
+        return arg
 
     args, kwargs = bind(node.target, node.args, node.kwargs)
     if node.target is aten.view_as_real.default and not isinstance(args[0], Pair):

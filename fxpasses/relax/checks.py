@@ -296,6 +296,12 @@ def _by_dim(index: int, dim: int | None = None) -> Demands:
     return demands
 
 
+def _bags(args: tuple[Any, ...]) -> Iterator[Demand]:
+    """The indices lie in the weight, and the offsets of the bags in the indices or at their end."""
+    yield from _by_dim(1, 0)(args)
+    yield Demand(args[2], args[1].meta["val"].shape[0] + 1)
+
+
 def _advanced(args: tuple[Any, ...]) -> Iterator[Demand]:
     for dim, index in enumerate(args[1]):
         if isinstance(index, fx.Node) and not _is_mask(index):
@@ -353,8 +359,8 @@ _DEMANDS: dict[Any, Demands] = {
     aten.scatter_add.default: _by_dim(2),
     aten.scatter_reduce.two: _by_dim(2),
     aten.take.default: lambda args: iter([Demand(args[1], args[0].meta["val"].numel(), negative=True)]),
-    aten._embedding_bag.default: _by_dim(1, 0),
-    aten._embedding_bag_forward_only.default: _by_dim(1, 0),
+    aten._embedding_bag.default: _bags,
+    aten._embedding_bag_forward_only.default: _bags,
     aten.scatter.reduce: _by_dim(2),
     aten.scatter.value_reduce: _by_dim(2),
     aten.repeat_interleave.Tensor: lambda args: iter([Demand(args[0], _MOST)]),

@@ -23,6 +23,16 @@ INDEXING = {
     "gather": (lambda x, i: x.gather(0, (i * 2)[:, None]), [0, 2], [3]),
     "take": (lambda x, i: x.take(i * 3), [0, 3, -4], [4]),
     "embedding": (lambda x, i: torch.nn.functional.embedding(i * 5, x), [0, 1], [2]),
+    "offsets of bags": (
+        lambda x, i: torch.nn.functional.embedding_bag(torch.tensor([1, 4, 2]), x, i),
+        [0, 3],
+        [4],
+    ),
+    "last offset": (
+        lambda x, i: torch.nn.functional.embedding_bag(torch.tensor([1, 4]), x, i, include_last_offset=True),
+        [0, 0, 2],
+        [3],
+    ),
     "index_put": (lambda x, i: x.index_put((i + 1,), torch.ones(2)), [0, 4, -7], [5]),
     "index_add": (lambda x, i: x.index_add(0, i + 1, torch.ones(len(i), 2)), [0, 4], [5]),
     "scatter": (lambda x, i: x.scatter(0, (i + 1)[:, None], 3.0), [0, 4], [5]),

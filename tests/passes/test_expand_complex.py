@@ -193,3 +193,14 @@ def test_a_program_without_complex_numbers_is_left_alone():
 def test_a_second_time_changes_nothing():
     program = canonical(lambda z: fft.fft(z) * z, Z)
     assert fxp.fingerprint(fxp.canonicalize(program)) == fxp.fingerprint(program)
+
+
+def test_a_bfloat16_counts_as_a_float32():
+    x = torch.linspace(-2, 3, 6).bfloat16()
+    z = torch.linspace(1, 2, 6) * (1 - 2j)
+
+    def f(x, z):
+        return x + 1j, x * 2j, 1j - x, x * z, z / x, x + z
+
+    for given, made in zip(fxp.compile(f, (x, z))(x, z), f(x, z), strict=True):
+        torch.testing.assert_close(given, made)
