@@ -43,6 +43,9 @@ def capture(
 ) -> Program:
     """Capture a model as a `Program`.
 
+    The caller's `torch.autocast` is part of the program, as a region in the code would be.
+    Several threads capture one after the other.
+
     Args:
         source: a module, a function or a method of a module; a `GraphModule`
             from `symbolic_trace`, `make_fx` or dynamo; an `ExportedProgram` or

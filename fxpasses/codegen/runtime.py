@@ -112,6 +112,8 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program.
 
+        What the capture was given by position is taken by name as well.
+
         Raises:
             InputError: an argument does not fit; the message names it.
             IndexRangeError: an index, given or computed, is out of range.
