@@ -89,9 +89,10 @@ def test_the_nearest_pixel_of_larger_images(sizes):
         assert torch.equal(fxp.compile(model, (x,))(x), model(x))
 
 
+@pytest.mark.parametrize("factor", [1.2, 2])
 @pytest.mark.parametrize(("mode", "rank"), MODES)
-def test_a_factor_and_a_size_that_varies(mode, rank):
-    model, others = Enlarged(mode, 1.2), (4, 5)[: rank - 1]
+def test_a_factor_and_a_size_that_varies(mode, rank, factor):
+    model, others = Enlarged(mode, factor), (4, 5)[: rank - 1]
     dims = {2: torch.export.Dim("height", min=2, max=200)}
     compiled = fxp.compile(model, (random((1, 2, 6, *others)),), dynamic_shapes=(dims,))
     for height in (2, 3, 4, 5, 9, 110, 120):

@@ -194,10 +194,10 @@ def _linear_step(size: Any, results: Any, align_corners: bool, scale: float | No
 
 def _linear_of(rank: int) -> dict[str, Kernel]:
     def vec(input: torch.Tensor, output_size: Any, align_corners: bool, scale_factors: Any) -> torch.Tensor:
-        scales = scale_factors or [None] * rank
-        if output_size is None:
-            output_size = [torch.sym_int(n * scale) for n, scale in zip(input.shape[2:], scales, strict=True)]
-        return _linear(input, output_size, align_corners, *scales)
+        from torch._decomp.decompositions import upsample_compute_output_size
+
+        sizes = upsample_compute_output_size(input.size(), output_size, scale_factors)
+        return _linear(input, sizes, align_corners, *(scale_factors or [None] * rank))
 
     return {"vec": vec, "default": _linear}
 
