@@ -35,7 +35,7 @@ class FuseAttention:
     of keys and values; any other mask is laid out keys first.
 
     Left as they are: half types, operands that are not of four dims or whose
-    batches differ, and heads of unknown or great size.
+    batches differ, those without elements, and heads of unknown or great size.
 
     Args:
         vector_bytes: the size of a vector register of the target.
@@ -93,6 +93,8 @@ def _fits(node: fx.Node) -> bool:
     query, key, value, mask, dropout, _ = node.args
     vals = [operand.meta["val"] for operand in (query, key, value)]  # type: ignore[union-attr]
     if dropout != 0 or vals[0].dtype not in (torch.float32, torch.float64):
+        return False
+    if any(same_size(size, 0) for val in vals for size in val.shape):
         return False
     if any(val.dim() != 4 or not same_size(val.shape[0], vals[0].shape[0]) for val in vals):
         return False

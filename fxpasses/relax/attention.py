@@ -112,8 +112,9 @@ class Attention:
             found = load(
                 mask, [0 if is_static(size, 1) else i for i, size in zip(own, mask.shape, strict=True)]
             )
-            is_choice = str(mask.dtype) == "bool"
-            score = tirx.Select(found, score, self.minus_infinity) if is_choice else score + found
+            if str(mask.dtype) == "bool":  # a NaN stays one, as in eager PyTorch
+                found = tirx.Select(found, self.zero, self.minus_infinity)
+            score = score + found
         return tirx.Select(at[2] <= at[3], score, self.minus_infinity) if self.is_causal else score
 
     def admitted(self, greatest: Any) -> Any:

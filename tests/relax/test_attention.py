@@ -38,6 +38,30 @@ def test_against_eager(dtype):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("queries", [1, 5, 40])
+def test_a_key_that_a_mask_hides_hands_nan_on(queries, number, dtype):
+    query, key, value = (random((2, 3, n, 8), dtype) for n in (queries, 7, 7))
+    key[0, 1, 2] = number
+    mask = torch.ones(queries, 7, dtype=torch.bool)
+    mask[:, 2] = False
+    got = fxp.compile(torch.nn.functional.scaled_dot_product_attention, (query, key, value, mask))(
+        query, key, value, mask
+    )
+    want = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
+    assert want[0, 1, -1].isnan().all()
+    torch.testing.assert_close(got, want, equal_nan=True, atol=TOLERANCE[dtype], rtol=0)
+
+
+@pytest.mark.parametrize("queries", [0, 1, 5, 40])
+@pytest.mark.parametrize("keys", [0, 7])
+def test_of_nothing(queries, keys):
+    operands = random((2, 3, queries, 8)), random((2, 3, keys, 8)), random((2, 3, keys, 6))
+    function = torch.nn.functional.scaled_dot_product_attention
+    torch.testing.assert_close(fxp.compile(function, operands)(*operands), function(*operands))
+
+
 def test_large_scores_do_not_overflow():
     query, key, value = random((1, 1, 3, 8)) * 100, random((1, 1, 4, 8)) * 100, random((1, 1, 4, 6))
     check_calls([call(attention, query, key, value)], tolerance=1e-5)

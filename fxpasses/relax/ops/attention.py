@@ -64,8 +64,8 @@ def _weights(scores: Any, masks: Any, width: Any, scale: float | None, is_causal
         for mask in masks:
             own = at[len(at) - len(mask.shape) :]
             where = [0 if is_static(size, 1) else i for i, size in zip(own, mask.shape, strict=True)]
-            if str(mask.dtype) == "bool":
-                value = tirx.Select(mask(*where), value, minus_infinity)
+            if str(mask.dtype) == "bool":  # a NaN stays one, as in eager PyTorch
+                value = value + tirx.Select(mask(*where), const(0, dtype), minus_infinity)
             else:
                 value = value + convert(mask(*where), dtype)
         return tirx.Select(at[-1] <= at[-2], value, minus_infinity) if is_causal else value
