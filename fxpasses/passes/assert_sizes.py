@@ -75,6 +75,11 @@ def _view(view: Any) -> Callable[..., Pairs]:
     def pairs(g: Editor, self: fx.Node, source: fx.Node, *where: Any) -> Pairs:
         probe = g.call(view, self, *where)
         sizes = shape(probe)
+        if any(map(_is_unknown, sizes)):  # each such call has a name of its own for what depends on values
+            twin = _twin(probe)
+            if twin is None:
+                return zip(shape(source), sizes, strict=True)  # the view stays, to tell its sizes
+            sizes = shape(twin)
         g.erase(probe)
         return zip(shape(source), sizes, strict=True)
 
@@ -108,6 +113,23 @@ def _index_put(
         probe = g.call(aten.index.Tensor, self, indices)
         yield from _broadcast(shape(values), shape(probe))
         g.erase(probe)
+
+
+def _twin(probe: fx.Node) -> fx.Node | None:
+    """An earlier call that is the same, and whose size torch has not taken to be what the code needs."""
+    for node in probe.args[0].users:
+        if node is not probe and node.target is probe.target and node < probe:
+            same = bind(node.target, node.args, node.kwargs)[0] == probe.args
+            if same and any(map(_is_unknown, shape(node))):
+                return node
+    return None
+
+
+def _is_unknown(size: Any) -> bool:
+    """Whether *size* depends on values."""
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    return bool(free_unbacked_symbols(size))
 
 
 def _is_mask(index: fx.Node) -> bool:
