@@ -1,7 +1,10 @@
 """Enlarging and shrinking images against eager."""
 
+import math
+
 import pytest
 import torch
+from torch.export import Dim
 
 import fxpasses as fxp
 from tests.relax.helpers import FLOATS, call, check_calls, random
@@ -120,3 +123,37 @@ def test_between_neighbours_on_a_line_and_in_space(dtype, corners):
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}[dtype]
     found = fxp.compile(model, (line, space), strict=True)(line, space)
     torch.testing.assert_close(found, model(line, space), rtol=tolerance, atol=tolerance)
+
+
+LINEAR = {
+    "linear": ((2, 2, 6), [(6,), (12,), (9,), (3,)]),
+    "bilinear": ((1, 2, 4, 6), [(4, 6), (8, 12), (5, 9), (4, 12), (2, 6)]),
+    "trilinear": ((1, 1, 3, 4, 5), [(3, 4, 5), (6, 8, 10), (4, 5, 7), (3, 8, 5)]),
+}
+
+
+@pytest.mark.parametrize("number", [math.inf, math.nan, 1e38])
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(("mode", "size"), [(mode, size) for mode in LINEAR for size in LINEAR[mode][1]])
+def test_infinities_and_nan_reach_as_far_as_in_eager_pytorch(mode, size, align_corners, number):
+    x = torch.arange(math.prod(LINEAR[mode][0]), dtype=torch.float32).reshape(LINEAR[mode][0])
+    x.view(-1)[[2, -2]] = torch.tensor([number, -number])
+
+    def function(x):
+        return torch.nn.functional.interpolate(x, size=size, mode=mode, align_corners=align_corners)
+
+    torch.testing.assert_close(fxp.compile(function, (x,))(x), function(x), equal_nan=True)
+
+
+@pytest.mark.parametrize("mode", ["linear", "trilinear"])
+def test_a_dim_of_varying_size_that_stays_as_long_as_it_is(mode):
+    shape = LINEAR[mode][0]
+
+    def function(x):
+        return torch.nn.functional.interpolate(x, size=shape[2:], mode=mode)
+
+    compiled = fxp.compile(function, (torch.zeros(shape),), dynamic_shapes=({2: Dim("n", min=2)},))
+    for n in (2, shape[2], 7):
+        x = torch.ones(*shape[:2], n, *shape[3:])
+        x.view(-1)[1] = math.nan
+        torch.testing.assert_close(compiled(x), function(x), equal_nan=True)

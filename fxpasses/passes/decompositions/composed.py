@@ -173,9 +173,11 @@ def _linear(input: torch.Tensor, output_size: Any, align_corners: bool, *scales:
         at = torch.arange(results, device=input.device).to(result.dtype)
         place = at * step if align_corners else ((at + 0.5) * step - 0.5).clamp(min=0)
         low = place.to(torch.int64).clamp(max=size - 1)
-        first, second = (result.index_select(dim, i) for i in (low, (low + 1).clamp(max=size - 1)))
+        # Where the dim stays as long as it is, both are one and the same, which a NaN tells.
+        high = (low + torch.logical_not(_is_same(size, results))).clamp(max=size - 1)
+        first, second = (result.index_select(dim, i) for i in (low, high))
         share = (place - low).clamp(0, 1).reshape(-1, *[1] * (input.dim() - dim - 1))
-        result = first + (second - first) * share
+        result = first * (1 - share) + second * share
     return result.to(input.dtype)
 
 
@@ -185,11 +187,11 @@ def _linear_step(size: Any, results: Any, align_corners: bool, scale: float | No
         return (size - 1) / torch.sym_max(results - 1, 1)
     if scale is None or scale <= 0:
         return size / results
-    is_same = size == results
-    if isinstance(size, int) and isinstance(results, int):
-        return 1.0 if is_same else 1 / scale
-    sizes = (torch.scalar_tensor(n, dtype=torch.int64) for n in (size, results))
-    return torch.where(torch.eq(*sizes), 1.0, torch.scalar_tensor(1 / scale, dtype=torch.float64))
+    return torch.where(_is_same(size, results), 1.0, torch.scalar_tensor(1 / scale, dtype=torch.float64))
+
+
+def _is_same(size: Any, results: Any) -> torch.Tensor:
+    return torch.eq(*(torch.scalar_tensor(n, dtype=torch.int64) for n in (size, results)))
 
 
 def _linear_of(rank: int) -> dict[str, Kernel]:

@@ -90,7 +90,8 @@ def _bilinear(b: Any, value: Any, align_corners: bool, scales: Any) -> Any:
         low = tirx.min(T.te.floor(place).astype("int64"), size - 1)
         share = place - convert(low, work)
         share = tirx.min(tirx.max(share, const(0, work)), const(1, work))
-        return low, tirx.min(low + 1, size - 1), share
+        # Where the axis stays as long as it is, both are one and the same, which a NaN tells.
+        return low, _chosen(results.equal(size), low, tirx.min(low + 1, size - 1)), share
 
     def kernel(x: Any, shape: Any) -> Any:
         def element(n: Any, channel: Any, row: Any, column: Any) -> Any:
