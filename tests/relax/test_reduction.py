@@ -286,6 +286,13 @@ def test_running_extremes(op: Any) -> None:
     check_calls([call(op, x, dim) for d in SOME for x in inputs(d) for dim in (0, 1, 2)])
 
 
+def test_a_running_logarithm_near_zero_keeps_its_digits():
+    x = torch.tensor([-10.0, 0.0, -8.6, -40.0, -700.0, 0.0, -745.0], dtype=torch.float64)
+    for line in (x, x.flip(0)):
+        got = fxp.compile(lambda x: x.logcumsumexp(0), (line,))(line)
+        torch.testing.assert_close(got, line.logcumsumexp(0), rtol=1e-15, atol=0)
+
+
 SCANS = [aten.cumsum.default, aten.cummax.default, aten.logcumsumexp.default]
 
 

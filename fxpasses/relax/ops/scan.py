@@ -177,10 +177,11 @@ def cummin(b: Any, self: Any, dim: Any) -> Any:
 
 @cache
 def _running_log_of_sum(dim: int, dtype: str) -> Callable[[Any], Any]:
-    """Logarithms of sums of powers of e so far, each of the largest number and of the sum relative to its power.
+    """Logarithms of sums of powers of e so far, each of the largest number and of the others relative to its power.
 
     What a step takes from the one before is then a comparison and a product, and
-    the powers and logarithms of many steps run side by side.
+    the powers and logarithms of many steps run side by side. The largest number's
+    own power, one, is not in the sum, which would round a small one off.
     """
     compute = _wider(dtype)
 
@@ -188,20 +189,20 @@ def _running_log_of_sum(dim: int, dtype: str) -> Callable[[Any], Any]:
         one = S.const(1.0, compute)
 
         def body(x: Any, out: Any) -> None:
-            def start(largest: Local, total: Local) -> None:
+            def start(largest: Local, others: Local) -> None:
                 largest.set(S.lowest(compute))
-                total.set(S.const(0.0, compute))
+                others.set(S.const(-1.0, compute))  # not even the largest is there
 
-            def add(largest: Local, total: Local, at: list[Any], k: Any) -> None:
+            def add(largest: Local, others: Local, at: list[Any], k: Any) -> None:
                 value, known = S.cast(load(x, at), compute), largest.get()
                 more = value > known
                 apart = S.select(more, S.subtract(known, value), S.subtract(value, known))
                 # Also of two infinities of one sign.
                 share = S.select(S.equal(value, known), one, T.tirx.exp(apart))
-                grown = S.select(more, S.add(S.multiply(total.get(), share), one), S.add(total.get(), share))
-                total.set(grown)
+                shrunk = S.multiply(S.add(others.get(), one), share)
+                others.set(S.select(more, shrunk, S.add(others.get(), share)))
                 largest.set(S.maximum(value, known))
-                store(out, S.cast(S.add(largest.get(), T.tirx.log(total.get())), dtype), at)
+                store(out, S.cast(S.add(largest.get(), T.tirx.log1p(others.get())), dtype), at)
 
             _scan(x.shape, dim, [compute, compute], start, add)
 
