@@ -18,6 +18,7 @@ from fxpasses.passes import (
 )
 from fxpasses.pipeline import Pipeline
 from fxpasses.schema import checks_values, is_canonical_target
+from fxpasses.verify import verify
 from tests.passes.helpers import apply, aten, body, program_of
 
 decompose = Pipeline(decompose_to_core_aten, remove_assertions, remove_noops, eliminate_dead_code)
@@ -117,6 +118,18 @@ def test_everything_ends_in_the_canonical_set(function):
         if n.op == "call_function" and not is_canonical_target(n.target) and not checks_values(n)
     ]
     assert outside == []
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (3, 1, 2), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_a_permuted_tensor_whose_memory_pytorch_keeps(shape, dim):
+    def function(x, index):
+        return x.transpose(-2, -1).index_fill(dim, index, 7)
+
+    x, index = torch.randn(shape), torch.tensor([0])
+    result = canonicalize(fxp.capture(function, (x, index)))
+    verify(result, "canonical").raise_if_any()
+    assert torch.equal(result(x, index), function(x, index))
 
 
 def test_what_has_a_lowering_stays_whole():

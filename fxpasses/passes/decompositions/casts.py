@@ -32,6 +32,11 @@ def clone(g: Editor, self: fx.Node, *, memory_format: Any) -> fx.Node:
     return self
 
 
+@decomposition(torch.ops.prims.copy_strided.default)
+def copy_strided(g: Editor, a: fx.Node, stride: Any) -> fx.Node:
+    return a
+
+
 @decomposition(aten.copy.default)
 def copy(g: Editor, self: fx.Node, src: fx.Node, non_blocking: bool) -> fx.Node:
     return cast(g, expand(g, src, shape(self)), self.meta["val"].dtype)
