@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -404,11 +405,8 @@ def test_compilations_in_many_threads():
         else:
             compiled[n] = fxp.compile(model, (x,))
 
-    threads = [threading.Thread(target=work, args=(model,)) for model in models]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=300)
+    with ThreadPoolExecutor(len(models)) as threads:
+        list(threads.map(work, models))  # raises what one of them has raised
     for model in models:
         x = torch.randn(1, model[0].in_features)
         torch.testing.assert_close(compiled[x.shape[1]](x), model(x))
