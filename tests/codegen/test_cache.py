@@ -150,7 +150,7 @@ def test_checks_and_islands_come_back_with_the_code(builds):
     class Looks(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.table = nn.Embedding(5, 3)
+            self.table = nn.Embedding(5, 3, dtype=torch.float64)
 
         def forward(self, i: torch.Tensor) -> torch.Tensor:
             return torch.linalg.eigvalsh(self.table(i) @ self.table(i).T)

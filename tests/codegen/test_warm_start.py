@@ -80,9 +80,11 @@ class Structured(nn.Module):
 
 
 class Island(nn.Module):
+    """Eigenvalues that span several powers of ten: in float32 the small ones depend on the order of sums."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(4, 4))
+        self.weight = nn.Parameter(torch.randn(4, 4, dtype=torch.float64))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.linalg.eigvalsh(x @ self.weight @ self.weight.T @ x.T)
@@ -101,7 +103,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any]
     "convolutions": (Convolutions, (torch.randn(1, 3, 12, 12),), {}),
     "buffer": (Counter, (torch.ones(3),), {}),
     "structured": (Structured, (torch.randn(2, 4),), {"scale": 3.0}),
-    "island": (Island, (torch.randn(3, 4),), {}),
+    "island": (Island, (torch.randn(3, 4, dtype=torch.float64),), {}),
     "lstm": (lambda: nn.LSTM(4, 5, num_layers=2, bidirectional=True), (torch.randn(7, 2, 4),), {}),
     "attention": (
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True),
