@@ -35,6 +35,7 @@ from fxpasses.ambient import exclusive, plainly
 from fxpasses.capture.exported import inference_tracing
 from fxpasses.capture.source import Source, register_containers, untouched
 from fxpasses.garbage import every_object
+from fxpasses.tracing.fake_kernels import fake_kernels
 
 __all__ = ["CallLog", "call_log", "content", "is_plain"]
 
@@ -124,6 +125,7 @@ def _run(source: Source, attributes: _Attributes, modes: list[weakref.ref[FakeTe
         attributes.given_back(),
         untouched(source),
         inference_tracing(),
+        fake_kernels(),
         _compiling_state_context(),  # code that asks for it does what it does in a capture
         torch.compiler.set_stance("force_eager"),
     ):

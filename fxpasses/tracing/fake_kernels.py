@@ -1,7 +1,8 @@
 """Shapes of operators that torch cannot tell on fake tensors, or tells wrongly.
 
 `ctc_loss` and `linalg.lstsq` have no fake kernel, since sizes of some results
-depend on values; `unique_consecutive` counts its dim from the front alone.
+depend on values; `unique_consecutive` counts its dim from the front alone;
+`_grouped_mm` knows bfloat16 alone.
 """
 
 from __future__ import annotations
@@ -116,9 +117,27 @@ def _unique_consecutive(
     return unique_consecutive(fake_mode, op, self, return_inverse, return_counts, dim)
 
 
+def _grouped_mm(
+    fake_mode: Any,
+    op: OpOverload,
+    self: torch.Tensor,
+    mat2: torch.Tensor,
+    offs: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """A product for each group: *offs* has the ends of the groups where rows, columns or the sums are divided."""
+    if offs is not None and self.dim() == mat2.dim() == 2:
+        groups: Sequence[Any] = offs.shape
+    else:
+        groups = self.shape[:1] if self.dim() == mat2.dim() == 3 else ()
+    return self.new_empty((*groups, self.shape[-2], mat2.shape[-1]), dtype=out_dtype)
+
+
 FAKE_KERNELS: dict[OpOverload, Callable[..., Any]] = {
     aten._ctc_loss.default: _ctc_loss,
     aten._ctc_loss.Tensor: _ctc_loss,
+    aten._grouped_mm.default: _grouped_mm,
     aten.linalg_lstsq.default: _lstsq,
     aten.unique_consecutive.default: _unique_consecutive,
 }

@@ -90,6 +90,17 @@ class Island(nn.Module):
         return torch.linalg.eigvalsh(x @ self.weight @ self.weight.T @ x.T)
 
 
+class Groups(nn.Module):
+    """A product whose shape torch tells for bfloat16 alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.Parameter(torch.randn(2, 4, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.grouped_mm(x, self.experts, offs=torch.tensor([1, 3], dtype=torch.int32))
+
+
 class Branches(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -104,6 +115,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any]
     "buffer": (Counter, (torch.ones(3),), {}),
     "structured": (Structured, (torch.randn(2, 4),), {"scale": 3.0}),
     "island": (Island, (torch.randn(3, 4, dtype=torch.float64),), {}),
+    "groups": (Groups, (torch.randn(3, 4),), {}),
     "lstm": (lambda: nn.LSTM(4, 5, num_layers=2, bidirectional=True), (torch.randn(7, 2, 4),), {}),
     "attention": (
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True),

@@ -175,6 +175,26 @@ def test_lstsq_has_residuals_by_driver_and_rank(shapes, driver):
             torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("shapes", "ends"),
+    [
+        (((10, 16), (3, 16, 32)), [3, 3, 10]),  # groups of rows, one of which is empty
+        (((3, 16, 8), (8, 32)), [8, 16, 32]),  # of columns
+        (((16, 16), (16, 32)), [8, 16]),  # of sums
+        (((3, 16, 8), (3, 8, 32)), None),
+    ],
+)
+def test_a_product_for_each_group(shapes, ends, dtype):
+    args = tuple(torch.randn(shape, dtype=dtype) for shape in shapes)
+    ends = None if ends is None else torch.tensor(ends, dtype=torch.int32)
+
+    def model(a, b):
+        return F.grouped_mm(a, b, offs=ends) + 1
+
+    torch.testing.assert_close(fxp.compile(model, args)(*args), model(*args))
+
+
 def test_a_diagonal_is_filled_at_every_size():
     def function(x):
         y = x.clone()
