@@ -21,6 +21,7 @@ from fxpasses.codegen.scaling import scale_in_vectors
 from fxpasses.codegen.schedules import schedule
 from fxpasses.codegen.schedules.empty import init_first
 from fxpasses.codegen.stack import local_on_stack
+from fxpasses.codegen.start_tiles import start_whole_tiles
 from fxpasses.codegen.turned import run_turned
 from fxpasses.codegen.variables_in_memory import variables_in_memory
 from fxpasses.codegen.vector_math import vector_math
@@ -116,6 +117,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 tirx.BF16ComputeLegalize(),
                 partition_loops(),
                 conditions_outside(),
+                start_whole_tiles(),
                 run_narrow_tiles(),
                 run_in_lanes(),
                 run_by_columns(),
