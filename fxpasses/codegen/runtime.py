@@ -248,6 +248,8 @@ class Compiled:
             return DivisionError(f"{whose}{check.op} divides an integer by zero{place}")
         if check.kind == "assertion":
             return RunError(f"{whose}{check.message or 'an assertion of the model does not hold'}{place}")
+        if check.kind == "bags":
+            return RunError(f"{whose}{check.op} takes offsets that begin with 0 and do not descend{place}")
         low, high = (
             bound if isinstance(bound, int) else evaluate(bound, symbols) for bound in (check.low, check.high)
         )

@@ -116,7 +116,7 @@ def _pointwise(g: Editor, node: fx.Node, op: OpOverload) -> None:
                 args = [*args[:2], 1]
         else:
             for i in numbers:
-                args[i] = g.call(aten.full.default, [], _number(args[i], dtype), dtype=dtype)
+                args[i] = g.call(aten.full.default, [], _element(args[i], dtype), dtype=dtype)
     for i in scalars:
         if arguments[i].name in ("other", "exponent", "min", "max", "self", "value"):
             args[i] = _number(args[i], dtype)
@@ -183,6 +183,14 @@ def _number(value: Any, dtype: torch.dtype) -> Any:
     if dtype == torch.bool:
         return bool(value)
     return int(value) if not isinstance(value, float) or value.is_integer() else value
+
+
+def _element(value: Any, dtype: torch.dtype) -> Any:
+    """`_number`, wrapped around to *dtype* where it is one of integers."""
+    number = _number(value, dtype)
+    if dtype.is_floating_point or not isinstance(number, int):
+        return number
+    return torch.tensor(number).to(dtype).item()
 
 
 def _scalar_overload(op: OpOverload) -> OpOverload | None:

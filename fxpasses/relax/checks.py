@@ -32,7 +32,7 @@ __all__ = ["Check", "Checks", "Demand", "checks_of", "condition_of"]
 aten = torch.ops.aten
 
 
-Kind = Literal["index", "division", "condition", "assertion", "count"]
+Kind = Literal["index", "division", "condition", "assertion", "count", "bags"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Check:
     Attributes:
         kind: ``index``: all elements lie in ``[low, high)``; ``division``: none is zero;
             ``condition``: the expression of sizes `low` holds; ``assertion``: none is zero, as the model demands;
-            ``count``: `high` of them are true, or where `low` is 0, at most so many.
+            ``count``: `high` of them are true, or where `low` is 0, at most so many;
+            ``bags``: the first is zero, and none is less than the one before.
         op: the operator that demands it.
         source: the user's line.
         argument: the flat user argument whose elements these are; -1 where they are computed.
@@ -110,6 +111,8 @@ class Checks:
             return b.te(_zero, value, b.shape(node.meta["val"]), number, name="check_divisor")
         if demand.kind == "assertion":
             return b.te(_zero, value, [], number, name="check_assertion")
+        if demand.kind == "bags":
+            return b.te(_descends, value, number, name="check_bags")
         if demand.kind == "count":
             shape, most = b.shape(node.meta["val"]), b.size(demand.size)
             return b.te(_count, value, shape, most, demand.exact, number, name="check_count")
@@ -254,6 +257,19 @@ def _zero(value: Any, shape: Any, number: int) -> Any:
     return _largest(value.shape, bad, _unless_empty(number, shape))
 
 
+def _descends(offsets: Any, number: int) -> Any:
+    """*number* if the first of *offsets* is not zero, or another less than the one before."""
+
+    def bad(at: Any) -> Any:
+        zero = T.tirx.const(0, str(offsets.dtype))
+        return offsets(at) < T.tirx.if_then_else(at > 0, offsets(at - 1), zero)
+
+    def first(at: Any) -> Any:
+        return T.tirx.all(at.equal(0), offsets(at) > 0)
+
+    return _largest(offsets.shape, lambda at: T.tirx.any(bad(at), first(at)), T.tirx.const(number, "int32"))
+
+
 def _always(shape: Any, number: int) -> Any:
     """*number* if a result of *shape* has elements."""
     return T.te.compute((), lambda: _unless_empty(number, shape), name="check")
@@ -297,9 +313,10 @@ def _by_dim(index: int, dim: int | None = None) -> Demands:
 
 
 def _bags(args: tuple[Any, ...]) -> Iterator[Demand]:
-    """The indices lie in the weight, and the offsets of the bags in the indices or at their end."""
+    """The indices lie in the weight, the offsets of the bags in order in the indices or at their end, from 0 on."""
     yield from _by_dim(1, 0)(args)
     yield Demand(args[2], args[1].meta["val"].shape[0] + 1)
+    yield Demand(args[2], kind="bags")
 
 
 def _advanced(args: tuple[Any, ...]) -> Iterator[Demand]:

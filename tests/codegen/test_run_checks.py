@@ -59,6 +59,27 @@ def test_a_computed_index_out_of_range_raises_as_in_eager(name):
     torch.testing.assert_close(compiled(TABLE, good), model(TABLE, good))
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("last", [True, False])
+def test_bags_begin_at_the_first_index_and_are_in_order(mode, last):
+    def model(indices, offsets):
+        bag = torch.nn.functional.embedding_bag
+        return bag(indices, TABLE, offsets, mode=mode, include_last_offset=last)
+
+    indices = torch.tensor([1, 2, 3, 4, 5])
+    compiled = compiled_of(model, indices, torch.tensor([0, 2, 5]))
+    for good in ([0, 2, 5], [0, 0, 5], [0, 5, 5]):
+        offsets = torch.tensor(good)
+        torch.testing.assert_close(compiled(indices, offsets), model(indices, offsets))
+    with pytest.raises(RuntimeError, match="has to be 0"):
+        model(indices, torch.tensor([1, 2, 5]))
+    for bad in ([1, 2, 5], [0, 3, 2]):  # eager PyTorch reads other memory for the second
+        with pytest.raises(
+            RunError, match=r"offsets that begin with 0 and do not descend \(.*test_run_checks.py"
+        ):
+            compiled(indices, torch.tensor(bad))
+
+
 DIVISIONS = {
     "//": lambda x, y: x // y,
     "trunc": lambda x, y: torch.div(x, y, rounding_mode="trunc"),

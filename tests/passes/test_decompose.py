@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -451,3 +453,35 @@ def test_common_short_forms_need_no_trace(name, monkeypatch):
     program = apply(decompose, program_of(function, *args), *args, exact=False)
     assert operators(program) == expected
     assert fxp.fingerprint(canonicalize(fxp.capture(function, args))) == fxp.fingerprint(traced)
+
+
+@pytest.mark.parametrize("op", ["addmm", "addmv", "addbmm", "baddbmm"])
+@pytest.mark.parametrize("size", [3, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_an_alpha_or_beta_of_zero_hides_what_eager_does_not_read(op, size, dtype):
+    matrix = torch.rand(size, size, dtype=dtype)
+    matrix[0, 1], matrix[1, 0] = torch.inf, torch.nan
+    plain = torch.ones(size, size, dtype=dtype)
+    batched = [t[None].expand(2, -1, -1) for t in (matrix, plain)]
+    second = plain[0] if op == "addmv" else plain
+    left, right = batched if "b" in op else (matrix, second)
+    offset = {"addmv": matrix[0], "baddbmm": batched[0]}.get(op, matrix)
+    for alpha, beta in ((0, 1), (0, 0), (0, 2.0), (3.0, 0)):
+        function = partial(getattr(torch, op), alpha=alpha, beta=beta)
+        program = canonicalize(program_of(function, offset, left, right))
+        assert not verify(program, "canonical")
+        found = fxp.compile(program, (offset, left, right))(offset, left, right)
+        torch.testing.assert_close(found, function(offset, left, right), equal_nan=True)
+
+
+def test_a_gradient_that_eager_promotes_is_refused():
+    def function(grad, x):
+        return aten.threshold_backward(grad, x, 0)
+
+    x = torch.tensor([-1.0, 2.0])
+    with pytest.raises(
+        PassError, match=r"gradient of torch.int64 .* to torch.float32; cast it .*test_decompose"
+    ):
+        canonicalize(program_of(function, torch.tensor([3, 4]), x))
+    whole = canonicalize(program_of(function, x, x))
+    torch.testing.assert_close(whole(x, x), function(x, x))

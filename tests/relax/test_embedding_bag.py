@@ -55,3 +55,16 @@ def test_sizes_that_are_not_known(mode, dtype, threads):
             torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("padding", [None, 3])
+def test_the_last_offset_counts_where_eager_reads_it(mode, dtype, padding):
+    def function(w, i, o):
+        return torch.nn.functional.embedding_bag(
+            i, w, o, mode=mode, padding_idx=padding, include_last_offset=True
+        )
+
+    args = torch.randn(5, 2).to(dtype), torch.tensor([1, 3, 4, 0]), torch.tensor([0, 1, 2])
+    torch.testing.assert_close(fxp.compile(function, args, strict=True)(*args), function(*args))

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.passes.decompositions.table import decomposition
-from fxpasses.passes.decompositions.values import full, reshape, shape
+from fxpasses.passes.decompositions.values import full, here, reshape, shape
 from fxpasses.rewrite import Editor
 
 aten = torch.ops.aten
@@ -35,6 +36,16 @@ def masked_fill(g: Editor, self: fx.Node, mask: fx.Node, value: Any) -> Any:
     if isinstance(value, complex):
         return None
     return g.call(aten.where.self, mask, full(g, [], value, self.meta["val"].dtype), self)
+
+
+@decomposition(aten.threshold_backward.default)
+def threshold_backward(g: Editor, grad_output: fx.Node, self: fx.Node, threshold: Any) -> None:
+    """Torch's own, whose result has another dtype than its kernel's where the gradient has to be promoted."""
+    given, found = grad_output.meta["val"].dtype, torch.result_type(grad_output.meta["val"], self.meta["val"])
+    if given != found or given == torch.bool:
+        raise UnsupportedOperatorError(
+            f"threshold_backward takes a gradient of {given} that it promotes to {found}; cast it before ({here(g)})"
+        )
 
 
 @decomposition(aten.where.ScalarOther)

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpasses.errors import source_line
 from fxpasses.rewrite import Editor
 from fxpasses.tracing.fake_values import same_size
 
-__all__ = ["cast", "expand", "first", "full", "reshape", "shape"]
+__all__ = ["cast", "expand", "first", "full", "here", "reshape", "shape"]
 
 aten = torch.ops.aten
 
@@ -54,3 +55,9 @@ def full(g: Editor, size: Any, value: Any, dtype: Any) -> fx.Node:
 def first(g: Editor, node: fx.Node) -> fx.Node:
     """Result 0 of a call with several results."""
     return g.call(operator.getitem, node, 0)
+
+
+def here(g: Editor) -> str:
+    """The source line of the call that is spelled out."""
+    node = g._anchor
+    return (source_line(node) if node is not None else None) or "no source line"

@@ -40,18 +40,21 @@ def embedding_bag(
         dtype, rows, count = str(table.dtype), table.shape[0], indices.shape[0]
         work = accumulated(dtype)
         skipped = _skipped(padding_idx, rows)
+        # In eager PyTorch, only its fast kernels read where the last bag ends.
+        last_counts = mode != _MAX and padding_idx < 0 and dtype != "float64"
 
         def body(table: Any, indices: Any, offsets: Any, *rest: Any) -> None:
             *factors, out = rest
             builder, lazy = T.ir_builder.tirx, T.tirx.if_then_else
             zero = T.tirx.IntImm("int64", 0)
+            bags, columns = shape
+            ends = offsets.shape[0] if last_counts else bags
 
             def bound(place: Any) -> Any:
                 """Where bag *place* begins, which is where the one before it ends."""
-                given = lazy(place < offsets.shape[0], load(offsets, [place]).astype("int64"), count)
+                given = lazy(place < ends, load(offsets, [place]).astype("int64"), count)
                 return T.tirx.max(T.tirx.min(given, count), zero)
 
-            bags, columns = shape
             with parallel(bags, count * columns) as bag:
                 totals = builder.alloc_buffer([columns], work, scope="local")
                 taken = builder.alloc_buffer([1], "int64", scope="local")
@@ -77,7 +80,10 @@ def embedding_bag(
                 with builder.serial(0, columns) as column:
                     result = load(totals, [column])
                     if mode == _MEAN:
-                        result = S.divide(result, S.cast(T.tirx.max(load(taken, [0]), zero + 1), work))
+                        # Eager PyTorch counts what lies behind the last bag as well.
+                        behind = T.tirx.Select((bag + 1).equal(bags), count - bound(bags), zero)
+                        size = T.tirx.max(load(taken, [0]) + behind, zero + 1)
+                        result = S.divide(result, S.cast(size, work))
                     store(out, S.cast(result, dtype), [bag, column])
 
         return loops([table, indices, offsets, *factors], [(shape, dtype)], body, "embedding_bag")

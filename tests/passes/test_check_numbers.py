@@ -1,0 +1,67 @@
+"""Numbers that are no elements of a dtype are refused as in eager PyTorch."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import fxpasses as fxp
+from fxpasses.errors import FxpassesError, PassError
+from fxpasses.passes.check_numbers import check_numbers
+from tests.passes.helpers import program_of
+
+OPERATIONS = {
+    "pad": lambda x, number: torch.nn.functional.pad(x, (1, 0), value=number),
+    "constant_pad_nd": lambda x, number: torch.constant_pad_nd(x, (1, 0), number),
+    "full": lambda x, number: torch.full((2,), number, dtype=x.dtype),
+    "full of one": lambda x, number: torch.full((1,), number, dtype=x.dtype),
+    "full_like": lambda x, number: torch.full_like(x, number),
+    "new_full": lambda x, number: x.new_full((2, 2), number),
+    "fill_": lambda x, number: x.clone().fill_(number),
+    "masked_fill": lambda x, number: x.masked_fill(x == 1, number),
+    "scatter": lambda x, number: x.scatter(0, torch.tensor([0]), number),
+    "where": lambda x, number: torch.where(x == 1, x, number),
+    "clamp": lambda x, number: x.clamp(max=number),
+    "add": lambda x, number: x + number,
+    "maximum": lambda x, number: torch.where(x > number, 1, x),
+}
+NUMBERS = [-1, 255, 300, -300, -1.0, 1e6, 1e300, math.nan, math.inf, 2**40]
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.int32, torch.float16, torch.float32, torch.bool]
+)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_number_is_taken_where_eager_takes_it(name, dtype):
+    operation, x = OPERATIONS[name], torch.tensor([1, 0, 1]).to(dtype)
+    for number in NUMBERS:
+
+        def function(x, number=number):
+            return operation(x, number)
+
+        try:
+            expected = function(x)
+        except RuntimeError:
+            with pytest.raises(FxpassesError, match="without overflow|too big|cannot convert"):
+                fxp.compile(function, (x,))
+        else:
+            torch.testing.assert_close(fxp.compile(function, (x,))(x), expected, equal_nan=True)
+
+
+def test_the_message_names_all_numbers_and_their_lines():
+    def function(x):
+        return x.masked_fill(x == 0, 300), torch.nn.functional.pad(x, (1, 1), value=-1)
+
+    program = program_of(function, torch.zeros(2, dtype=torch.uint8))
+    with pytest.raises(FxpassesError) as caught:
+        check_numbers(program)
+    for part in (
+        "300 is no number of torch.uint8 (aten.masked_fill",
+        "-1.0 is no number",
+        "test_check_numbers.py",
+    ):
+        assert part in str(caught.value)
+    with pytest.raises(PassError, match="300 is no number of"):
+        fxp.canonicalize(program)
