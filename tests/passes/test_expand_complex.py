@@ -86,6 +86,34 @@ def test_several_axes_of_long_real_values(norm):
         assert (got - want).abs().max() <= 3e-15 * want.abs().max()
 
 
+@pytest.mark.parametrize("shape", [(1,), (2,), (4, 1), (1, 4), (3, 5), (6, 4), (2, 7, 8), (3, 1, 6), (2, 2)])
+@pytest.mark.parametrize("norm", ["forward", "ortho"])
+def test_real_values_over_all_dims(shape, norm):
+    x = torch.randn(shape, dtype=torch.float64)
+    order = tuple(range(x.dim()))[::-1]
+
+    def function(x):
+        return fft.fftn(x, norm=norm), fft.ifftn(x, dim=order, norm=norm), fft.fft(x, dim=0, norm=norm)
+
+    program = fxp.canonicalize(fxp.capture(function, (x,)))
+    assert not calls_complex(program)
+    for got, want in zip(program(x), function(x), strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-14 * want.abs().max().item())
+
+
+def test_the_transform_of_real_values_computes_half_of_it():
+    def products(function, x):
+        program = fxp.canonicalize(fxp.capture(function, (x,)))
+        return [
+            tuple(node.args[1].meta["val"].shape)
+            for node in program.graph.nodes
+            if node.target is aten.mm.default
+        ]
+
+    assert products(fft.fft, torch.randn(3, 31)) == [(31, 32)]
+    assert products(fft.fft, torch.randn(3, 31) * 1j) == [(62, 62)]
+
+
 ARITHMETIC = {
     "products": lambda z: (z * z.conj(), z * 2, z * (1 + 2j), 2j * z.real, z / 4),
     "sums": lambda z: (z + z.flip(0), z - 1j, torch.add(z, z.abs(), alpha=2), z.sum(1), z.mean(0)),

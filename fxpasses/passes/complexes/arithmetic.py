@@ -309,7 +309,7 @@ def to_copy(
     else:
         zero = full(g, [], 0, target)
         real = self if self.meta["val"].dtype == target else g.call(aten._to_copy.default, self, dtype=target)
-        return pair(g, real, zero)
+        return Pair(pair(g, real, zero).node, real)
     if value.meta["val"].dtype != target:
         value = g.call(aten._to_copy.default, value, dtype=target)
     return Pair(value) if dtype.is_complex else value

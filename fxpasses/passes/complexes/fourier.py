@@ -35,9 +35,14 @@ LARGEST_PRIME = 2048
 @complex_row(aten._fft_c2c.default)
 def c2c(g: Editor, self: Any, dim: Any, normalization: int, forward: bool) -> Any:
     lengths = _lengths(self.shape, dim)
+    axes = [axis % self.rank for axis in dim]
     value = self
-    for axis in dim:
-        value = _along(g, value, axis % self.rank, lambda v: _transform(g, v, forward))
+    if self.real is not None and axes:
+        value = _whole_of_real(g, self.real, axes)
+        value = value if forward else Pair(_conjugate(g, value.node))
+    else:
+        for axis in axes:
+            value = _along(g, value, axis, lambda v: _transform(g, v, forward))
     return _scaled(g, value, normalization, lengths)
 
 
@@ -45,13 +50,8 @@ def c2c(g: Editor, self: Any, dim: Any, normalization: int, forward: bool) -> An
 def r2c(g: Editor, self: fx.Node, dim: Any, normalization: int, onesided: bool) -> Any:
     shape = list(self.meta["val"].shape)
     lengths = _lengths(shape, dim)
-    *others, last = [axis % len(shape) for axis in dim]
-    size = shape[last]
-    kept = size // 2 + 1 if onesided else size
-
-    value: Any = _along(g, self, last, lambda real: _of_real(g, real, kept))
-    for axis in others:
-        value = _along(g, value, axis, lambda v: _transform(g, v, True))
+    axes = [axis % len(shape) for axis in dim]
+    value = (_half_of_real if onesided else _whole_of_real)(g, self, axes)
     return _scaled(g, value, normalization, lengths)
 
 
@@ -71,6 +71,33 @@ def c2r(g: Editor, self: Any, dim: Any, normalization: int, last_dim_size: Any) 
         return _to_real(g, half, last_dim_size)
 
     return _scaled(g, _along(g, value, last, final), normalization, lengths)
+
+
+def _half_of_real(g: Editor, real: fx.Node, axes: Sequence[int]) -> Pair:
+    """The first half, along the last of *axes*, of the transform of real values."""
+    *others, last = axes
+    kept = real.meta["val"].shape[last] // 2 + 1
+    value: Pair = _along(g, real, last, lambda v: _of_real(g, v, kept))
+    for axis in others:
+        value = _along(g, value, axis, lambda v: _transform(g, v, True))
+    return value
+
+
+def _whole_of_real(g: Editor, real: fx.Node, axes: Sequence[int]) -> Pair:
+    """The transform of real values: what is not in the first half is conjugate to what is at the opposite place."""
+    *others, last = axes
+    half, size = _half_of_real(g, real, axes).node, real.meta["val"].shape[last]
+    if size < 3:
+        return Pair(half)
+    back = g.call(aten.slice.Tensor, half, last, 1, (size + 1) // 2, 1)
+    back = g.call(aten.flip.default, back, sorted(axes))
+    for axis in others:  # the first place is opposite to itself
+        length = half.meta["val"].shape[axis]
+        if length > 1:
+            first = g.call(aten.slice.Tensor, back, axis, length - 1, length, 1)
+            rest = g.call(aten.slice.Tensor, back, axis, 0, length - 1, 1)
+            back = g.call(aten.cat.default, [first, rest], axis)
+    return Pair(g.call(aten.cat.default, [half, _conjugate(g, back)], last))
 
 
 def _mirrored(g: Editor, half: Pair, size: int) -> Pair:

@@ -29,9 +29,15 @@ complex_rows = _TABLE.rows
 
 @dataclass(frozen=True)
 class Pair:
-    """A complex value: a real node whose last dim holds the real and the imaginary part."""
+    """A complex value: a real node whose last dim holds the real and the imaginary part.
+
+    Attributes:
+        node: the pairs.
+        real: the real parts, where all imaginary parts are known to be 0.
+    """
 
     node: fx.Node
+    real: fx.Node | None = None
 
     @property
     def val(self) -> torch.Tensor:
