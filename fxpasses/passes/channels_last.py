@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ class ChannelsLast:
     A transposed convolution makes the pixels of a stride as channels of one pixel.
 
     Left as they are: computed weights, half types, groups of fewer channels than
-    a vector has room for, outputs of so few where rows of pixels fill vectors
-    better, and transposed convolutions with groups or dilation.
+    a vector has room for, and outputs of so few where rows of pixels fill vectors
+    better.
 
     Args:
         vector_bytes: the size of a vector register of the target.
@@ -141,17 +142,19 @@ def _transposed(g: Editor, node: fx.Node, weight: torch.Tensor, vector_bytes: in
     """A convolution whose channels are the pixels of a stride, which are put in their places then."""
     image, weight_node, bias, stride, padding, dilation, _, output_padding, groups = node.args
     dims, size = weight.dim() - 2, shape(node)[2:]
-    if groups != 1 or set(_each(dilation, dims)) != {1}:
-        return None
-    stride, padding, more = (_each(sizes, dims) for sizes in (stride, padding, output_padding))
-    parts = subpixel(weight.detach(), stride, padding, more)
+    stride, padding, more, dilation = (
+        _each(sizes, dims) for sizes in (stride, padding, output_padding, dilation)
+    )
     lanes = vector_bytes // weight.dtype.itemsize
+    if groups != 1 and math.prod(stride) * weight.shape[1] % lanes:
+        return None
+    parts = subpixel(weight.detach(), stride, padding, more, dilation, groups)
     if parts is None:
         return None
-    packed, ones = _packed(g, weight_node, parts.weight, lanes), [1] * dims
-    options = (ones, parts.border, ones, 1, parts.weight.shape[0])
+    packed = _packed(g, weight_node, parts.weight, lanes)
+    options = ([1] * dims, parts.border, parts.dilation, groups, parts.weight.shape[0])
     result = g.call(dialect.conv_channels_last.default, _to_last(g, image), packed, *options)  # type: ignore[arg-type]
-    result = shuffle(g, result, stride, padding, size)
+    result = shuffle(g, result, stride, padding, size, groups)
     if bias is not None:
         result = g.call(aten.add.Tensor, result, bias)
     return _from_last(g, result)

@@ -79,6 +79,8 @@ LAYERS: tuple[tuple[Callable[[], nn.Module], tuple[int, ...]], ...] = (
     (lambda: nn.ConvTranspose2d(256, 128, 3, 2, 1, 1), (1, 256, 14, 14)),
     (lambda: nn.ConvTranspose2d(100, 512, 4), (1, 100, 1, 1)),
     (lambda: nn.ConvTranspose1d(256, 128, 16, 8, 4), (1, 256, 64)),
+    (lambda: nn.ConvTranspose2d(32, 32, 3, 2, 1, groups=4), (1, 32, 28, 28)),
+    (lambda: nn.ConvTranspose2d(32, 16, 3, 1, 1, dilation=2), (1, 32, 28, 28)),
     (lambda: nn.GroupNorm(8, 64), (2, 64, 31, 29)),
     (lambda: nn.LayerNorm(1023), (77, 1023)),
     (lambda: nn.LayerNorm(5), (1000, 5)),

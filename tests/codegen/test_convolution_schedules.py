@@ -144,6 +144,21 @@ def test_transposed_convolutions_of_dynamic_sizes(dims):
     check(model, torch.randn(2, 12, *[8] * dims), *more, dynamic_shapes=(free,))
 
 
+@pytest.mark.parametrize("options", [
+    {"groups": 4, "stride": 2, "output_padding": 1},
+    {"groups": 3, "padding": 1},
+    {"dilation": 2, "output_padding": 1},
+    {"groups": 2, "dilation": 3, "stride": (2, 1), "padding": 2},
+    {"groups": 12, "stride": 4},
+], ids=str)  # fmt: skip
+def test_transposed_convolutions_with_groups_and_dilation(options):
+    layer = nn.ConvTranspose2d(12, 48, 3, **options)
+    free = {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}
+    more = [torch.randn(n, 12, h, w) for n, h, w in ((1, 3, 4), (2, 17, 5), (1, 6, 40))]
+    check(nn.Sequential(layer, nn.ReLU()), torch.randn(2, 12, 8, 9), *more, dynamic_shapes=(free,))
+    check(layer, torch.randn(1, 12, 7, 15))
+
+
 LARGE = [
     (nn.Conv2d(64, 64, 3, padding=1), (130, 132)),  # bands of 5 rows
     (nn.Conv2d(96, 32, 3, stride=2, padding=1, groups=2), (112, 112)),

@@ -147,6 +147,14 @@ def test_signals():
     (nn.ConvTranspose1d(8, 16, 7, stride=3, padding=2), (2, 8, 9)),
     (nn.ConvTranspose2d(8, 1, 2, stride=2), (1, 8, 4, 5)),
     (nn.ConvTranspose3d(5, 3, 3, stride=2, padding=1, output_padding=1), (1, 5, 3, 4, 5)),
+    (nn.ConvTranspose2d(8, 16, 3, stride=2, padding=1, output_padding=1, groups=4), (2, 8, 4, 5)),
+    (nn.ConvTranspose2d(6, 48, 3, padding=(0, 2), groups=3), (1, 6, 4, 3)),
+    (nn.ConvTranspose2d(4, 16, 4, stride=4, groups=4), (1, 4, 3, 2)),
+    (nn.ConvTranspose2d(8, 16, 3, dilation=2, padding=1, output_padding=1), (1, 8, 4, 5)),
+    (nn.ConvTranspose2d(8, 16, (3, 2), stride=(2, 1), dilation=3, padding=2, output_padding=(1, 2)), (2, 8, 4, 5)),
+    (nn.ConvTranspose2d(8, 32, 3, stride=(1, 2), dilation=(2, 2), groups=2, padding=1), (1, 8, 5, 4)),
+    (nn.ConvTranspose1d(4, 16, 5, stride=3, dilation=2, padding=4), (2, 4, 9)),
+    (nn.ConvTranspose3d(2, 8, 2, stride=2, dilation=(1, 2, 3), groups=2), (1, 2, 3, 2, 3)),
 ], ids=str)  # fmt: skip
 def test_transposed(module, shape):
     after = check(nn.Sequential(module, nn.ReLU()), *shape)
@@ -205,14 +213,14 @@ def test_the_width_of_a_vector_decides_the_packing():
 
 
 @pytest.mark.parametrize(("module", "shape", "dtype"), [
-    (nn.ConvTranspose2d(8, 16, 2, stride=2, groups=2), (1, 8, 4, 4), torch.float32),
-    (nn.ConvTranspose2d(8, 16, 2, dilation=2), (1, 8, 4, 4), torch.float32),
+    (nn.ConvTranspose2d(8, 8, 3, stride=2, groups=8), (1, 8, 4, 4), torch.float32),
+    (nn.ConvTranspose2d(8, 16, 2, padding=3, groups=2), (1, 8, 9, 9), torch.float32),
     (nn.ConvTranspose2d(8, 16, 2, padding=3), (1, 8, 9, 9), torch.float32),
     (nn.Conv2d(8, 16, 3), (1, 8, 4, 4), torch.bfloat16),
     (nn.Conv2d(8, 4, 3), (1, 8, 4, 4), torch.float32),
     (nn.Conv2d(16, 16, 3, groups=2), (1, 16, 4, 4), torch.float32),
     (nn.Conv2d(8, 4, 3, stride=2), (1, 8, 4, 33), torch.float32),
-], ids=["transposed groups", "transposed dilation", "cut", "half", "few channels", "groups", "even rows"])  # fmt: skip
+], ids=["transposed groups", "cut groups", "cut", "half", "few channels", "groups", "even rows"])  # fmt: skip
 def test_left_alone(module, shape, dtype):
     after = check(module, *shape, dtype=dtype)
     assert CONV not in targets(after)
