@@ -8,6 +8,7 @@ rewritten in place; for everything else torch does the work.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -17,7 +18,8 @@ from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
 
-from fxpasses.graph_modules import body_of, copy_graph_module
+from fxpasses.errors import CaptureError, source_line
+from fxpasses.graph_modules import body_of, copy_graph_module, graph_modules
 from fxpasses.schema import bind, is_functional
 from fxpasses.tracing.fake_values import fake_value, same_type
 from fxpasses.tracing.python_kernels import python_kernels
@@ -92,8 +94,13 @@ def _dropout(input: torch.Tensor, p: float, train: bool) -> torch.Tensor:
 
 
 def functionalize(exported: ExportedProgram) -> tuple[fx.GraphModule, ExportedProgram]:
-    """A functional copy of the graph, and the exported program whose signature fits it."""
+    """A functional copy of the graph, and the exported program whose signature fits it.
+
+    Raises:
+        CaptureError: a call writes to a tensor whose elements share memory, as those of ``expand`` do.
+    """
     module, _ = copy_graph_module(exported.graph_module)
+    _refuse_overlapping_writes(module)
     _inline_regions(module)
     has_transforms = any(map(_is_transform, module.graph.nodes))
     if not has_transforms:
@@ -104,6 +111,38 @@ def functionalize(exported: ExportedProgram) -> tuple[fx.GraphModule, ExportedPr
         module, _ = copy_graph_module(exported.graph_module)
         _inline_regions(module)
     return module, exported
+
+
+def _refuse_overlapping_writes(module: fx.GraphModule) -> None:
+    """Most of these raise in eager PyTorch; of the others, torch's functionalisation makes other values."""
+    for body in graph_modules(module):
+        for node in body.graph.nodes:
+            if node.op != "call_function" or not isinstance(node.target, OpOverload):
+                continue
+            for value in _written(node, node.target):
+                if any(map(_repeats, value.meta["val"].shape, value.meta["val"].stride())):
+                    raise CaptureError(
+                        f"{node.target} writes to {value.name!r}, of which several elements are one place in memory, "
+                        f"as those of expand are ({source_line(node) or 'no source line'}); write to a copy"
+                    )
+
+
+def _written(node: fx.Node, op: OpOverload) -> Iterator[fx.Node]:
+    """The tensors that a call changes."""
+    if op in _DROPOUTS and not node.args[2]:
+        return
+    names = [a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    if names:
+        args, kwargs = bind(op, node.args, node.kwargs)
+        given = dict(zip((a.name for a in op._schema.arguments), args, strict=False)) | kwargs
+        for name in names:
+            value = given[name]
+            if isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.Tensor):
+                yield value
+
+
+def _repeats(size: Any, stride: Any) -> bool:
+    return isinstance(stride, int) and stride == 0 and not (isinstance(size, int) and size <= 1)
 
 
 def _is_transform(node: fx.Node) -> bool:
