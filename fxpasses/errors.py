@@ -6,6 +6,7 @@ from in the user's source when that is known, and what to do about it.
 
 from __future__ import annotations
 
+import torch
 from torch import fx
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "IndexRangeError",
     "InputError",
     "IslandWarning",
+    "LinAlgError",
     "LoweringError",
     "PassError",
     "RunError",
@@ -60,6 +62,10 @@ class IndexRangeError(InputError, RunError, IndexError):
 
 class DivisionError(RunError, ZeroDivisionError):
     """An integer is divided by zero."""
+
+
+class LinAlgError(RunError, torch.linalg.LinAlgError):
+    """A matrix has no factors of the kind, or no inverse."""
 
 
 class LoweringError(FxpassesError):

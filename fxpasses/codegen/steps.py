@@ -28,7 +28,14 @@ from torch import fx
 from torch._ops import HigherOrderOperator, OpOverload
 
 from fxpasses.capture.leaf import NAMESPACE as LEAVES
-from fxpasses.errors import ArtifactError, UnsupportedOperatorError, source_line
+from fxpasses.errors import (
+    ArtifactError,
+    IndexRangeError,
+    LinAlgError,
+    RunError,
+    UnsupportedOperatorError,
+    source_line,
+)
 from fxpasses.graph_modules import body_of
 from fxpasses.schema import SYMBOLIC_BUILTINS, bind, is_read
 from fxpasses.signature import dtype_name
@@ -246,6 +253,8 @@ def run_steps(
 ) -> Callable[[Sequence[torch.Tensor], Sequence[int]], list[Any]]:
     """The function ``(tensors, sizes) -> results`` that makes the calls.
 
+    It raises `RunError` where a kernel of PyTorch refuses values.
+
     Raises:
         ArtifactError: an operator is not registered in this process.
     """
@@ -273,8 +282,14 @@ def _calls(
             dropped[index].append(read)
 
     def run(frame: _Frame) -> list[tuple[Any, ...]]:
-        for (op, args, kwargs), over in zip(calls, dropped, strict=True):
-            value = op(*args(frame), **{name: read(frame) for name, read in kwargs.items()})
+        for (op, args, kwargs), over, step in zip(calls, dropped, steps, strict=True):
+            try:
+                value = op(*args(frame), **{name: read(frame) for name, read in kwargs.items()})
+            except tuple(_ERRORS) as error:
+                own = _ERRORS.get(type(error))
+                if own is None:  # an error of the operator's own kind
+                    raise
+                raise own(f"{step.op} in PyTorch: {error} ({step.source or 'no source line'})") from error
             frame.done.append(tuple(value) if isinstance(value, tuple | list) else (value,))
             del value
             for index in over:
@@ -282,6 +297,14 @@ def _calls(
         return frame.done
 
     return run
+
+
+_ERRORS: dict[type[Exception], type[RunError]] = {
+    IndexError: IndexRangeError,
+    RuntimeError: RunError,
+    torch.linalg.LinAlgError: LinAlgError,
+}
+"""By what kernels of PyTorch raise, what a program raises, which is of that kind as well."""
 
 
 def _reader(arg: Any) -> _Read:

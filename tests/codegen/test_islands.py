@@ -18,7 +18,7 @@ from fxpasses.codegen.compile import compile, explain
 from fxpasses.codegen.explain import Crossing
 from fxpasses.codegen.island import _ACTIVE, Island, Islands
 from fxpasses.codegen.steps import Step
-from fxpasses.errors import ArtifactError, IslandWarning, RunError, UnsupportedOperatorError
+from fxpasses.errors import ArtifactError, IndexRangeError, IslandWarning, RunError, UnsupportedOperatorError
 from fxpasses.relax.partition import stages
 from tests.codegen.helpers import compiled_of, program_of
 
@@ -542,3 +542,22 @@ def test_tensors_made_of_numbers_alone_are_no_islands():
 
     x = torch.randn(3, 4)
     torch.testing.assert_close(compile(model, (x,), strict=True)(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("function", "index"),
+    [
+        (lambda x, i: x.index_reduce(0, i, x[:2], "prod"), IndexRangeError),
+        (lambda x, i: x.put(i, torch.ones(3)), IndexRangeError),
+        (lambda x, i: torch.segment_reduce(x, "sum", lengths=i), RunError),
+    ],
+    ids=["index_reduce", "put", "segment_reduce"],
+)
+def test_what_a_kernel_of_pytorch_refuses_is_told_with_operator_and_line(function, index):
+    x, bad = torch.randn(4, 3), torch.tensor([0, 7])
+    compiled = compile(function, (x, bad))
+    with pytest.raises((IndexError, RuntimeError)) as eager:
+        function(x, bad)
+    with pytest.raises(index, match=r"aten::\w+\.default in PyTorch: .*test_islands.py") as caught:
+        compiled(x, bad)
+    assert isinstance(caught.value, eager.type)
