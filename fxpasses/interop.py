@@ -67,6 +67,7 @@ def from_exported_program(exported: ExportedProgram) -> Program:
             (tokens, custom class objects, gradients, tensor subclasses).
     """
     _refuse_fake_constants(exported)
+    _refuse_autocast(exported)
     module, exported = functionalize(exported)
     signature = exported.graph_signature
     graph = module.graph
@@ -130,6 +131,49 @@ def _refuse_fake_constants(exported: ExportedProgram) -> None:
             raise CaptureError(
                 f"torch.export lost the origin of {name}, a computed value that it holds for a constant; "
                 "reading a tensor's .data does that: read the tensor itself"
+            )
+
+
+_CAST_BY_AUTOCAST = frozenset(
+    f"aten::{name}"
+    for name in (
+        *(
+            "addbmm",
+            "addmm",
+            "baddbmm",
+            "bmm",
+            "einsum",
+            "linear",
+            "matmul",
+            "mm",
+            "scaled_dot_product_attention",
+        ),
+        *(
+            "conv1d",
+            "conv2d",
+            "conv3d",
+            "conv_transpose1d",
+            "conv_transpose2d",
+            "conv_transpose3d",
+            "convolution",
+        ),
+    )
+)
+"""Operators that have halves as their results only if an operand has, or under autocast."""
+
+
+def _refuse_autocast(exported: ExportedProgram) -> None:
+    """Raise for a trace under `torch.autocast`, whose casts are no calls: the graph by itself has other dtypes."""
+    for node in exported.graph.nodes:
+        if not isinstance(node.target, OpOverload) or node.target._schema.name not in _CAST_BY_AUTOCAST:
+            continue
+        vals = [operand.meta.get("val") for operand in (node, *node.all_input_nodes)]
+        result, *operands = (val.dtype for val in vals if isinstance(val, torch.Tensor))
+        if result.is_floating_point and result not in operands and torch.float32 in operands:
+            raise CaptureError(
+                f"{node.target} gives {result} for operands of torch.float32, so the program was exported under "
+                f"torch.autocast, whose casts it does not hold ({source_line(node) or 'no source line'}); give the "
+                "module to capture under autocast, or enter it in the module's forward and export again"
             )
 
 

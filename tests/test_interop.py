@@ -110,3 +110,28 @@ def test_one_value_may_be_the_new_one_of_two_buffers():
     again = fxp.Program.from_exported_program(program.to_exported_program())
     assert str(again) == str(program)
     fxp.testing.assert_equivalent(Both(), program.to_module(), (torch.ones(2),), calls=3)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(4, 4), torch.nn.Conv1d(4, 2, 1)], ids=["linear", "conv1d"])
+def test_a_program_that_was_exported_under_autocast_is_refused(layer):
+    class Inside(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.layer(x)
+
+    x = torch.randn(3, 4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        exported = torch.export.export(layer.eval(), (x,))
+    with pytest.raises(
+        CaptureError, match=r"exported under torch.autocast.* enter it in the module's forward"
+    ):
+        fxp.capture(exported)
+    again = torch.export.export(Inside().eval(), (x,))
+    torch.testing.assert_close(fxp.capture(again)(x), Inside()(x))
+    half = torch.export.export(layer.to(torch.bfloat16), (x.bfloat16(),))
+    torch.testing.assert_close(fxp.capture(half)(x.bfloat16()), layer(x.bfloat16()))
+    layer.float()
