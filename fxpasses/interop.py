@@ -31,16 +31,19 @@ from fxpasses.errors import CaptureError, FxpassesError, source_line
 from fxpasses.fingerprint import SymbolNames
 from fxpasses.functionalize import functionalize
 from fxpasses.graph_modules import copy_graph_module, make_graph_module
+from fxpasses.guards import hold
 from fxpasses.program import Input, Output, Program
 from fxpasses.tracing.fake_values import fake_tensor, fake_value
 
 __all__ = [
     "from_exported_program",
     "graph_module_pass",
+    "guards_of",
     "to_exported_program",
     "to_graph_module",
     "to_module",
     "to_networkx",
+    "unguarded",
 ]
 
 _INPUT_KINDS = {
@@ -61,11 +64,34 @@ def from_exported_program(exported: ExportedProgram) -> Program:
 
     Tensors are shared with *exported*, except the buffers that the program
     changes: those are copied, so that running one never disturbs the other.
+    It is called only with sizes for which the guards of *exported* hold.
 
     Raises:
         CaptureError: a kind of input or output that a program cannot hold
             (tokens, custom class objects, gradients, tensor subclasses).
     """
+    names = _forwarded(exported)
+    return hold(unguarded(exported), guards_of(exported), lambda args, kwargs: _scope(names, args, kwargs))
+
+
+def guards_of(exported: ExportedProgram) -> tuple[str, ...]:
+    """What torch found out about sizes, as expressions of ``L["name"].size()[i]``."""
+    return tuple(getattr(exported, "_guards_code", None) or ())
+
+
+def _scope(names: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments by name; those of ``*args``, which are named ``args_0`` and so on, as ``args`` too."""
+    scope = {**dict(zip(names, args, strict=False)), **kwargs}
+    several: dict[str, list[Any]] = {}
+    for name, value in scope.items():
+        base, _, number = name.rpartition("_")
+        if number.isdigit() and len(several.setdefault(base, [])) == int(number):
+            several[base].append(value)
+    return {**several, **scope}
+
+
+def unguarded(exported: ExportedProgram) -> Program:
+    """`from_exported_program` without the guards."""
     _refuse_fake_constants(exported)
     _refuse_autocast(exported)
     module, exported = functionalize(exported)
@@ -224,7 +250,7 @@ def to_exported_program(program: Program) -> ExportedProgram:
             forward_arg_names=_forward_arg_names(program),
         ),
     )
-    return ExportedProgram(
+    exported = ExportedProgram(
         root=module,
         graph=graph,
         graph_signature=ExportGraphSignature(input_specs, output_specs),
@@ -233,6 +259,9 @@ def to_exported_program(program: Program) -> ExportedProgram:
         module_call_graph=[entry],
         constants=constants,
     )
+    # Torch reads them off the ShapeEnv, which passes ask about the example too; ours are assertions and ranges.
+    exported._guards_code = []
+    return exported
 
 
 def to_module(program: Program) -> torch.nn.Module:
@@ -406,8 +435,7 @@ _ARGUMENT = " (argument)"  # after the name of an argument that a tensor of the 
 
 def _argument_names(exported: ExportedProgram, args_spec: Any, kwargs_spec: Any) -> list[str]:
     """A unique name for each flat user input: ``x``, ``xs[0]``, ``batch['mask']``."""
-    entry = exported.module_call_graph[0].signature if exported.module_call_graph else None
-    given = list(entry.forward_arg_names or []) if entry is not None else []
+    given = _forwarded(exported)
     placeholders = [
         s.arg.name for s in exported.graph_signature.input_specs if s.kind == InputKind.USER_INPUT
     ]
@@ -426,6 +454,12 @@ def _argument_names(exported: ExportedProgram, args_spec: Any, kwargs_spec: Any)
             names[index] = placeholders[index]
     held = {spec.target for spec in exported.graph_signature.input_specs}
     return [f"{name}{_ARGUMENT}" if name in held else name for name in names]
+
+
+def _forwarded(exported: ExportedProgram) -> list[str]:
+    """What the code calls its arguments, as far as that is known."""
+    entry = exported.module_call_graph[0].signature if exported.module_call_graph else None
+    return list(entry.forward_arg_names or []) if entry is not None else []
 
 
 _SEPARATED = "fxpasses.separated"  # in the metadata that a .pt2 file keeps

@@ -70,7 +70,8 @@ class Program:
         tensors: fully qualified name to parameter, buffer or constant.
         in_spec: pytree structure of ``(args, kwargs)``.
         out_spec: pytree structure of the user outputs.
-        ranges: bounds of each free symbol of a dynamic dimension.
+        ranges: bounds of each free symbol of a dynamic dimension. Relations of several sizes
+            that a call must meet are ``aten._assert_scalar`` calls in the graph.
         notes: where the program came from (capture writes ``"via"``, the door
             that was used, and ``"skipped"``, why others were not), and what it asks for: ``"layouts"``
             are strides and offset of user inputs, by position, that `as_strided` has read.

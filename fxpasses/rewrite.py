@@ -26,11 +26,12 @@ from fxpasses.errors import FxpassesError, source_line
 from fxpasses.graph_modules import copy_graph_module, graph_modules
 from fxpasses.program import Input, Program
 from fxpasses.schema import bind, is_pure
+from fxpasses.signature import asserted_sizes
 from fxpasses.size_nodes import SizeNodes
 from fxpasses.tracing.fake_values import fake_tensor, fake_value, same_type
 
 if TYPE_CHECKING:
-    pass
+    import sympy
 
 __all__ = ["Editor", "Rewrite", "rewrite"]
 
@@ -167,7 +168,7 @@ class Editor:
             return
         before, after = node.meta.get("val"), value.meta.get("val")
         self._identify_sizes(before, after)
-        if not same_type(before, after):
+        if not same_type(before, after) and not same_type(before, after, self._asserted):
             from fxpasses.fingerprint import SymbolNames
 
             names = SymbolNames()
@@ -194,6 +195,11 @@ class Editor:
             data_dependent = {known, fresh} <= free_unbacked_symbols((old, new))
             if known != fresh and data_dependent and fresh not in self._data_dependent_sizes:
                 self.fake_mode.shape_env._rename_unbacked_to(fresh, known)
+
+    @cached_property
+    def _asserted(self) -> list[sympy.Basic]:
+        """What each call of the program is held to."""
+        return list(asserted_sizes(self.program).values())
 
     @cached_property
     def _data_dependent_sizes(self) -> set[Any]:
@@ -237,8 +243,12 @@ class Editor:
 
     def symbolic(self, size: torch.SymInt) -> fx.Node:
         """The node that computes a symbolic size from the shapes of the inputs."""
+        return self.expression(size.node.expr)
+
+    def expression(self, expr: sympy.Basic) -> fx.Node:
+        """The node that computes an expression, or a condition, of the symbols of sizes."""
         anchor = self._anchor if self._anchor is not None else self.graph.output_node()
-        return self._sizes.node(anchor.graph, size.node.expr)
+        return self._sizes.node(anchor.graph, expr)
 
     def finish(self) -> Program:
         """The edited program. Tensors that no placeholder stands for any more are dropped."""

@@ -17,14 +17,22 @@ import torch
 from torch.utils import _pytree as pytree
 
 from fxpasses.errors import ArtifactError, InputError
-from fxpasses.sizes import evaluate, solve
+from fxpasses.sizes import evaluate, free_symbols, readable, solve
 
 if TYPE_CHECKING:
     import sympy
 
     from fxpasses.program import Program
 
-__all__ = ["Signature", "Value", "dtype_name", "evaluate_symbol", "size_text"]
+__all__ = [
+    "Signature",
+    "Value",
+    "asserted_sizes",
+    "determined_by",
+    "dtype_name",
+    "evaluate_symbol",
+    "size_text",
+]
 
 Dim = int | str
 
@@ -89,6 +97,7 @@ class Signature:
         outputs: the flat user outputs, in the order of `out_spec`.
         in_spec, out_spec: pytree structures of ``(args, kwargs)`` and of the result.
         ranges: inclusive bounds of each symbol; None where there is none.
+        conditions: what must hold of the sizes beyond that, as text such as ``"s0 <= s1"``.
     """
 
     inputs: tuple[Value, ...]
@@ -96,6 +105,7 @@ class Signature:
     in_spec: pytree.TreeSpec
     out_spec: pytree.TreeSpec
     ranges: dict[str, tuple[int | None, int | None]]
+    conditions: tuple[str, ...] = ()
 
     @staticmethod
     def of(program: Program) -> Signature:
@@ -113,6 +123,7 @@ class Signature:
                 str(symbol): (_finite(bounds.lower), _finite(bounds.upper))
                 for symbol, bounds in program.ranges.items()
             },
+            conditions=tuple(dict.fromkeys(map(_expression, asserted_sizes(program).values()))),
         )
 
     # -- a call ------------------------------------------------------------------
@@ -199,6 +210,9 @@ class Signature:
                 )
         for position, index, dim in self._derived_dims:
             self._check_derived(self.inputs[position], index, dim, leaves[position].shape[index], symbols)
+        for condition in self.conditions:
+            if not evaluate(condition, symbols):
+                self._refuse(condition, symbols)
         return symbols
 
     def _check_tensor(self, value: Value, leaf: Any, symbols: dict[str, int]) -> None:
@@ -271,6 +285,20 @@ class Signature:
                 f"with {', '.join(f'{k}={v}' for k, v in symbols.items())}"
             )
 
+    def _refuse(self, condition: str, symbols: dict[str, int]) -> None:
+        names: dict[str, str] = {}
+        for value in self.inputs:
+            if value.symbol is not None:
+                names.setdefault(value.symbol, value.name)
+            for index, dim in enumerate(value.shape or ()):
+                names.setdefault(str(dim), f"{value.name}.shape[{index}]")
+        known = {symbol: names.get(symbol, symbol) for symbol in sorted(free_symbols(condition))}
+        given = ", ".join(f"{name} is {symbols[symbol]}" for symbol, name in known.items())
+        raise InputError(
+            f"the program was captured for arguments with {readable(condition, known)}, and {given}; the code does "
+            "something else, or fails, for other sizes: capture it for these on their own"
+        )
+
     @cached_property
     def _derived_dims(self) -> list[tuple[int, int, str]]:
         return [
@@ -330,6 +358,7 @@ class Signature:
                 "in_spec": specs[0],
                 "out_spec": specs[1],
                 "ranges": self.ranges,
+                "conditions": self.conditions,
             }
         )
 
@@ -348,7 +377,33 @@ class Signature:
             in_spec=pytree.treespec_loads(data["in_spec"]),
             out_spec=pytree.treespec_loads(data["out_spec"]),
             ranges={name: (low, high) for name, (low, high) in data["ranges"].items()},
+            conditions=tuple(data["conditions"]),
         )
+
+
+def asserted_sizes(program: Program) -> dict[torch.fx.Node, sympy.Basic]:
+    """The assertions in the graph that are of the sizes of the arguments, and what they say."""
+    from fxpasses.schema import checks_values
+
+    target = torch.ops.aten._assert_scalar.default
+    nodes = [n for n in program.graph.find_nodes(op="call_function", target=target) if checks_values(n)]
+    if not nodes:
+        return {}
+    known = {s for node in program.inputs for size in _sizes(node) for s in determined_by(size.node.expr)}
+    asserted = {node: node.args[0].meta["val"].node.expr for node in nodes}  # type: ignore[union-attr]
+    return {node: condition for node, condition in asserted.items() if condition.free_symbols <= known}
+
+
+def _sizes(node: torch.fx.Node) -> list[torch.SymInt]:
+    val = node.meta.get("val")
+    sizes = val.shape if isinstance(val, torch.Tensor) else (val,)
+    return [size for size in sizes if isinstance(size, torch.SymInt)]
+
+
+def determined_by(size: sympy.Expr) -> frozenset[sympy.Symbol]:
+    """The symbol that the size of an argument determines, if it is one like ``s0`` or ``2*s0 + 1``."""
+    symbols = size.free_symbols
+    return frozenset(s for s in symbols if len(symbols) == 1 and size.diff(s).is_Integer)
 
 
 def evaluate_symbol(expression: str, symbols: dict[str, int]) -> int | float | bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from fxpasses.errors import ArtifactError
 
-__all__ = ["evaluate", "free_symbols", "solve"]
+__all__ = ["evaluate", "free_symbols", "readable", "solve"]
 
 
 def _clean_div(a: int, b: int) -> int:
@@ -54,6 +54,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "floor": math.floor,
     "sqrt": math.sqrt,
 }
+
+_GLOBALS = {"__builtins__": {}, **_FUNCTIONS}
 
 _NODES = (
     ast.Expression,
@@ -104,7 +106,7 @@ def evaluate(expression: str, symbols: Mapping[str, int]) -> Any:
     code, names = _compiled(expression)
     if not names <= symbols.keys():
         return None
-    return eval(code, {"__builtins__": {}, **_FUNCTIONS}, dict(symbols))
+    return eval(code, _GLOBALS, dict(symbols))
 
 
 def solve(expression: str, value: int, symbols: Mapping[str, int]) -> tuple[str, int | None] | None:
@@ -124,3 +126,34 @@ def solve(expression: str, value: int, symbols: Mapping[str, int]) -> tuple[str,
         return None
     quotient, rest = divmod(value - at[0], slope)
     return name, int(quotient) if rest == 0 else None
+
+
+def readable(expression: str, names: Mapping[str, str]) -> str:
+    """*expression* for a message: with *names* for its symbols, and operators as Python spells them."""
+    return ast.unparse(_Readable(names).visit(ast.parse(expression, mode="eval")))
+
+
+class _Readable(ast.NodeTransformer):
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Name(self._names.get(node.id, node.id))
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if len(node.args) == 2 and name in _COMPARISONS:
+            return ast.Compare(node.args[0], [_COMPARISONS[name]()], [node.args[1]])
+        if len(node.args) == 2 and name in _OPERATORS:
+            return ast.BinOp(node.args[0], _OPERATORS[name](), node.args[1])
+        return node
+
+
+_COMPARISONS: dict[str, type[ast.cmpop]] = {"Eq": ast.Eq, "Ne": ast.NotEq}
+_OPERATORS: dict[str, type[ast.operator]] = {
+    "CleanDiv": ast.FloorDiv,
+    "FloorDiv": ast.FloorDiv,
+    "Mod": ast.Mod,
+    "PythonMod": ast.Mod,
+}

@@ -23,6 +23,7 @@ from fxpasses.capture.replay import has_regions, replay_graph
 from fxpasses.capture.shapes import Captured
 from fxpasses.capture.source import Source
 from fxpasses.errors import CaptureError
+from fxpasses.interop import guards_of, unguarded
 from fxpasses.program import Input, Program
 from fxpasses.tracing import mended_operators
 from fxpasses.tracing.functions import functions_in_graphs
@@ -66,8 +67,8 @@ def _export(source: Source, *, strict: bool = False) -> Captured:
             dynamic_shapes=source.dynamic_shapes,
             strict=strict,
         )
-        program = Program.from_exported_program(exported)
-    return Captured(program, tuple(getattr(exported, "_guards_code", None) or ()))
+        program = unguarded(exported)
+    return Captured(program, guards_of(exported))
 
 
 @contextmanager

@@ -10,7 +10,6 @@ refused at run time.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from torch.utils import _pytree as pytree
 
 from fxpasses.capture.source import Source
 from fxpasses.errors import CaptureError, InputError
+from fxpasses.guards import hold
 from fxpasses.program import Program
 
 __all__ = ["Captured", "capture_dynamic", "combined", "settle"]
@@ -42,16 +42,13 @@ class Captured:
 
 Door = Callable[[Source], Captured]
 
-_POINTS = 10_000
-"""How many combinations of sizes a guard over several of them is tried on, about."""
-
 
 def capture_dynamic(door: Door, source: Source) -> Program:
     """Run *door*; its program is right for every size within its ranges.
 
     Raises:
         InputError: dynamic_shapes does not fit the arguments.
-        CaptureError: the code needs a condition that no range can express.
+        CaptureError: no program serves the sizes that dynamic_shapes asks for.
     """
     if source.dynamic_shapes is None:
         return door(source).program
@@ -327,7 +324,7 @@ def _is_dynamic_hint(what: Any) -> bool:
 
 
 def settle(captured: Captured, source: Source, lowest: int) -> Program:
-    """Raise the ranges to *lowest* and until every guard holds within them."""
+    """Raise the ranges to *lowest*, and hold the program to what the guards say."""
     from torch.utils._sympy.value_ranges import ValueRanges
 
     program = captured.program
@@ -339,42 +336,11 @@ def settle(captured: Captured, source: Source, lowest: int) -> Program:
         bounds = ranges.get(symbol)
         if bounds is not None and lowest and bounds.lower < lowest:
             ranges[symbol] = ValueRanges(lowest, bounds.upper)
-    for guard in captured.guards:
-        check = _Guard(guard, program, source)
-        if not check.symbols:
-            if not check.holds({}):
-                raise CaptureError(f"the code needs {guard} to hold, which it does not for the example")
-            continue
-        if len(check.symbols) == 1:
-            (symbol,) = check.symbols
-            bounds = ranges[symbol]
-            start = int(bounds.lower)
-            tried = [
-                n for n in (*range(start, start + 130), 257, 1000, 1023, 4096, 100_003) if n <= bounds.upper
-            ]
-            wrong = [n for n in tried if not check.holds({symbol: n})]
-            if not wrong:
-                continue
-            if wrong[-1] <= start + 4:
-                ranges[symbol] = ValueRanges(wrong[-1] + 1, bounds.upper)
-                continue
-        else:
-            count = max(2, int(_POINTS ** (1 / len(check.symbols))))
-            choices = []
-            for symbol in check.symbols:
-                bounds = ranges[symbol]
-                start = int(bounds.lower)
-                tried = [n for n in (start, start + 1, 31, start + 2, 16, start + 5) if n <= bounds.upper]
-                choices.append(tried[:count])
-            points = itertools.product(*choices)
-            if all(check.holds(dict(zip(check.symbols, point, strict=True))) for point in points):
-                continue
-        raise CaptureError(
-            f"the code holds only for sizes with {_plain(guard)}, which dynamic_shapes does not say. Say it with "
-            "a named dim (2*Dim('half'), Dim('n', min=2, max=64), the same Dim for equal sizes), or leave the size "
-            "static"
-        )
-    return program.replace(ranges=ranges)
+    return hold(
+        program.replace(ranges=ranges),
+        captured.guards,
+        lambda args, kwargs: combined(source.replace(args=args, kwargs=kwargs)),
+    )
 
 
 def _least(program: Program, source: Source) -> dict[Any, int]:
@@ -389,96 +355,5 @@ def _least(program: Program, source: Source) -> dict[Any, int]:
     return found
 
 
-def _plain(guard: str) -> str:
-    return re.sub(r"L\['(\w+)'\]", r"\1", guard)
-
-
 def _input_symbols(program: Program) -> list[Any]:
     return list(dict.fromkeys(symbol for *_, size in _dynamic_sizes(program) for symbol in size.free_symbols))
-
-
-def _subscriptable(spec: pytree.TreeSpec) -> pytree.TreeSpec:
-    """*spec* with lists in the place of containers such as caches, whose items guards number."""
-    if spec.is_leaf():
-        return spec
-    children = [_subscriptable(child) for child in spec.children()]
-    if issubclass(spec.type, tuple | list | dict) or dataclasses.is_dataclass(spec.type):
-        return pytree.TreeSpec(spec.type, spec.context, children)
-    return pytree.TreeSpec(list, None, children)
-
-
-class _Sizes:
-    """Stands for a tensor in a guard."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
-
-    def size(self) -> tuple[int, ...]:
-        return self.shape
-
-
-class _Guard:
-    """One guard of torch's, which can be tried on numbers."""
-
-    def __init__(self, text: str, program: Program, source: Source) -> None:
-        self.text = text
-        self.code = compile(text.strip(), "<guard>", "eval")
-        self.program = program
-        self.source = source
-        read = set(self._dims_read())
-        vals = [node.meta.get("val") for node in program.inputs]
-        symbols: dict[Any, None] = {}
-        for leaf_index, dim in sorted(read):
-            size = vals[leaf_index].shape[dim]
-            if isinstance(size, torch.SymInt):
-                symbols.update(dict.fromkeys(sorted(size.node.expr.free_symbols, key=str)))
-        self.symbols = list(symbols)
-
-    def _dims_read(self) -> list[tuple[int, int]]:
-        read: list[tuple[int, int]] = []
-
-        class Recording(_Sizes):
-            def __init__(self, index: int, shape: tuple[int, ...]) -> None:
-                super().__init__(shape)
-                self.index = index
-
-            def size(self) -> Any:
-                outer = self
-
-                class Shape(tuple):
-                    def __getitem__(self, dim: Any) -> Any:
-                        read.append((outer.index, dim))
-                        return super().__getitem__(dim)
-
-                return Shape(self.shape)
-
-        self._evaluate(Recording, {})
-        return read
-
-    def holds(self, values: dict[Any, int]) -> bool:
-        return bool(self._evaluate(lambda index, shape: _Sizes(shape), values))
-
-    def _evaluate(self, stand_in: Any, values: dict[Any, int]) -> Any:
-        leaves = []
-        for index, node in enumerate(self.program.inputs):
-            val = node.meta.get("val")
-            if isinstance(val, torch.Tensor):
-                leaves.append(stand_in(index, tuple(_number(size, values) for size in val.shape)))
-            else:
-                leaves.append(_number(val, values))
-        args, kwargs = pytree.tree_unflatten(leaves, _subscriptable(self.program.in_spec))
-        scope = combined(self.source.replace(args=args, kwargs=kwargs))
-        scope["flat_args"] = leaves  # the name that dynamo gives them
-        try:
-            return eval(self.code, {"L": scope, "torch": torch})
-        except Exception as error:
-            raise CaptureError(
-                f"torch says that the capture holds under {self.text!r}, which cannot be checked"
-            ) from error
-
-
-def _number(size: Any, values: dict[Any, int]) -> Any:
-    if not isinstance(size, torch.SymInt):
-        return size
-    expression = size.node.expr.xreplace({symbol: sympy.Integer(value) for symbol, value in values.items()})
-    return int(expression) if expression.is_number else size.node.hint

@@ -41,7 +41,7 @@ from fxpasses.signature import Signature
 
 __all__ = ["FORMAT_VERSION", "load", "save"]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 _FORMAT = "fxpasses compiled program"
 _MANIFEST = "manifest.json"

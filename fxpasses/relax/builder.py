@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class Emission:
         islands: takes the groups of these; None where none are allowed.
         checks: the run-time checks; None where none are wanted.
         ranges: bounds of the symbols.
+        asserted: the assertions that each call is held to before ``main`` is entered.
         refused: the calls that a row refused while this module was emitted, and why.
         choices: the function of each `torch.cond`.
         origins: the node that each variable (of a function, by name) was emitted for.
@@ -50,6 +51,7 @@ class Emission:
     islands: Islands | None
     checks: Checks | None
     ranges: Mapping[Any, Any]
+    asserted: Container[fx.Node] = ()
     block: Any = field(default_factory=lambda: T.relax.BlockBuilder())
     refused: dict[fx.Node, str] = field(default_factory=dict)
     choices: dict[fx.Node, Choice] = field(default_factory=dict)
@@ -244,10 +246,14 @@ class Builder:
         with self.block.function(name, list(parameters), attrs=attrs, private=name != "main"):
             self._region = self.block.dataflow()
             self._region.__enter__()
-            self._pending = [node for node in graph.nodes if checks_values(node) and not checks_tensor(node)]
+            self._pending = [
+                node
+                for node in graph.nodes
+                if checks_values(node) and not checks_tensor(node) and node not in self.emission.asserted
+            ]
             if any(
                 not unbound_symbols(node.args[0].meta["val"]) for node in self._pending
-            ):  # of the arguments
+            ):  # of the arguments of a branch
                 self._assert()
                 self._fence()
             for item in schedule(graph, self.emission.outside):

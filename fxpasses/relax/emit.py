@@ -27,7 +27,7 @@ from fxpasses.relax.checks import Checks
 from fxpasses.relax.control import compiled_bodies, control_refusal, declare
 from fxpasses.relax.table import lowerings
 from fxpasses.schema import SYMBOLIC_BUILTINS, is_complex, is_read, is_unbound
-from fxpasses.signature import dtype_name
+from fxpasses.signature import asserted_sizes, dtype_name
 
 if TYPE_CHECKING:
     from fxpasses.codegen.island import Islands
@@ -64,7 +64,7 @@ def lower(
     if missing:
         raise UnsupportedOperatorError(_missing_text(missing, why_not))
     while True:
-        emission = Emission(dict(reasons), islands, checks, program.ranges)
+        emission = Emission(dict(reasons), islands, checks, program.ranges, asserted_sizes(program))
         module = _emit(program, emission)
         if not emission.refused:
             if origins is not None:

@@ -18,6 +18,7 @@ from fxpasses.program import Input
 from fxpasses.rules.subject import NUMBER, SYMBOLIC, Subject, flat, free_symbols, is_unbacked, show, type_text
 from fxpasses.rules.table import Findings, rule
 from fxpasses.schema import SYMBOLIC_BUILTINS, bind, is_data_dependent, is_functional
+from fxpasses.signature import determined_by
 from fxpasses.tracing.fake_values import same_type
 
 if TYPE_CHECKING:
@@ -369,10 +370,8 @@ def _symbols(subject: Subject) -> Findings:
 def _bound_by(val: Any) -> Iterator[sympy.Symbol]:
     """The symbols that an input determines: those of dims like ``s0`` or ``2*s0 + 1``."""
     for size in val.shape if isinstance(val, torch.Tensor) else (val,):
-        if isinstance(size, torch.SymInt) and len(size.node.expr.free_symbols) == 1:
-            (symbol,) = size.node.expr.free_symbols
-            if size.node.expr.diff(symbol).is_Integer:
-                yield symbol
+        if isinstance(size, torch.SymInt):
+            yield from determined_by(size.node.expr)
 
 
 def _may_make_symbols(node: fx.Node) -> bool:

@@ -18,6 +18,7 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from fxpasses.schema import bind
+from fxpasses.sizes import evaluate
 from fxpasses.testing.numerics import is_exact
 
 if TYPE_CHECKING:
@@ -140,6 +141,23 @@ def _plant(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _symbol_values(program: Program, generator: torch.Generator) -> dict[Any, int]:
+    """A value for each free symbol of the inputs, within its range and such that what is asserted holds."""
+    conditions = program.signature.conditions
+    for _ in range(_DRAWS):
+        symbols = _drawn_symbols(program, generator)
+        named = {str(symbol): value for symbol, value in symbols.items()}
+        if all(evaluate(condition, named) for condition in conditions):
+            return symbols
+    vals = [node.meta["val"] for node in program.inputs]
+    sizes = [size for val in vals for size in (val.shape if isinstance(val, torch.Tensor) else (val,))]
+    return {s.node.expr: s.node.hint for s in sizes if isinstance(s, torch.SymInt) and s.node.expr.is_Symbol}
+
+
+_DRAWS = 100
+"""So often sizes are drawn at random; if they break what is asserted, they are those of the capture's example."""
+
+
+def _drawn_symbols(program: Program, generator: torch.Generator) -> dict[Any, int]:
     """A small value within its range for each free symbol of the inputs, no two equal if possible."""
     symbols: dict[Any, int] = {}
     for node in program.inputs:

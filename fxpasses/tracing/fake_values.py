@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Container
 from typing import Any
 
 import torch
@@ -58,19 +59,23 @@ def fake_tensor(fake_mode: Any, tensor: torch.Tensor) -> torch.Tensor:
         return fake_mode.from_tensor(tensor.detach(), static_shapes=True)
 
 
-def same_type(a: Any, b: Any) -> bool:
-    """Whether two ``meta["val"]`` have one dtype and shape (or one structure of such)."""
+def same_type(a: Any, b: Any, given: Collection[Any] = ()) -> bool:
+    """Whether two ``meta["val"]`` have one dtype and shape (or one structure of such).
+
+    *given* are conditions of sizes, as sympy expressions, that are known to hold.
+    """
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return a.dtype == b.dtype and a.dim() == b.dim() and all(map(same_size, a.shape, b.shape))
+        pairs = zip(a.shape, b.shape, strict=False)
+        return a.dtype == b.dtype and a.dim() == b.dim() and all(same_size(x, y, given) for x, y in pairs)
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
-        return len(a) == len(b) and all(map(same_type, a, b))
+        return len(a) == len(b) and all(same_type(x, y, given) for x, y in zip(a, b, strict=True))
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         return False
-    return same_size(a, b)
+    return same_size(a, b, given)
 
 
-def same_size(a: Any, b: Any) -> bool:
-    """Whether two sizes are provably equal."""
+def same_size(a: Any, b: Any, given: Collection[Any] = ()) -> bool:
+    """Whether two sizes are provably equal, where the conditions *given* hold."""
     a, b = (getattr(getattr(x, "node", None), "expr", x) for x in (a, b))
     if a is b or a == b:
         return True
@@ -80,16 +85,30 @@ def same_size(a: Any, b: Any) -> bool:
 
     if not all(isinstance(x, sympy.Expr) or type(x) is int for x in (a, b)):
         return False
-    return bool(sympy.expand(_without_exact_divisions(sympy.sympify(a - b))) == 0)
+    zeros = {part for equation in given if isinstance(equation, sympy.Eq) for part in _zeros(equation)}
+    difference = sympy.expand(_without_exact_divisions(sympy.sympify(a - b), zeros))
+    return bool(difference == 0) or difference in zeros
 
 
-def _without_exact_divisions(expression: Any) -> Any:
-    """*expression* with ``n**2 // n`` and the like, which is how a size of -1 comes out, as ``n``."""
+def _zeros(equation: Any) -> tuple[Any, ...]:
+    """What is 0 where *equation* holds."""
     import sympy
-    from torch.utils._sympy.functions import FloorDiv
+
+    difference = sympy.expand(equation.lhs - equation.rhs)
+    return difference, sympy.expand(-difference)
+
+
+def _without_exact_divisions(expression: Any, zeros: Container[Any]) -> Any:
+    """*expression* with ``n**2 // n`` and the like, which is how a size of -1 comes out, as ``n``.
+
+    *zeros* are expressions that are known to be 0, remainders among them.
+    """
+    import sympy
+    from torch.utils._sympy.functions import FloorDiv, Mod
 
     def quotient(division: Any) -> Any:
         exact = sympy.cancel(division.args[0] / division.args[1])
-        return exact if sympy.fraction(exact)[1] == 1 else division
+        is_exact = sympy.fraction(exact)[1] == 1 or Mod(*division.args) in zeros
+        return exact if is_exact else division
 
     return expression.replace(lambda part: isinstance(part, FloorDiv), quotient)

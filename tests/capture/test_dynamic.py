@@ -147,12 +147,12 @@ def test_range_that_is_asked_for_is_kept() -> None:
     assert (bounds.lower, bounds.upper) == (2, 64)
 
 
-@pytest.mark.parametrize("size", [BATCH, Dim.DYNAMIC, Dim.AUTO], ids=["Dim", "DYNAMIC", "AUTO"])
-def test_condition_that_no_range_expresses(size: Any) -> None:
-    with pytest.raises(CaptureError, match=r"% 2(.|\n)*2\*Dim"):
-        fxp.capture(NeedsPairs(), (torch.randn(4, 4),), dynamic_shapes=({0: size},), via="export")
+def test_condition_that_a_named_dim_does_not_say() -> None:
+    with pytest.raises(CaptureError, match=r"2\*\w+"):
+        fxp.capture(NeedsPairs(), (torch.randn(4, 4),), dynamic_shapes=({0: BATCH},), via="export")
     program = fxp.capture(NeedsPairs(), (torch.randn(4, 4),), dynamic_shapes=({0: 2 * Dim("half")},))
     assert program(torch.ones(10, 4)).shape == (5, 4)
+    assert not program.signature.conditions
 
 
 def test_shape_that_the_code_fixes() -> None:
@@ -228,16 +228,6 @@ def test_a_size_of_one_less() -> None:
     for size in (1, 2, 64):
         args = torch.randn(size, 4), torch.randn(size - 1, 4)
         assert torch.equal(program(*args), joined(*args))
-
-
-def test_a_guard_over_many_sizes_is_tried_quickly() -> None:
-    def convolution(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.conv3d(x, weight)
-
-    args = torch.rand(2, 2, 3, 4, 5), torch.rand(3, 2, 2, 2, 2)
-    shapes = tuple(dict.fromkeys(range(5), Dim.AUTO) for _ in args)
-    with pytest.raises(CaptureError, match="holds only for sizes with"):
-        fxp.capture(convolution, args, dynamic_shapes=shapes)
 
 
 def test_sizes_that_are_tried_in_vain_print_nothing(capfd) -> None:
