@@ -220,7 +220,7 @@ def _unknown_type(text: str, frame: Frame | None) -> tuple[str, str]:
 
 
 def _specialised(text: str, frame: Frame | None) -> tuple[str, str]:
-    found = re.findall(r"generated guard (.*?)\.(?= -|$)", text) + re.findall(
+    found = re.findall(r"generated guard (.*?)(?:\.| and \S+ <= IntInfinity\(\))(?= |$)", text) + re.findall(
         r"You marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)", text
     )
     needs = "; ".join(f"{_plain(g)}" if isinstance(g, str) else f"{_plain(g[0])} == {g[1]}" for g in found)

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from fxpasses.codegen.bfloat16_constants import bfloat16_constants
+from fxpasses.codegen.binding_order import order_bindings
 from fxpasses.codegen.columns import run_by_columns
 from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
@@ -42,6 +43,7 @@ def fusion_passes() -> list[Any]:
         transform.RewriteDataflowReshape(),
         transform.DeadCodeElimination(["main"]),  # FuseOps prints a warning otherwise
         transform.FuseOps(),
+        order_bindings(),
         transform.FuseTIR(),
         transform.DeadCodeElimination(["main"]),
     ]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.weak import WeakIdKeyDictionary
 
 from fxpasses.ambient import plainly
@@ -94,7 +94,9 @@ class Listener(TorchDispatchMode):
             return func(*args, **kwargs)
         for tensor in given:
             if tensor not in self._places:
-                self._enter(tensor, tensor.clone())  # it may be changed later on
+                with _disable_current_modes():  # where a pass traces, a mode would make it a fake tensor
+                    copy = tensor.clone()  # it may be changed later on
+                self._enter(tensor, copy)
         call: Step | None = None
         with suppress(TypeError):  # no data can stand for an argument
             call = Step(op_name(func), encode(list(args), self._refer), encode(kwargs, self._refer)["dict"])

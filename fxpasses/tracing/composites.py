@@ -3,7 +3,8 @@
 Torch's `cov` reads back the number of observations that it has just put into a
 tensor, and `combinations` counts the elements of a mask that no operand has a part in. On
 fake tensors that is an error. These kernels say the same by shapes. What others
-demand of values they leave to an assertion that the graph keeps. What torch traces for
+demand of values they leave to an assertion that the graph keeps. `cdist` goes another way
+for more than 25 vectors, which is no other result. What torch traces for
 `multilabel_margin_loss` counts margins to the class 0 after the end of a row's targets.
 """
 
@@ -163,7 +164,17 @@ def _multilabel_margin_loss(self: torch.Tensor, target: torch.Tensor, reduction:
     return loss.mean() if reduction == 1 else loss.sum()
 
 
+def _cdist(
+    x1: torch.Tensor, x2: torch.Tensor, p: float = 2.0, compute_mode: int | None = None
+) -> torch.Tensor:
+    rows = (x.shape[-2] for x in (x1, x2) if x.dim() > 1)
+    if compute_mode in (None, 0) and any(isinstance(count, torch.SymInt) for count in rows):
+        compute_mode = 2  # 'donot_use_mm_for_euclid_dist', whose sums are the exact ones
+    return _original(aten.cdist.default, x1, x2, p, compute_mode)
+
+
 COMPOSITES: dict[OpOverload, Callable[..., Any]] = {
+    aten.cdist.default: _cdist,
     aten.cov.default: _cov,
     aten.fill_diagonal_.default: _fill_diagonal_,
     aten.corrcoef.default: _corrcoef,

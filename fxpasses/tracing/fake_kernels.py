@@ -1,8 +1,9 @@
 """Shapes of operators that torch cannot tell on fake tensors, or tells wrongly.
 
 `ctc_loss` and `linalg.lstsq` have no fake kernel, since sizes of some results
-depend on values; `unique_consecutive` counts its dim from the front alone;
-`_grouped_mm` knows bfloat16 alone.
+depend on values; fake quantization has none for sizes that vary;
+`unique_consecutive` counts its dim from the front alone; `_grouped_mm` knows
+bfloat16 alone.
 """
 
 from __future__ import annotations
@@ -134,10 +135,20 @@ def _grouped_mm(
     return self.new_empty((*groups, self.shape[-2], mat2.shape[-1]), dtype=out_dtype)
 
 
+def _fake_quantize(
+    fake_mode: Any, op: OpOverload, self: torch.Tensor, *_: Any, **__: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rounded numbers, and where they are within the range."""
+    return torch.empty_like(self), torch.empty_like(self, dtype=torch.bool)
+
+
 FAKE_KERNELS: dict[OpOverload, Callable[..., Any]] = {
     aten._ctc_loss.default: _ctc_loss,
     aten._ctc_loss.Tensor: _ctc_loss,
     aten._grouped_mm.default: _grouped_mm,
+    aten.fake_quantize_per_channel_affine_cachemask.default: _fake_quantize,
+    aten.fake_quantize_per_tensor_affine_cachemask.default: _fake_quantize,
+    aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default: _fake_quantize,
     aten.linalg_lstsq.default: _lstsq,
     aten.unique_consecutive.default: _unique_consecutive,
 }

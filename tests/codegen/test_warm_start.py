@@ -101,6 +101,17 @@ class Groups(nn.Module):
         return torch.nn.functional.grouped_mm(x, self.experts, offs=torch.tensor([1, 3], dtype=torch.int32))
 
 
+class Rounded(nn.Module):
+    """Its decomposition makes tensors of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fake_quantize_per_tensor_affine(self.linear(x), 0.1, 3, 0, 255)
+
+
 class Branches(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -116,6 +127,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any]
     "structured": (Structured, (torch.randn(2, 4),), {"scale": 3.0}),
     "island": (Island, (torch.randn(3, 4, dtype=torch.float64),), {}),
     "groups": (Groups, (torch.randn(3, 4),), {}),
+    "rounded": (Rounded, (torch.randn(3, 4),), {}),
     "lstm": (lambda: nn.LSTM(4, 5, num_layers=2, bidirectional=True), (torch.randn(7, 2, 4),), {}),
     "attention": (
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True),

@@ -195,6 +195,34 @@ def test_a_product_for_each_group(shapes, ends, dtype):
     torch.testing.assert_close(fxp.compile(model, args)(*args), model(*args))
 
 
+STEPS, ZEROS = torch.linspace(0.01, 0.3, 7), torch.arange(7, dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: torch.fake_quantize_per_tensor_affine(x, 0.1, 3, 0, 255),
+        lambda x: torch.fake_quantize_per_tensor_affine(x, STEPS[2], ZEROS[3], 0, 255),
+        lambda x: torch.fake_quantize_per_channel_affine(x, STEPS, ZEROS, 1, -128, 127),
+    ],
+)
+def test_quantized_numbers_of_sizes_that_vary(model):
+    compiled = fxp.compile(model, (X,), dynamic_shapes=({0: Dim("rows")},), strict=True)
+    for rows in (0, 1, 3, 40):
+        x = torch.randn(rows, 7) * 20
+        torch.testing.assert_close(compiled(x), model(x))
+
+
+@pytest.mark.parametrize("example", [3, 40])
+def test_distances_of_any_number_of_vectors(example):
+    """Eager PyTorch goes another way for more than 25."""
+    shapes = ({0: Dim("rows")}, {0: Dim("columns")})
+    compiled = fxp.compile(torch.cdist, (torch.randn(example, 2), torch.randn(4, 2)), dynamic_shapes=shapes)
+    for rows, columns in ((0, 3), (1, 1), (25, 26), (26, 2), (70, 30)):
+        a, b = torch.randn(rows, 2, dtype=torch.float64), torch.randn(columns, 2, dtype=torch.float64)
+        torch.testing.assert_close(compiled(a.float(), b.float()), torch.cdist(a, b).float())
+
+
 def test_a_diagonal_is_filled_at_every_size():
     def function(x):
         y = x.clone()
