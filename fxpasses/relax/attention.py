@@ -121,9 +121,12 @@ class Attention:
         """The greatest score, zero where no key was admitted: all weights relative to it are zeros then."""
         return T.tirx.Select(greatest.equal(self.minus_infinity), self.zero, greatest)
 
-    def finish(self, n: Any, h: Any, position: Any, element: Any, value: Any, total: Any) -> None:
-        """Write the weighted mean of values; zero where their weights have the *total* zero."""
-        whole = T.tirx.Select(total.equal(self.zero), self.zero, value)
+    def finish(self, n: Any, h: Any, position: Any, element: Any, summed: Any, mean: Any, total: Any) -> None:
+        """Write the weighted mean of values; where their weights have the *total* zero, what they summed to.
+
+        That is zero, or NaN if a value times zero is.
+        """
+        whole = T.tirx.Select(total.equal(self.zero), summed, mean)
         store(self.result.buffer, whole, self.result.at(n, h, position, element))
 
     def chunks(self, size: int) -> list[tuple[int, int]]:
@@ -233,8 +236,8 @@ class _Block:
             position, total, part = self.start + i, load(self.total, [i]), load(share, [i])
 
             def finish(e: Any) -> None:
-                value = load(self.sums, [i * owner.out_width + e]) * part
-                owner.finish(self.n, self.h, position, e, value, total)
+                summed = load(self.sums, [i * owner.out_width + e])
+                owner.finish(self.n, self.h, position, e, summed, summed * part, total)
 
             owner.in_chunks(owner.out_width, finish)
 

@@ -14,6 +14,9 @@ __all__ = ["SingleAttention"]
 # So many keys have their scores in the cache at a time, and so many are multiplied side by side.
 _KEYS, _SIDE_BY_SIDE = 64, 4
 
+# Keys that eager PyTorch looks at together: a NaN among their values counts, also if the query sees the first alone.
+_BLOCK = 512
+
 
 class SingleAttention(Attention):
     """The kernel for one query: vectors run along the elements of a key, and then along the keys."""
@@ -38,7 +41,7 @@ class SingleAttention(Attention):
             store(totals, self.zero, [lane])
         store(most, self.minus_infinity, [0])
 
-        end = tirx.min(self.keys, 1) if self.is_causal else self.keys
+        end = tirx.min(self.keys, _BLOCK) if self.is_causal else self.keys
         with builder.serial(tirx.floordiv(end + step - 1, step)) as block:
             first = block * step
             count = tirx.min(end - first, step)
@@ -76,7 +79,12 @@ class SingleAttention(Attention):
 
         self._halve(totals, self.lanes, lambda a, b: a + b)
         total = load(totals, [0])
-        self.in_chunks(self.out_width, lambda e: self.finish(n, h, 0, e, load(sums, [e]) / total, total))
+
+        def finish(e: Any) -> None:
+            summed = load(sums, [e])
+            self.finish(n, h, 0, e, summed, summed / total, total)
+
+        self.in_chunks(self.out_width, finish)
 
     def _scores(self, n: Any, h: Any, first: Any, row: Any, count: Any, query: Any, scores: Any) -> None:
         """The scores of a few keys from ``first + row`` on."""

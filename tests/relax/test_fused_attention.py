@@ -121,6 +121,30 @@ def test_what_sees_no_key_is_zero(kind):
     assert not check((*draw(1, 2, 2, 1, 200, 8, 8), mask[..., 5:6])).eq(0).any()
 
 
+@pytest.mark.parametrize("queries", [1, 20])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_value_that_no_query_sees_may_still_make_a_nan(queries, value):
+    """Zero times it is NaN, in eager PyTorch as well."""
+    torch.manual_seed(0)
+    admitted = torch.ones(1, 1, 200, queries, dtype=torch.bool)
+    admitted[..., 0] = False
+    admitted[:, :, 150:] = False
+    operands = draw(1, 2, 2, queries, 200, 8, 8)
+    operands[2][0, 170, 1, 5] = value
+    got = check((*operands, admitted))
+    assert got[0, :, 1, 5].isnan().all()
+    assert got.isnan().sum() == queries
+    assert got[0, 0, 0].eq(0).all()
+
+
+def test_one_query_takes_a_nan_from_the_values_behind_it():
+    torch.manual_seed(0)
+    operands = draw(1, 2, 2, 1, 600, 8, 8)
+    operands[2][0, 500, 0, 2] = torch.nan
+    operands[2][0, 550, 1, 2] = torch.nan
+    assert check(operands, is_causal=True).isnan().nonzero().tolist() == [[0, 0, 0, 2]]
+
+
 def test_no_query_takes_from_another():
     torch.manual_seed(0)
     query, key, value = draw(1, 2, 2, 20, 30, 8, 8)
