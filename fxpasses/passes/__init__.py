@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from fxpasses.passes.assert_sizes import assert_sizes
 from fxpasses.passes.channels_last import ChannelsLast, channels_last
+from fxpasses.passes.check_arguments import check_arguments
 from fxpasses.passes.check_inference import CheckInference, check_inference
-from fxpasses.passes.check_numbers import check_numbers
 from fxpasses.passes.decompose import decompose_to_core_aten
 from fxpasses.passes.eliminate_common_subexpressions import eliminate_common_subexpressions
 from fxpasses.passes.eliminate_dead_code import eliminate_dead_code
@@ -50,8 +50,8 @@ __all__ = [
     "assert_sizes",
     "canonicalize",
     "channels_last",
+    "check_arguments",
     "check_inference",
-    "check_numbers",
     "decompose_to_core_aten",
     "eliminate_common_subexpressions",
     "eliminate_dead_code",
@@ -82,7 +82,7 @@ __all__ = [
 
 canonicalize = Pipeline(
     check_inference,
-    check_numbers,
+    check_arguments,
     normalize_params,
     remove_assertions,
     assert_sizes,

@@ -1,4 +1,4 @@
-"""Numbers that are no elements of a dtype are refused as in eager PyTorch."""
+"""Arguments that eager PyTorch refuses, and torch's shape rules do not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 import fxpasses as fxp
 from fxpasses.errors import FxpassesError, PassError
-from fxpasses.passes.check_numbers import check_numbers
+from fxpasses.passes.check_arguments import check_arguments
 from tests.passes.helpers import program_of
 
 OPERATIONS = {
@@ -56,12 +56,40 @@ def test_the_message_names_all_numbers_and_their_lines():
 
     program = program_of(function, torch.zeros(2, dtype=torch.uint8))
     with pytest.raises(FxpassesError) as caught:
-        check_numbers(program)
-    for part in (
-        "300 is no number of torch.uint8 (aten.masked_fill",
-        "-1.0 is no number",
-        "test_check_numbers.py",
-    ):
+        check_arguments(program)
+    parts = ("300 cannot be converted to torch.uint8 without overflow (aten.masked_fill", "-1.0 cannot")
+    for part in (*parts, "test_check_arguments.py"):
         assert part in str(caught.value)
-    with pytest.raises(PassError, match="300 is no number of"):
+    with pytest.raises(PassError, match="300 cannot be converted to torch.uint8"):
         fxp.canonicalize(program)
+
+
+OF_ELEMENTS = {
+    "max": lambda x: x.max(-1),
+    "min of the first dim": lambda x: x.mT.min(-2, keepdim=True).values,
+    **{
+        mode: lambda x, mode=mode: torch.nn.functional.interpolate(x, size=(2, 2), mode=mode)
+        for mode in ("nearest", "nearest-exact", "bilinear", "bicubic")
+    },
+    "linear": lambda x: torch.nn.functional.interpolate(x[0], size=2, mode="linear"),
+    "nearest of a volume": lambda x: torch.nn.functional.interpolate(x[None], size=(2, 2, 2)),
+    "grid_sample": lambda x: torch.nn.functional.grid_sample(x, torch.zeros(1, 2, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", OF_ELEMENTS)
+def test_what_takes_elements_is_refused_without(name):
+    function, x = OF_ELEMENTS[name], torch.randn(1, 2, 3, 4)
+    torch.testing.assert_close(fxp.compile(function, (x,))(x), function(x))
+    with pytest.raises((IndexError, RuntimeError)):
+        function(x[..., :0])
+    with pytest.raises(FxpassesError, match="without elements"):
+        fxp.compile(function, (x[..., :0],))
+
+
+def test_no_elements_have_no_extremes_where_there_are_no_rows():
+    def function(x):
+        return x.max(1)
+
+    x = torch.ones(0, 3)
+    torch.testing.assert_close(fxp.compile(function, (x,))(x), function(x))

@@ -1,6 +1,7 @@
-"""`check_numbers`: refuse a number that is to be an element of a tensor whose dtype has no such number.
+"""`check_arguments`: refuse what eager PyTorch refuses, where torch's shape rules let it pass.
 
-Eager PyTorch raises an error for it as well. In arithmetic a number wraps around instead, so that has no row.
+A number that is to be an element of a tensor is one of its dtype; in arithmetic it wraps around instead, so that
+has no row. A greatest element, or a pixel between others, takes a tensor that has some.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from fxpasses.errors import FxpassesError, source_line
 from fxpasses.program import Program
 from fxpasses.schema import bind
+from fxpasses.tracing.fake_values import same_size
 
-__all__ = ["check_numbers", "fits"]
+__all__ = ["check_arguments", "fits"]
 
 aten = torch.ops.aten
 
@@ -42,32 +45,51 @@ _WHERE = (aten.where.Scalar, aten.where.ScalarOther, aten.where.ScalarSelf)
 _FILLED = (aten.fill.Scalar, aten.full.default, aten.full_like.default, aten.new_full.default)
 
 
-def check_numbers(program: Program) -> Program:
-    """Refuse numbers beyond the range of the dtype that they are converted to.
+_OF_ELEMENTS = ("aten::_upsample", "aten::grid_sampler", "aten::max.dim", "aten::min.dim", "aten::upsample")
+"""How the names begin of operators of which no elements have no result."""
+
+
+def check_arguments(program: Program) -> Program:
+    """Refuse numbers beyond the range of the dtype that they are converted to, and extremes of no elements.
 
     Raises:
         FxpassesError: there are some; the message names all of them.
     """
     problems = [
-        problem for node in program.nodes() if node.target in _ELEMENTS for problem in _problems(node)
+        f"{problem} ({node.target}, node {node.name!r}, {source_line(node) or 'no source line'})"
+        for node in program.nodes()
+        if isinstance(node.target, OpOverload)
+        for problem in _problems(node, node.target)
     ]
     if problems:
-        raise FxpassesError("numbers cannot be converted without overflow:\n  " + "\n  ".join(problems))
+        raise FxpassesError("eager PyTorch raises an error for this program:\n  " + "\n  ".join(problems))
     return program
 
 
-def _problems(node: fx.Node) -> list[str]:
-    op, val = node.target, node.meta["val"]
+def _problems(node: fx.Node, op: OpOverload) -> list[str]:
+    if op in _ELEMENTS:
+        return _numbers(node, op)
+    if op.name().startswith(_OF_ELEMENTS) and _is_empty(node.args[0]) and not _is_empty(node):
+        return ["the result is taken from a tensor without elements"]
+    return []
+
+
+def _is_empty(node: Any) -> bool:
+    val = node.meta["val"]
+    return any(same_size(size, 0) for size in (val[0] if isinstance(val, tuple | list) else val).shape)
+
+
+def _numbers(node: fx.Node, op: OpOverload) -> list[str]:
+    val = node.meta["val"]
     if val.dtype in (torch.float16, torch.bfloat16) and (
         op in _WHERE or (op in _FILLED and val.numel() == 1)
     ):
         return []  # eager PyTorch has an infinity there
-    names = [argument.name for argument in op._schema.arguments]  # type: ignore[union-attr]
-    args, kwargs = bind(op, node.args, node.kwargs)  # type: ignore[arg-type]
+    names = [argument.name for argument in op._schema.arguments]
+    args, kwargs = bind(op, node.args, node.kwargs)
     given = dict(zip(names, args, strict=False)) | kwargs
     return [
-        f"{given[name]} is no number of {val.dtype} "
-        f"({op}, node {node.name!r}, {source_line(node) or 'no source line'})"
+        f"{given[name]} cannot be converted to {val.dtype} without overflow"
         for name in _ELEMENTS[op]
         if isinstance(given[name], int | float) and not fits(given[name], val.dtype)
     ]
