@@ -7,6 +7,9 @@ ever larger parts of pairs of them, and written in vectors. Where a length is
 no multiple, the last square overlaps the one before; where one that is known
 only at run time leaves no room for a square, the loops stay as they are.
 
+A third loop may be inside, over a unit of a few elements that lie side by side
+on both sides: a vector has fewer units than lanes, and whole units are exchanged.
+
 Without the pass the loops mean the same.
 """
 
@@ -39,31 +42,43 @@ def run_turned() -> Any:
 def _turned(loop: Any, *, may_overlap: bool) -> Any:
     if not isinstance(loop.body, T.tirx.For):
         return loop
-    lanes = int(loop.annotations[TURNED])
-    if not may_overlap and any((int_value(each.extent) or 1) % lanes for each in (loop, loop.body)):
-        return loop
-    unknown = [each.extent for each in (loop, loop.body) if int_value(each.extent) is None]
-    store = loop.body.body
+    writing, store = loop.body, loop.body.body
+    unit = store if isinstance(store, T.tirx.For) else None
+    if unit is not None:
+        store = unit.body
     if not isinstance(store, T.tirx.BufferStore):
         return loop
+    length = 1 if unit is None else int_value(unit.extent) or 0
+    lanes = int(loop.annotations[TURNED])
+    if length == 0 or lanes % length:
+        return loop
+    count = lanes // length
+    if not may_overlap and any((int_value(each.extent) or 1) % count for each in (loop, writing)):
+        return loop
+    unknown = [each.extent for each in (loop, writing) if int_value(each.extent) is None]
     found: list[Any] = []
     T.tvm_ffi.structural_walk(store.value, (T.ir.TensorLoad, returning_none(found.append)))
     across = [
         load
         for load in found
-        if _step(load, loop.loop_var) in (1, -1) and _step(load, loop.body.loop_var) != 1
+        if _step(load, loop.loop_var) in (length, -length) and _step(load, writing.loop_var) != length
     ]
     if not across or not all(T.tvm_ffi.structural_equal(load, across[0]) for load in across):
         return loop
-    squares = _Squares(loop, loop.body, store, across[0]).statement()
-    room = [size >= T.tirx.const(lanes, size.ty.dtype) for size in unknown]
+    if unit is not None and not all(
+        _step(access, unit.loop_var) == 1 and (access in across or _step(access, writing.loop_var) == length)
+        for access in (*found, store)
+    ):
+        return loop
+    squares = _Squares(loop, writing, store, across[0], unit).statement()
+    room = [size >= T.tirx.const(count, size.ty.dtype) for size in unknown]
     plain = T.tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, loop.body)
     return T.tirx.IfThenElse(T.tirx.all(*room), squares, plain) if room else squares
 
 
-def _step(load: Any, var: Any) -> int | None:
+def _step(access: Any, var: Any) -> int | None:
     """How far apart neighbours along a loop lie in memory."""
-    (index,) = load.indices
+    (index,) = access.indices
     return int_value(T.Analyzer().simplify(at_place(index, {var: var + 1}) - index))
 
 
@@ -75,13 +90,17 @@ class _Squares(LoopWriter):
         writing: the one along which it is written.
         store: the statement inside.
         source: what it reads across.
+        unit: the loop over what stays together, if there is one.
     """
 
-    def __init__(self, reading: Any, writing: Any, store: Any, source: Any) -> None:
+    def __init__(self, reading: Any, writing: Any, store: Any, source: Any, unit: Any) -> None:
         super().__init__(str(reading.loop_var.ty.dtype))
         self.reading, self.writing, self.store, self.source = reading, writing, store, source
         self.lanes = int(reading.annotations[TURNED])
-        self.backwards = _step(source, reading.loop_var) == -1
+        self.unit = 1 if unit is None else int(unit.extent)
+        self.rows = self.lanes // self.unit
+        self.first = {} if unit is None else {unit.loop_var: self.number(0)}
+        self.backwards = _step(source, reading.loop_var) == -self.unit
 
     def statement(self) -> Any:
         """All of it."""
@@ -91,39 +110,43 @@ class _Squares(LoopWriter):
 
     def over_starts(self, loop: Any, body: Any) -> Any:
         """*body* for the first place of each square along a loop."""
-        lanes = self.number(self.lanes)
-        whole = int_value(self.simplified(T.tirx.floormod(loop.extent, lanes))) == 0
+        rows = self.number(self.rows)
+        whole = int_value(self.simplified(T.tirx.floormod(loop.extent, rows))) == 0
 
         def at(which: Any) -> Any:
-            start = which * lanes
-            return body(start if whole else T.tirx.min(start, self.simplified(loop.extent - lanes)))
+            start = which * rows
+            return body(start if whole else T.tirx.min(start, self.simplified(loop.extent - rows)))
 
-        count = self.simplified(T.tirx.floordiv(loop.extent + (lanes - self.number(1)), lanes))
+        count = self.simplified(T.tirx.floordiv(loop.extent + (rows - self.number(1)), rows))
         return self.over("square", count, at, loop.kind)
 
     def square(self, i: Any, j: Any) -> Any:
         """The square from *i* on along what is written, and from *j* on along what is read."""
-        tirx, lanes = T.tirx, self.lanes
-        size, dtype = (self.number(lanes * lanes),), str(self.source.source.dtype)
+        tirx, lanes, rows = T.tirx, self.lanes, self.rows
+        size, dtype = (self.number(rows * lanes),), str(self.source.source.dtype)
         now, then = (
             tirx.decl_buffer(size, dtype, name, scope="local", layout=None) for name in ("rows", "columns")
         )
         statements = [tirx.AllocBuffer(now), tirx.AllocBuffer(then)]
-        last = self.number(lanes - 1)
-        places = {self.writing.loop_var: i, self.reading.loop_var: j + last if self.backwards else j}
+        last = self.number(rows - 1)
+        places = {
+            **self.first,
+            self.writing.loop_var: i,
+            self.reading.loop_var: j + last if self.backwards else j,
+        }
         (start,) = self.source.indices
-        for row in range(lanes):
+        for row in range(rows):
             at = at_place(start, {**places, self.writing.loop_var: i + self.number(row)})
             statements.append(self.put(now, row, tirx.BufferLoad(self.source.source, [self.ramp(at)])))
         part = 1
-        while part < lanes:
-            for row in range(lanes):
+        while part < rows:
+            for row in range(rows):
                 if not row & part:
                     pair = [self.row(now, row), self.row(now, row + part)]
-                    for which, indices in enumerate(_exchanged(lanes, part)):
+                    for which, indices in enumerate(_exchanged(lanes, part * self.unit)):
                         statements.append(self.put(then, row + which * part, tirx.Shuffle(pair, indices)))
             now, then, part = then, now, 2 * part
-        columns = reversed(range(lanes)) if self.backwards else range(lanes)
+        columns = reversed(range(rows)) if self.backwards else range(rows)
         statements += [
             self.written(i, j + self.number(place), now, column) for place, column in enumerate(columns)
         ]
@@ -135,14 +158,22 @@ class _Squares(LoopWriter):
         start = self.number(column * self.lanes)
 
         def element(lane: Any) -> Any:
+            def at(index: Any) -> Any:
+                if self.unit == 1:
+                    return at_place(index, {self.writing.loop_var: i + lane, self.reading.loop_var: j})
+                # The lanes of several units lie side by side.
+                return (
+                    at_place(index, {**self.first, self.writing.loop_var: i, self.reading.loop_var: j}) + lane
+                )
+
             def replaced(load: Any) -> Any:
-                is_source = T.tvm_ffi.structural_equal(load, self.source)
-                return tirx.BufferLoad(turned, [start + lane]) if is_source else load
+                if T.tvm_ffi.structural_equal(load, self.source):
+                    return tirx.BufferLoad(turned, [start + lane])
+                return load if self.unit == 1 else tirx.BufferLoad(load.source, [at(load.indices[0])])
 
             value = T.tvm_ffi.structural_map(self.store.value, [(T.ir.TensorLoad, replaced)])
-            places = {self.writing.loop_var: i + lane, self.reading.loop_var: j}
-            indices = [at_place(index, places) for index in self.store.indices]
-            return tirx.BufferStore(self.store.buffer, at_place(value, places), indices)
+            value = at(value) if self.unit == 1 else value
+            return tirx.BufferStore(self.store.buffer, value, [at(index) for index in self.store.indices])
 
         return self.over_vectors(1, self.lanes, element)
 

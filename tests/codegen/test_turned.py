@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.export import Dim
 
 import fxpasses as fxp
 from fxpasses.codegen.schedules import schedule_function
@@ -40,6 +41,49 @@ def test_permutations(shape, order, dtype):
     out = torch.full([shape[axis] for axis in order], 99, dtype=x.dtype)
     built(function)(T.tvm_ffi.from_dlpack(x), T.tvm_ffi.from_dlpack(out))
     assert torch.equal(out, x.permute(order))
+
+
+PAIRS = [
+    ((16, 16, 2), (1, 0, 2)), ((17, 33, 2), (1, 0, 2)), ((8, 9, 2), (1, 0, 2)), ((3, 20, 41, 2), (0, 2, 1, 3)),
+    ((2, 31, 3, 10, 2), (0, 3, 2, 1, 4)), ((9, 64, 49, 2), (2, 1, 0, 3)), ((131, 70, 2, 1), (1, 0, 2, 3)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize(("shape", "order"), PAIRS, ids=str)
+def test_pairs_stay_together(shape, order, dtype):
+    function = kernel(shape, order, dtype)
+    assert TURNED in function.script()
+    x = draw(shape, getattr(torch, dtype), "sum")
+    out = torch.full([shape[axis] for axis in order], 99, dtype=x.dtype)
+    built(function)(T.tvm_ffi.from_dlpack(x), T.tvm_ffi.from_dlpack(out))
+    assert torch.equal(out, x.permute(order))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("shape", [(3, 16, 24, 2), (2, 17, 9, 2), (1, 5, 40, 2), (2, 3, 4, 2)], ids=str)
+def test_what_is_computed_of_pairs_on_the_way(shape, dynamic):
+    def function(x):
+        turned = x.transpose(1, 2)
+        one = turned * 2 + x.abs().transpose(1, 2)
+        return (
+            one,
+            turned.flip(0),
+            turned.flip(1) - 1,
+            turned.flip(2) + 1,
+            turned.flip(3) + 1,
+            turned + torch.arange(2.0),
+        )
+
+    x = torch.randn(4, 30, 21, 2)
+    sizes = {0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO} if dynamic else None
+    compiled = fxp.compile(
+        function, (x if dynamic else torch.randn(shape),), dynamic_shapes=sizes and (sizes,)
+    )
+    for size in ((4, 30, 21, 2), shape) if dynamic else (shape,):
+        x = torch.randn(size)
+        for got, want in zip(compiled(x), function(x), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("dims", [(0,), (1,), (0, 1)], ids=str)
