@@ -34,6 +34,7 @@ _ELEMENTS = {
     aten.masked_fill.Scalar: ("value",),
     aten.new_full.default: ("fill_value",),
     aten.pad.default: ("value",),
+    aten.pow.Tensor_Scalar: ("exponent",),
     aten.scatter.value: ("value",),
     aten.where.Scalar: ("self", "other"),
     aten.where.ScalarOther: ("other",),
@@ -45,12 +46,14 @@ _WHERE = (aten.where.Scalar, aten.where.ScalarOther, aten.where.ScalarSelf)
 _FILLED = (aten.fill.Scalar, aten.full.default, aten.full_like.default, aten.new_full.default)
 
 
+_SUBTRACTIONS = (aten.sub.Tensor, aten.sub.Scalar, aten.rsub.Tensor, aten.rsub.Scalar)
+
 _OF_ELEMENTS = ("aten::_upsample", "aten::grid_sampler", "aten::max.dim", "aten::min.dim", "aten::upsample")
 """How the names begin of operators of which no elements have no result."""
 
 
 def check_arguments(program: Program) -> Program:
-    """Refuse numbers beyond the range of the dtype that they are converted to, and extremes of no elements.
+    """Refuse numbers beyond the range of their dtype, truths in subtractions, and extremes of no elements.
 
     Raises:
         FxpassesError: there are some; the message names all of them.
@@ -69,9 +72,17 @@ def check_arguments(program: Program) -> Program:
 def _problems(node: fx.Node, op: OpOverload) -> list[str]:
     if op in _ELEMENTS:
         return _numbers(node, op)
+    if op in _SUBTRACTIONS and any(map(_is_truth, node.args[:2])):
+        return ["truths are subtracted; logical_xor and logical_not take them"]
     if op.name().startswith(_OF_ELEMENTS) and _is_empty(node.args[0]) and not _is_empty(node):
         return ["the result is taken from a tensor without elements"]
     return []
+
+
+def _is_truth(operand: Any) -> bool:
+    if isinstance(operand, fx.Node):
+        operand = operand.meta["val"]
+    return isinstance(operand, bool) or (isinstance(operand, torch.Tensor) and operand.dtype == torch.bool)
 
 
 def _is_empty(node: Any) -> bool:
@@ -82,9 +93,11 @@ def _is_empty(node: Any) -> bool:
 def _numbers(node: fx.Node, op: OpOverload) -> list[str]:
     val = node.meta["val"]
     if val.dtype in (torch.float16, torch.bfloat16) and (
-        op in _WHERE or (op in _FILLED and val.numel() == 1)
+        op in _WHERE or (op in _FILLED and same_size(val.numel(), 1))
     ):
         return []  # eager PyTorch has an infinity there
+    if val.dtype == torch.float32 and op is aten.pow.Tensor_Scalar:
+        return []  # the exponent is float64
     names = [argument.name for argument in op._schema.arguments]
     args, kwargs = bind(op, node.args, node.kwargs)
     given = dict(zip(names, args, strict=False)) | kwargs

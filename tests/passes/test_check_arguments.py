@@ -25,6 +25,7 @@ OPERATIONS = {
     "where": lambda x, number: torch.where(x == 1, x, number),
     "clamp": lambda x, number: x.clamp(max=number),
     "add": lambda x, number: x + number,
+    "pow": lambda x, number: x**number if number > 0 else x,
     "maximum": lambda x, number: torch.where(x > number, 1, x),
 }
 NUMBERS = [-1, 255, 300, -300, -1.0, 1e6, 1e300, math.nan, math.inf, 2**40]
@@ -93,3 +94,31 @@ def test_no_elements_have_no_extremes_where_there_are_no_rows():
 
     x = torch.ones(0, 3)
     torch.testing.assert_close(fxp.compile(function, (x,))(x), function(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8, torch.bool])
+def test_truths_are_not_subtracted(dtype):
+    x, truths = torch.ones(3).to(dtype), torch.tensor([True, False, True])
+    for function in (
+        lambda x, t: x - t,
+        lambda x, t: t - x,
+        lambda x, t: x - True,
+        lambda x, t: True - x,
+        lambda x, t: 1 - t,
+    ):
+        with pytest.raises(RuntimeError, match="Subtraction"):
+            function(x, truths)
+        with pytest.raises(FxpassesError, match="truths are subtracted|Subtraction"):
+            fxp.compile(function, (x, truths))
+
+
+def test_a_size_that_varies_stays_one():
+    def function(x):
+        return x + torch.full_like(x, -9.0), x.max(1)
+
+    x = torch.ones(3, 4, dtype=torch.float16)
+    compiled = fxp.compile(function, (x,), dynamic_shapes=({0: torch.export.Dim("rows", max=64)},))
+    for rows in (2, 7):
+        torch.testing.assert_close(
+            tuple(compiled(x[:1].repeat(rows, 1))), tuple(function(x[:1].repeat(rows, 1)))
+        )
