@@ -104,3 +104,25 @@ def test_dynamic_sizes():
     for batch, height in ((1, 8), (5, 13)):
         x = random((batch, 3, height, 10))
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_padding_that_follows_from_a_dynamic_window(dims):
+    convolve = getattr(torch.nn.functional, f"conv{dims}d")
+
+    def function(x, weight):
+        return convolve(x, weight, padding="same")
+
+    def arguments(batch, channels, size, window):
+        return random((batch, channels, *size[:dims])), random((3, channels, *window[:dims]))
+
+    args = arguments(2, 2, (6, 7, 5), (3, 5, 3))
+    sizes = tuple(dict.fromkeys(range(arg.dim()), torch.export.Dim.AUTO) for arg in args)
+    compiled = fxp.compile(function, args, dynamic_shapes=sizes, strict=True)
+    for call_args in (
+        args,
+        arguments(1, 3, (4, 5, 6), (5, 3, 1)),
+        arguments(2, 1, (9, 9, 9), (7, 1, 3)),
+        arguments(1, 2, (6, 6, 6), (4, 3, 2)),  # more zeros behind than before
+    ):
+        torch.testing.assert_close(compiled(*call_args), function(*call_args), rtol=1e-5, atol=1e-5)

@@ -38,7 +38,7 @@ def _convolution(
     single = input.meta["val"].dim() == rank + 1
     if single:
         input = g.call(aten.unsqueeze.default, input, 0)
-    if any(border):
+    if any(not isinstance(side, int) or side for side in border):
         input = g.call(aten.constant_pad_nd.default, input, border)
     result = g.call(
         aten.convolution.default,
@@ -81,17 +81,16 @@ def _conv_named(op: OpOverload, rank: int) -> None:
         padding: str,
         dilation: Any,
         groups: int,
-    ) -> fx.Node | None:
+    ) -> fx.Node:
         window = shape(weight)[2:]
         steps = list(dilation) * (rank if len(dilation) == 1 else 1)
         if padding == "valid":
             window = [1] * rank
-        if not all(isinstance(size, int) for size in window):
-            return None
         sums = [step * (size - 1) for step, size in zip(steps, window, strict=True)]
         # Half on each side; what is left goes behind the image.
-        border = [side for total in reversed(sums) for side in (0, total % 2)]
         halves = [total // 2 for total in sums]
+        rests = [total - 2 * half for total, half in zip(sums, halves, strict=True)]
+        border = [side for rest in reversed(rests) for side in (0, rest)]
         return _convolution(g, input, weight, bias, stride, halves, dilation, groups, rank, border=border)
 
 

@@ -32,12 +32,12 @@ def convolution(
     kernel = _transposed_kernel if transposed else _kernel
     work = accumulator(b.dtype(b.val.dtype))
 
-    def compute(x: Any, weight: Any, shape: Any) -> Any:
+    def compute(x: Any, weight: Any, shape: Any, padding: Any) -> Any:
         if any(is_static(size, 0) for size in (*x.shape[1:], *weight.shape)):
             return T.te.compute(tuple(shape), lambda *_: const(0, work), name="conv")
         return kernel(x, weight, shape, stride, padding, dilation, groups, work)
 
-    result = b.te(compute, input, weight, b.shape(b.val))
+    result = b.te(compute, input, weight, b.shape(b.val), b.shape(padding))
     if bias is not None:
         shape = [b.size(1), b.shape(b.val)[1], *[b.size(1)] * dims]
         along = b.emit(T.relax.op.reshape(b.cast(bias, work), shape))
@@ -50,7 +50,7 @@ def _kernel(
     weight: Any,
     shape: Sequence[Any],
     stride: Sequence[int],
-    padding: Sequence[int],
+    padding: Sequence[Any],
     dilation: Sequence[int],
     groups: int,
     work: str,
@@ -74,7 +74,7 @@ def _transposed_kernel(
     weight: Any,
     shape: Sequence[Any],
     stride: Sequence[int],
-    padding: Sequence[int],
+    padding: Sequence[Any],
     dilation: Sequence[int],
     groups: int,
     work: str,
@@ -111,17 +111,18 @@ def _transposed_kernel(
     return T.te.compute(tuple(shape), element, name="conv_transposed")
 
 
-def _padded(x: Any, padding: Sequence[int]) -> Any:
+def _padded(x: Any, padding: Sequence[Any]) -> Any:
     """*x* with zeros around its spatial dims."""
-    if not any(padding):
+    padded = [not is_static(p, 0) for p in padding]
+    if not any(padded):
         return x
 
     def element(n: Any, channel: Any, *at: Any) -> Any:
         source = [i - p for i, p in zip(at, padding, strict=True)]
         inside = [
             condition
-            for i, size, p in zip(source, x.shape[2:], padding, strict=True)
-            if p
+            for i, size, is_padded in zip(source, x.shape[2:], padded, strict=True)
+            if is_padded
             for condition in (i >= 0, i < size)
         ]
         return T.tirx.if_then_else(T.tirx.all(*inside), x(n, channel, *source), const(0, str(x.dtype)))
