@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from fxpasses.errors import FxpassesError, source_line
 from fxpasses.passes.decompositions.values import shape
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
@@ -45,6 +46,12 @@ def assert_sizes(program: Program) -> Program:
                 if not condition.free_symbols or (node.graph, condition) in asserted:
                     g.erase(truth)
                     continue
+                if condition == False or truth.meta["val"].node.hint is False:  # noqa: E712, of sympy
+                    raise FxpassesError(
+                        f"{node.target} takes operands whose sizes {_expression(one)} and {_expression(other)} are "
+                        f"equal ({source_line(node) or 'no source line'}), and those of the example are not; a size "
+                        "of 1 is made 2 where dynamic_shapes lets it vary: leave it static"
+                    )
                 asserted.add((node.graph, condition))
                 g.call(aten._assert_scalar.default, truth, "")
     return g.finish()

@@ -7,7 +7,7 @@ import torch
 from torch.export import Dim
 
 import fxpasses as fxp
-from fxpasses.errors import InputError, RunError
+from fxpasses.errors import InputError, PassError, RunError
 from fxpasses.passes import assert_sizes
 from fxpasses.schema import checks_values
 from tests.passes.helpers import apply, body, program_of
@@ -198,3 +198,13 @@ def test_a_mask_of_rows_and_one_that_is_repeated():
         compiled(X, torch.arange(6) > 1, columns, ROWS)
     with pytest.raises(RunError, match=r"'columns'.*12 values.*more of them"):
         compiled(X, rows, torch.ones(4, dtype=torch.bool), ROWS)
+
+
+def test_a_size_that_has_to_be_one_does_not_vary():
+    def f(x, v):
+        return x.slice_scatter(v, 1, 0, 1)
+
+    rows = X[:, :1]
+    sizes = (None, {1: Dim.DYNAMIC})
+    with pytest.raises(PassError, match="leave it static"):
+        fxp.compile(f, (X, rows), dynamic_shapes=sizes)
