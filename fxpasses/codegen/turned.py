@@ -24,6 +24,9 @@ from fxpasses.relax import tvm_api as T
 
 __all__ = ["run_turned"]
 
+_SOURCES = 2
+"""How many squares are turned for one that is written, as of the parts of a complex number."""
+
 
 def run_turned() -> Any:
     """The pass."""
@@ -63,14 +66,18 @@ def _turned(loop: Any, *, may_overlap: bool) -> Any:
         for load in found
         if _step(load, loop.loop_var) in (length, -length) and _step(load, writing.loop_var) != length
     ]
-    if not across or not all(T.tvm_ffi.structural_equal(load, across[0]) for load in across):
+    sources: list[Any] = []
+    for load in across:
+        if not any(T.tvm_ffi.structural_equal(load, source) for source in sources):
+            sources.append(load)
+    if not 0 < len(sources) <= _SOURCES or len({_step(load, loop.loop_var) for load in sources}) > 1:
         return loop
     if unit is not None and not all(
         _step(access, unit.loop_var) == 1 and (access in across or _step(access, writing.loop_var) == length)
         for access in (*found, store)
     ):
         return loop
-    squares = _Squares(loop, writing, store, across[0], unit).statement()
+    squares = _Squares(loop, writing, store, sources, unit).statement()
     room = [size >= T.tirx.const(count, size.ty.dtype) for size in unknown]
     plain = T.tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, loop.body)
     return T.tirx.IfThenElse(T.tirx.all(*room), squares, plain) if room else squares
@@ -89,18 +96,18 @@ class _Squares(LoopWriter):
         reading: the loop along which memory is read.
         writing: the one along which it is written.
         store: the statement inside.
-        source: what it reads across.
+        sources: what it reads across.
         unit: the loop over what stays together, if there is one.
     """
 
-    def __init__(self, reading: Any, writing: Any, store: Any, source: Any, unit: Any) -> None:
+    def __init__(self, reading: Any, writing: Any, store: Any, sources: list[Any], unit: Any) -> None:
         super().__init__(str(reading.loop_var.ty.dtype))
-        self.reading, self.writing, self.store, self.source = reading, writing, store, source
+        self.reading, self.writing, self.store, self.sources = reading, writing, store, sources
         self.lanes = int(reading.annotations[TURNED])
         self.unit = 1 if unit is None else int(unit.extent)
         self.rows = self.lanes // self.unit
         self.first = {} if unit is None else {unit.loop_var: self.number(0)}
-        self.backwards = _step(source, reading.loop_var) == -self.unit
+        self.backwards = _step(sources[0], reading.loop_var) == -self.unit
 
     def statement(self) -> Any:
         """All of it."""
@@ -122,22 +129,32 @@ class _Squares(LoopWriter):
 
     def square(self, i: Any, j: Any) -> Any:
         """The square from *i* on along what is written, and from *j* on along what is read."""
+        statements: list[Any] = []
+        squares = [self.turned(source, i, j, statements) for source in self.sources]
+        columns = reversed(range(self.rows)) if self.backwards else range(self.rows)
+        statements += [
+            self.written(i, j + self.number(place), squares, column) for place, column in enumerate(columns)
+        ]
+        return T.tirx.SeqStmt(statements)
+
+    def turned(self, source: Any, i: Any, j: Any, statements: list[Any]) -> Any:
+        """The buffer with the square of *source*, which *statements* read and turn."""
         tirx, lanes, rows = T.tirx, self.lanes, self.rows
-        size, dtype = (self.number(rows * lanes),), str(self.source.source.dtype)
+        size, dtype = (self.number(rows * lanes),), str(source.source.dtype)
         now, then = (
             tirx.decl_buffer(size, dtype, name, scope="local", layout=None) for name in ("rows", "columns")
         )
-        statements = [tirx.AllocBuffer(now), tirx.AllocBuffer(then)]
+        statements += [tirx.AllocBuffer(now), tirx.AllocBuffer(then)]
         last = self.number(rows - 1)
         places = {
             **self.first,
             self.writing.loop_var: i,
             self.reading.loop_var: j + last if self.backwards else j,
         }
-        (start,) = self.source.indices
+        (start,) = source.indices
         for row in range(rows):
             at = at_place(start, {**places, self.writing.loop_var: i + self.number(row)})
-            statements.append(self.put(now, row, tirx.BufferLoad(self.source.source, [self.ramp(at)])))
+            statements.append(self.put(now, row, tirx.BufferLoad(source.source, [self.ramp(at)])))
         part = 1
         while part < rows:
             for row in range(rows):
@@ -146,14 +163,10 @@ class _Squares(LoopWriter):
                     for which, indices in enumerate(_exchanged(lanes, part * self.unit)):
                         statements.append(self.put(then, row + which * part, tirx.Shuffle(pair, indices)))
             now, then, part = then, now, 2 * part
-        columns = reversed(range(rows)) if self.backwards else range(rows)
-        statements += [
-            self.written(i, j + self.number(place), now, column) for place, column in enumerate(columns)
-        ]
-        return tirx.SeqStmt(statements)
+        return now
 
-    def written(self, i: Any, j: Any, turned: Any, column: int) -> Any:
-        """What is stored along a column of the source, which is a row of the turned square."""
+    def written(self, i: Any, j: Any, squares: list[Any], column: int) -> Any:
+        """What is stored along a column of the sources, which is a row of the turned *squares*."""
         tirx = T.tirx
         start = self.number(column * self.lanes)
 
@@ -167,8 +180,9 @@ class _Squares(LoopWriter):
                 )
 
             def replaced(load: Any) -> Any:
-                if T.tvm_ffi.structural_equal(load, self.source):
-                    return tirx.BufferLoad(turned, [start + lane])
+                for source, square in zip(self.sources, squares, strict=True):
+                    if T.tvm_ffi.structural_equal(load, source):
+                        return tirx.BufferLoad(square, [start + lane])
                 return load if self.unit == 1 else tirx.BufferLoad(load.source, [at(load.indices[0])])
 
             value = T.tvm_ffi.structural_map(self.store.value, [(T.ir.TensorLoad, replaced)])

@@ -43,6 +43,23 @@ def test_permutations(shape, order, dtype):
     assert torch.equal(out, x.permute(order))
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("sources", [1, 2, 3])
+def test_several_sources(sources, dynamic):
+    def function(*parts):
+        turned = [part.transpose(1, 2) for part in parts]
+        return sum(part * (at + 1) for at, part in enumerate(turned)), turned[0].flip(1) - turned[-1]
+
+    sizes = (({0: Dim.AUTO, 1: Dim.AUTO, 2: Dim.AUTO},) * sources,) if dynamic else None
+    compiled = fxp.compile(
+        function, tuple(torch.randn(3, 40, 21) for _ in range(sources)), dynamic_shapes=sizes
+    )
+    for size in ((3, 40, 21), (2, 16, 16), (2, 5, 70), (2, 131, 17)) if dynamic else ((3, 40, 21),):
+        parts = [torch.randn(size) for _ in range(sources)]
+        for got, want in zip(compiled(*parts), function(*parts), strict=True):
+            torch.testing.assert_close(got, want)
+
+
 PAIRS = [
     ((16, 16, 2), (1, 0, 2)), ((17, 33, 2), (1, 0, 2)), ((8, 9, 2), (1, 0, 2)), ((3, 20, 41, 2), (0, 2, 1, 3)),
     ((2, 31, 3, 10, 2), (0, 3, 2, 1, 4)), ((9, 64, 49, 2), (2, 1, 0, 3)), ((131, 70, 2, 1), (1, 0, 2, 3)),

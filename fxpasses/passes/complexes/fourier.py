@@ -16,7 +16,7 @@ from torch import fx
 
 from fxpasses.errors import UnsupportedOperatorError
 from fxpasses.passes.complexes.arithmetic import multiply
-from fxpasses.passes.complexes.table import Pair, complex_row, pair, parts
+from fxpasses.passes.complexes.table import Pair, complex_row
 from fxpasses.passes.decompositions.values import reshape
 from fxpasses.rewrite import Editor
 
@@ -103,18 +103,15 @@ def _whole_of_real(g: Editor, real: fx.Node, axes: Sequence[int]) -> Pair:
 def _mirrored(g: Editor, half: Pair, size: int) -> Pair:
     """The whole of a spectrum from its first half: the rest is conjugate, in reverse."""
     axis = half.rank - 1
-    x, y = parts(g, half)
-    first = torch.ones(half.shape[-1], dtype=torch.float64)
-    first[0] = 0.0
+    used = torch.ones(half.shape[-1], 2, dtype=torch.float64)
+    used[0, 1] = 0.0
     if size % 2 == 0:
-        first[-1] = 0.0
+        used[-1, 1] = 0.0
     # The imaginary parts of the ends count as 0, as in every half spectrum of real values.
-    ends = g.constant(first.to(half.val.dtype), "ends")
-    y = g.call(aten.mul.Tensor, y, ends)
-    whole = pair(g, x, y)
-    back = g.call(aten.slice.Tensor, whole.node, axis, 1, (size + 1) // 2, 1)
+    whole = g.call(aten.mul.Tensor, half.node, _constant(g, used, half.val.dtype))
+    back = g.call(aten.slice.Tensor, whole, axis, 1, (size + 1) // 2, 1)
     back = g.call(aten.flip.default, back, [axis])
-    return Pair(g.call(aten.cat.default, [whole.node, _conjugate(g, back)], axis))
+    return Pair(g.call(aten.cat.default, [whole, _conjugate(g, back)], axis))
 
 
 # -- one axis ---------------------------------------------------------------------------
@@ -146,9 +143,12 @@ def _transform(g: Editor, value: Pair, forward: bool) -> Pair:
     lead = list(range(count))
     # Element outer * i + j: first along i, then along j.
     grid = Pair(reshape(g, value.node, [*batch, inner, outer, 2]))
-    grid = _transform(g, _permuted(g, grid, [*lead, count + 1, count]), forward)
-    grid = _rotated(g, grid, size, forward)
-    grid = _transform(g, _permuted(g, grid, [*lead, count + 1, count]), forward)
+    turned = _permuted(g, grid, [*lead, count + 1, count])
+    if _is_direct(inner) and _is_direct(outer):
+        grid = _last_round(g, _planes(g, _flat(g, turned), _matrix(inner, inner, forward)), size, forward)
+    else:
+        grid = _rotated(g, _transform(g, turned, forward), size, forward)
+        grid = _transform(g, _permuted(g, grid, [*lead, count + 1, count]), forward)
     grid = _permuted(g, grid, [*lead, count + 1, count])
     return Pair(reshape(g, grid.node, [*batch, size, 2]))
 
@@ -168,8 +168,11 @@ def _of_real(g: Editor, real: fx.Node, kept: int) -> Pair:
     lead = list(range(count))
     # Element outer * i + j: first along i, then along j.
     turned = _permuted(g, reshape(g, real, [*batch, inner, outer]), [*lead, count + 1, count])
-    grid = _rotated(g, _of_real(g, turned, half), size, True)
-    grid = _transform(g, _permuted(g, grid, [*lead, count + 1, count]), True)
+    if _is_direct(inner, DIRECT_REAL) and _is_direct(outer):
+        grid = _last_round(g, _planes(g, turned, _matrix(inner, half, True)[0::2]), size, True)
+    else:
+        grid = _rotated(g, _of_real(g, turned, half), size, True)
+        grid = _transform(g, _permuted(g, grid, [*lead, count + 1, count]), True)
     grid = _permuted(g, grid, [*lead, count + 1, count])
     # Row k2 has the elements inner * k2 + k1 for the first k1; the others are those from the end, conjugate.
     used, rest = -(-kept // inner), (inner + 1) // 2
@@ -185,23 +188,80 @@ def _of_real(g: Editor, real: fx.Node, kept: int) -> Pair:
 
 def _to_real(g: Editor, half: Pair, size: int) -> fx.Node:
     """The real values of which *half* is the first half of the spectrum; `_of_real` the other way."""
-    *batch, kept = half.shape
+    *batch, _ = half.shape
     inner = _factor(size)
     if size <= DIRECT_REAL or inner == size:
-        matrix = _matrix(kept, size, False, size)[:, 0::2]  # to real parts only
-        twice = torch.full((kept,), 2.0, dtype=torch.float64)
-        twice[0] = 1.0
-        if size % 2 == 0:
-            twice[-1] = 1.0
-        return _matmul(g, _flat(g, half), matrix * twice.repeat_interleave(2)[:, None])
+        return _matmul(g, _flat(g, half), _real_matrix(size))
     outer, count = size // inner, len(batch)
     lead = list(range(count))
     grid = reshape(g, _mirrored(g, half, size).node, [*batch, outer, inner, 2])
     grid = g.call(aten.slice.Tensor, grid, count + 1, 0, inner // 2 + 1, 1)
-    turned = _transform(g, _permuted(g, Pair(grid), [*lead, count + 1, count]), False)
-    turned = _rotated(g, _permuted(g, turned, [*lead, count + 1, count]), size, False)
-    values = _permuted(g, _to_real(g, turned, inner), [*lead, count + 1, count])
+    turned = _permuted(g, Pair(grid), [*lead, count + 1, count])
+    if _is_direct(outer) and _is_direct(inner, DIRECT_REAL):
+        rotated = _turned(g, _planes(g, _flat(g, turned), _matrix(outer, outer, False)), size, False)
+        values = _matmul(g, rotated, _by_planes(_real_matrix(inner).mT).mT)
+    else:
+        turned = _rotated(
+            g, _permuted(g, _transform(g, turned, False), [*lead, count + 1, count]), size, False
+        )
+        values = _to_real(g, turned, inner)
+    values = _permuted(g, values, [*lead, count + 1, count])
     return reshape(g, values, [*batch, size])
+
+
+# Between two direct rounds the real parts of a row come before the imaginary ones, as planes: so vectors hold numbers
+# of one kind.
+
+
+def _is_direct(size: int, most: int = DIRECT) -> bool:
+    return size <= most or _factor(size) == size
+
+
+def _by_planes(matrix: torch.Tensor) -> torch.Tensor:
+    """*matrix* with its columns, which are pairs, in planes."""
+    return matrix.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1)
+
+
+def _planes(g: Editor, rows: fx.Node, matrix: torch.Tensor) -> fx.Node:
+    """The product of *rows* with a matrix to pairs, as planes [..., 2, size]."""
+    product = _matmul(g, rows, _by_planes(matrix))
+    *batch, size = product.meta["val"].shape
+    return reshape(g, product, [*batch, 2, size // 2])
+
+
+def _turned(g: Editor, planes: fx.Node, size: int, forward: bool) -> fx.Node:
+    """Planes [..., j, 2, k] times ``exp(-2 pi i j k / size)`` (or plus), as rows [..., k, 2 * j]."""
+    *batch, rows, _, columns = planes.meta["val"].shape
+    count = len(batch)
+    turns = torch.arange(columns)[:, None] * torch.arange(rows)[None, :]
+    cosine, sine = _unit(turns, size, forward).unbind(-1)
+    turned = g.call(aten.permute.default, planes, [*range(count), count + 2, count + 1, count])
+    made = [
+        g.call(
+            aten.mul.Tensor,
+            g.call(aten.slice.Tensor, turned, count + 1, plane, plane + 1, 1),
+            _constant(g, torch.stack(factors, 1), planes.meta["val"].dtype),
+        )
+        for plane, factors in enumerate(((cosine, sine), (-sine, cosine)))
+    ]
+    return reshape(g, g.call(aten.add.Tensor, *made), [*batch, columns, 2 * rows])
+
+
+def _last_round(g: Editor, planes: fx.Node, size: int, forward: bool) -> Pair:
+    """The pairs [..., k, j] of planes [..., j, 2, k], transformed along j."""
+    rows = planes.meta["val"].shape[-3]
+    matrix = _by_planes(_matrix(rows, rows, forward).mT).mT
+    return _with_pairs(g, _matmul(g, _turned(g, planes, size, forward), matrix), rows)
+
+
+def _real_matrix(size: int) -> torch.Tensor:
+    """The matrix from the pairs of the first half of a spectrum to *size* real values."""
+    kept = size // 2 + 1
+    twice = torch.full((kept,), 2.0, dtype=torch.float64)
+    twice[0] = 1.0
+    if size % 2 == 0:
+        twice[-1] = 1.0
+    return _matrix(kept, size, False, size)[:, 0::2] * twice.repeat_interleave(2)[:, None]
 
 
 def _rotated(g: Editor, grid: Pair, size: int, forward: bool) -> Pair:
