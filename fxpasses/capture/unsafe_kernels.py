@@ -121,6 +121,11 @@ def _a_class_without_scores(grad_output: Any, self: Any, target: Any, *options: 
     return bool(((target != ignored) & ((target < 0) | (target >= classes))).any())
 
 
+def _no_norm_for_each_slice(v: Any, g: Any, dim: int = 0) -> bool:
+    """Slices are counted by dividing by the number of norms, which are not counted themselves."""
+    return v.shape[dim] == 0 or g.numel() != v.shape[dim]
+
+
 _UNSAFE: dict[Any, Callable[..., bool]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _nothing_to_attend,
     aten._embedding_bag: _no_bag_for_an_index,
@@ -137,4 +142,5 @@ _UNSAFE: dict[Any, Callable[..., bool]] = {
     aten.linalg_lstsq: _no_right_hand_side,
     aten.nll_loss_backward: _a_class_without_scores,
     aten.nll_loss2d_backward: _a_class_without_scores,
+    aten._weight_norm_interface: _no_norm_for_each_slice,
 }

@@ -130,6 +130,8 @@ CALLS: list[tuple[Any, Any, Any]] = [
     *((aten.nll_loss_backward, scored(wrong), scored(right)) for wrong, right in ((3, 2), (-1, -100))),
     (aten.nll_loss2d_backward, scored(3, 4, 5), scored(0, 4, 5)),
     (aten.linalg_lstsq, (x(3, 4, 3), x(3, 4, 0)), (x(3, 4, 3), x(3, 4, 1))),
+    (aten._weight_norm_interface, (x(0, 3), x(0, 1), 0), (x(3, 0), x(3, 1), 0)),
+    (aten._weight_norm_interface, (x(2, 3), x(1, 1), 1), (x(2, 3), x(1, 3), 1)),
 ]
 
 
