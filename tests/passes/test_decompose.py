@@ -485,3 +485,18 @@ def test_a_gradient_that_eager_promotes_is_refused():
         canonicalize(program_of(function, torch.tensor([3, 4]), x))
     whole = canonicalize(program_of(function, x, x))
     torch.testing.assert_close(whole(x, x), function(x, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32])
+def test_powers_of_two_are_multiplied_without_an_infinity_on_the_way(dtype):
+    if dtype.is_floating_point:
+        span = torch.finfo(dtype)
+        numbers = [0.0, -0.0, 1.0, -1.5, span.tiny, span.max, span.min, torch.inf, -torch.inf, torch.nan]
+    else:
+        numbers = [0, 3, -7]
+    exponents = torch.tensor([0, 1, -1, 9, -20, 120, 130, -140, 200, -200, 1000, -1000, 2000, -2000, 2**40])
+    x = torch.tensor(numbers, dtype=dtype)[:, None].expand(-1, len(exponents))
+    exponents = exponents.expand_as(x)
+    for other in (exponents, exponents.clamp(-128, 127).to(torch.int8)):
+        found = fxp.compile(torch.ldexp, (x, other), strict=True)(x, other)
+        torch.testing.assert_close(found, torch.ldexp(x, other), rtol=0, atol=0, equal_nan=True)

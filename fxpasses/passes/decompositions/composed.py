@@ -141,6 +141,23 @@ def _conv_tbc(self: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, pad:
     return made.permute(2, 0, 1)
 
 
+def _ldexp(self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """``self * 2**other``; for floating numbers and integers *other* with nothing infinite on the way."""
+    if other.is_floating_point() or not self.is_floating_point():
+        return self * torch.pow(2.0, other)
+    is_wide = self.dtype == torch.float64
+    # Factors that float64 has; three of these reach from its least number to beyond its greatest.
+    least, most = (-969, 1000) if is_wide else (-500, 500)
+    result, exponent = (
+        self.to(torch.float64),
+        other.to(torch.int32).to(torch.float64),
+    )  # torch has an int there
+    for _ in range(3 if is_wide else 1):
+        part = exponent.clamp(least, most)
+        result, exponent = result * torch.exp2(part), exponent - part
+    return result.to(self.dtype)
+
+
 def _logspace(
     start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, **options: Any
 ) -> torch.Tensor:
@@ -214,6 +231,7 @@ KERNELS: dict[str, dict[str, Kernel]] = {
     "aten::fake_quantize_per_tensor_affine_cachemask": {"default": _fake_quantize},
     "aten::fake_quantize_per_channel_affine_cachemask": {"default": _fake_quantize_by_channel},
     "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": {"default": _fake_quantize_if},
+    "aten::ldexp": {"Tensor": _ldexp},
     "aten::logspace": dict.fromkeys(("Tensor_Scalar", "Scalar_Tensor", "Tensor_Tensor"), _logspace),
     "aten::binary_cross_entropy": {"default": binary_cross_entropy},
     "aten::multi_margin_loss": {"default": multi_margin_loss},
