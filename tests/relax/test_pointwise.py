@@ -426,3 +426,13 @@ def test_a_sum_of_nothing_divided_by_zero() -> None:
     x = torch.zeros(0, 1)
     compiled = fxp.compile(lambda x: x.t().mm(x) / 0, (x,))
     assert compiled(x).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_next_number_of_a_computed_one(dtype):
+    def function(x):
+        return torch.nextafter(x * 2, x.flip(0)), torch.nextafter(x, x.flip(1))
+
+    x = torch.tensor([[1.0, -2.0, 0.0], [torch.inf, -0.0, torch.nan], [-3.5, 1e-3, 1.0]]).to(dtype)
+    compiled = fxp.compile(function, (x,), strict=True)
+    torch.testing.assert_close(compiled(x), function(x), rtol=0, atol=0, equal_nan=True)

@@ -77,13 +77,22 @@ def _next_half(x: Any, y: Any) -> Any:
     dtype = S.dtype_of(x)
     here, there = S.cast(x, "float32"), S.cast(y, "float32")
     zero, one = S.const(0.0, "float32"), T.tirx.const(1, "int16")
-    bits = T.tirx.reinterpret("int16", x)
+    bits, bits_there = (_bits_of_half(v, dtype) for v in (x, y))
     larger = ((here < there) & (here > zero)) | ((here > there) & (here < zero))
     least = S.select(there < zero, T.tirx.const(1 - (1 << 15), "int16"), one)
     moved = S.select(S.equal(here, zero), least, S.select(larger, bits + one, bits - one))
-    moved = S.select(S.equal(here, there), T.tirx.reinterpret("int16", y), moved)
+    moved = S.select(S.equal(here, there), bits_there, moved)
     lost = S.isnan(here) | S.isnan(there)
     return S.select(lost, S.const(math.nan, dtype), T.tirx.reinterpret(dtype, moved))
+
+
+def _bits_of_half(x: Any, dtype: str) -> Any:
+    """The bits of a half type; those of bfloat16 by way of float32, in which TVM computes what *x* is."""
+    if dtype != "bfloat16":
+        return T.tirx.reinterpret("int16", x)
+    return T.tirx.shift_right(
+        T.tirx.reinterpret("int32", S.cast(x, "float32")), T.tirx.const(16, "int32")
+    ).astype("int16")
 
 
 @lowering(aten.nextafter.default)
