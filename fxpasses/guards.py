@@ -177,7 +177,7 @@ def _narrowed(condition: Any, symbol: Any, bounds: Any, guard: str) -> Any:
     if limits is None:
         tried, holds = _tried(bounds), _test(condition)
         wrong = [size for size in tried if not holds({symbol: size})]
-        if wrong and wrong[-1] <= tried[0] + 4:
+        if wrong and len(wrong) <= 5 and wrong == tried[: len(wrong)]:
             limits = ValueRanges(wrong[-1] + 1, bounds.upper)
         elif len(wrong) >= len(tried) - 1 > 0:
             raise CaptureError(

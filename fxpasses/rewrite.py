@@ -26,7 +26,7 @@ from fxpasses.errors import FxpassesError, source_line
 from fxpasses.graph_modules import copy_graph_module, graph_modules
 from fxpasses.program import Input, Program
 from fxpasses.schema import bind, is_pure
-from fxpasses.signature import asserted_sizes
+from fxpasses.signature import known_of_sizes
 from fxpasses.size_nodes import SizeNodes
 from fxpasses.tracing.fake_values import fake_tensor, fake_value, same_type
 
@@ -199,7 +199,7 @@ class Editor:
     @cached_property
     def _asserted(self) -> list[sympy.Basic]:
         """What each call of the program is held to."""
-        return list(asserted_sizes(self.program).values())
+        return known_of_sizes(self.program)
 
     @cached_property
     def _data_dependent_sizes(self) -> set[Any]:

@@ -31,6 +31,7 @@ __all__ = [
     "determined_by",
     "dtype_name",
     "evaluate_symbol",
+    "known_of_sizes",
     "size_text",
 ]
 
@@ -392,6 +393,12 @@ def asserted_sizes(program: Program) -> dict[torch.fx.Node, sympy.Basic]:
     known = {s for node in program.inputs for size in _sizes(node) for s in determined_by(size.node.expr)}
     asserted = {node: node.args[0].meta["val"].node.expr for node in nodes}  # type: ignore[union-attr]
     return {node: condition for node, condition in asserted.items() if condition.free_symbols <= known}
+
+
+def known_of_sizes(program: Program) -> list[sympy.Basic]:
+    """What each call is held to: the assertions of sizes in the graph, and the upper ends of ranges."""
+    ends = {symbol: bounds.upper for symbol, bounds in program.ranges.items() if bounds.upper.is_Integer}
+    return [*asserted_sizes(program).values(), *(symbol <= end for symbol, end in ends.items())]
 
 
 def _sizes(node: torch.fx.Node) -> list[torch.SymInt]:

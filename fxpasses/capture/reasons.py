@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -144,6 +145,7 @@ def _text(error: BaseException) -> str:
         "\n\nWhile executing",
     ):
         text = text.split(noise)[0]
+    text = re.sub(r"Not all values of .* satisfy the generated guard", "generated guard", text)
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     short = " ".join(lines[:4])
     short = short if len(short) <= 400 else short[:400] + " ..."
@@ -220,7 +222,11 @@ def _unknown_type(text: str, frame: Frame | None) -> tuple[str, str]:
 
 
 def _specialised(text: str, frame: Frame | None) -> tuple[str, str]:
-    found = re.findall(r"generated guard (.*?)(?:\.| and \S+ <= IntInfinity\(\))(?= |$)", text) + re.findall(
+    found: list[Any] = [
+        re.sub(r" and \S+ <= IntInfinity\(\)$", "", guard)
+        for guard in re.findall(r"generated guard (.*?)\.?(?= - | Suggested fixes|$)", text)
+    ]
+    found += re.findall(
         r"You marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)", text
     )
     needs = "; ".join(f"{_plain(g)}" if isinstance(g, str) else f"{_plain(g[0])} == {g[1]}" for g in found)

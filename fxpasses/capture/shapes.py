@@ -25,6 +25,7 @@ from fxpasses.capture.source import Source
 from fxpasses.errors import CaptureError, InputError
 from fxpasses.guards import hold
 from fxpasses.program import Program
+from fxpasses.signature import asserted_sizes
 
 __all__ = ["Captured", "capture_dynamic", "combined", "settle"]
 
@@ -58,11 +59,11 @@ def capture_dynamic(door: Door, source: Source) -> Program:
     try:
         with _sizes_of_one():
             narrowed = _with_elements(source)
-            return _serving_less(settle(door(narrowed), narrowed, 1), source)
+            return _serving_less(settle(_captured(door, narrowed), narrowed, 1), source)
     except Exception as error:  # every error of tracing, to try again in another way
         first = error
     try:
-        captured = door(source)
+        captured = _captured(door, source)
     except Exception as error:
         raise error from first
     program = _serving_less(settle(captured, source, 2), source)
@@ -78,12 +79,39 @@ def capture_dynamic(door: Door, source: Source) -> Program:
     return program
 
 
+def _captured(door: Door, source: Source) -> Captured:
+    """What *door* returns, also where the code tells a single size of a named dim from the others.
+
+    Torch refuses that of a named dim, and has a guard for it where the dim has no name.
+    """
+    try:
+        return door(source)
+    except Exception as error:
+        guards = _GUARD.findall(str(error))
+        derived = any(hasattr(dim, "root") for _, _, dim in _each_dim(source))
+        if derived or not guards or not all(_OTHER_THAN.fullmatch(guard) for guard in guards):
+            raise
+    return door(source.replace(dynamic_shapes=pytree.tree_map(_unnamed, source.dynamic_shapes)))
+
+
+_GUARD = re.compile(r"satisfy the generated guard (.*)\.")
+
+_OTHER_THAN = re.compile(r"\S+ != (?![01]$)\d+")
+
+
+def _unnamed(dim: Any) -> Any:
+    from torch.export import Dim
+
+    return Dim.DYNAMIC(min=dim.min, max=dim.max) if hasattr(dim, "__name__") else dim
+
+
 def _serving_less(program: Program, source: Source) -> Program:
     """*program* with ranges that start at 1 or 0, for each size on which it agrees with the code there."""
     from torch.utils._sympy.value_ranges import ValueRanges
 
     from fxpasses.capture.effects import agree
 
+    program = _serving_single(program, source)
     wanted = _wanted_lowest(program, source)
     accepted: list[tuple[Any, int]] = []
     for symbol in _input_symbols(program):
@@ -99,6 +127,21 @@ def _serving_less(program: Program, source: Source) -> Program:
             if all(case is not None and agree(wider, source, case) for case in cases):
                 program = wider
                 accepted.append((symbol, size))
+    return program
+
+
+def _serving_single(program: Program, source: Source) -> Program:
+    """*program* without the conditions ``size != n`` for each n at which it agrees with the code."""
+    from fxpasses.capture.effects import agree
+
+    for node, condition in asserted_sizes(program).items():
+        if isinstance(condition, sympy.Ne) and condition.lhs.is_Symbol and condition.rhs.is_Integer:
+            g = program.edit()
+            g.erase(next(n for n in g.graph.nodes if n.name == node.name))
+            wider = g.finish()
+            case = _at(wider, source, {condition.lhs: int(condition.rhs)})
+            if case is not None and agree(wider, source, case):
+                program = wider
     return program
 
 
@@ -139,15 +182,16 @@ def _symbols_by_name(program: Program, source: Source) -> dict[str, set[Any]]:
 def _at(
     program: Program, source: Source, sizes: dict[Any, int]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """The example arguments with some symbols cut to 1 or 0; None where a size has no such value."""
+    """The example arguments with other sizes for some symbols; None where a size has no such value."""
     leaves, spec = pytree.tree_flatten((source.args, source.kwargs))
     for index, dim, size in _dynamic_sizes(program):
         if not size.free_symbols & set(sizes):
             continue
         length = size.xreplace({symbol: sympy.Integer(n) for symbol, n in sizes.items()})
-        if not length.is_Integer or not 0 <= int(length) <= leaves[index].shape[dim]:
+        if not length.is_Integer or length < 0:
             return None
-        leaves[index] = leaves[index].narrow(dim, 0, int(length))
+        places = torch.arange(int(length)) % max(leaves[index].shape[dim], 1)
+        leaves[index] = leaves[index].index_select(dim, places.to(leaves[index].device))
     args, kwargs = pytree.tree_unflatten(leaves, spec)
     return args, kwargs
 
@@ -162,7 +206,7 @@ def _sizes_of_one() -> Iterator[None]:
 
 
 def _last_line(error: Exception) -> str:
-    guards = re.findall(r"satisfy the generated guard (.*)\.", str(error))
+    guards = _GUARD.findall(str(error))
     if guards:
         return f"it needs {' and '.join(guards)}"
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"

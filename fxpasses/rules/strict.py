@@ -10,7 +10,7 @@ import torch
 
 from fxpasses.rules.subject import SYMBOLIC, Subject, free_symbols, is_unbacked, type_text
 from fxpasses.rules.table import Findings, rule
-from fxpasses.signature import asserted_sizes
+from fxpasses.signature import known_of_sizes
 from fxpasses.tracing.fake_values import fake_value, same_type
 
 
@@ -19,7 +19,7 @@ def _propagation(subject: Subject) -> Findings:
     """Computing every fake value again gives the same dtype and shape."""
     mode = subject.fake_mode if subject.fake_mode is not None else subject.program.fake_mode
     env = mode.shape_env
-    given = list(asserted_sizes(subject.program).values())
+    given = known_of_sizes(subject.program)
     for node in subject.nodes:
         if node.op != "call_function" or "val" not in node.meta:
             continue

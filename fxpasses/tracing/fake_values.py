@@ -86,7 +86,8 @@ def same_size(a: Any, b: Any, given: Collection[Any] = ()) -> bool:
     if not all(isinstance(x, sympy.Expr) or type(x) is int for x in (a, b)):
         return False
     zeros = {part for equation in given if isinstance(equation, sympy.Eq) for part in _zeros(equation)}
-    difference = sympy.expand(_without_exact_divisions(sympy.sympify(a - b), zeros))
+    difference = _without_exact_divisions(_without_ends(sympy.sympify(a - b), given), zeros)
+    difference = sympy.expand(difference)
     return bool(difference == 0) or difference in zeros
 
 
@@ -96,6 +97,20 @@ def _zeros(equation: Any) -> tuple[Any, ...]:
 
     difference = sympy.expand(equation.lhs - equation.rhs)
     return difference, sympy.expand(-difference)
+
+
+def _without_ends(expression: Any, given: Collection[Any]) -> Any:
+    """*expression* with ``Min(16, n)``, which is how a slice of 16 comes out, as ``n`` where ``n <= 16``."""
+    import sympy
+    from torch.utils._sympy.functions import Min
+
+    ends = {known.lhs: known.rhs for known in given if isinstance(known, sympy.Le)}
+
+    def least(*sizes: Any) -> Any:
+        inner = [size for size in sizes if size in ends]
+        return Min(*(size for size in sizes if not any(size.is_Integer and ends[n] <= size for n in inner)))
+
+    return expression.replace(Min, least)
 
 
 def _without_exact_divisions(expression: Any, zeros: Container[Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.export import Dim
 from torch.nn import functional as F
 
@@ -252,3 +253,47 @@ def test_a_size_that_is_fixed_is_not_dynamic() -> None:
 
     with pytest.raises(CaptureError, match="leave it static"):
         fxp.capture(function, sizes((5,)), dynamic_shapes=({0: Dim.DYNAMIC},), via="export")
+
+
+class Windowed(nn.Module):
+    """A causal mask that is cut to the length of the sequence, as in small GPTs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.register_buffer("mask", torch.tril(torch.ones(1, 16, 16)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        length = x.shape[1]
+        scores = self.linear(x) @ x.transpose(1, 2)
+        scores = scores.masked_fill(self.mask[:, :length, :length] == 0, -torch.inf)
+        return (scores.softmax(-1) @ x).transpose(0, 1).contiguous().view(length, -1)
+
+
+def test_a_buffer_that_is_cut_serves_its_whole_length():
+    model = Windowed()
+    length = Dim("length", max=16)
+    compiled = fxp.compile(model, (torch.randn(3, 9, 4),), dynamic_shapes=({0: Dim("batch"), 1: length},))
+    for batch, size in ((3, 9), (2, 2), (5, 15), (4, 16)):
+        x = torch.randn(batch, size, 4)
+        torch.testing.assert_close(compiled(x), model(x))
+    with pytest.raises(InputError, match="dim 1 is 17"):
+        compiled(torch.randn(2, 17, 4))
+
+
+def test_a_single_size_that_the_code_treats_in_another_way():
+    def model(x):
+        return x * 2 if x.shape[0] == 5 else x + 1
+
+    for dim in (Dim("rows"), Dim.DYNAMIC):
+        compiled = fxp.compile(model, (torch.randn(3, 2),), dynamic_shapes=({0: dim},))
+        for rows in (0, 1, 2, 4, 6, 40):
+            x = torch.randn(rows, 2)
+            torch.testing.assert_close(compiled(x), model(x))
+        with pytest.raises(InputError, match=r"x\.shape\[0\] != 5"):
+            compiled(torch.randn(5, 2))
+
+
+def test_the_end_of_a_buffer_is_told():
+    with pytest.raises(CaptureError, match=r"<= 16"):
+        fxp.capture(Windowed(), (torch.randn(3, 9, 4),), dynamic_shapes=({1: Dim("length")},))
