@@ -129,11 +129,11 @@ def _refuse_overlapping_writes(module: fx.GraphModule) -> None:
 
 def _written(node: fx.Node, op: OpOverload) -> Iterator[fx.Node]:
     """The tensors that a call changes."""
-    if op in _DROPOUTS and not node.args[2]:
-        return
     names = [a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
     if names:
         args, kwargs = bind(op, node.args, node.kwargs)
+        if op in _DROPOUTS and not args[2]:
+            return
         given = dict(zip((a.name for a in op._schema.arguments), args, strict=False)) | kwargs
         for name in names:
             value = given[name]

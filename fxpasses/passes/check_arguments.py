@@ -7,6 +7,7 @@ has no row. A greatest element, or a pixel between others, takes a tensor that h
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,7 +46,6 @@ _ELEMENTS = {
 _WHERE = (aten.where.Scalar, aten.where.ScalarOther, aten.where.ScalarSelf)
 _FILLED = (aten.fill.Scalar, aten.full.default, aten.full_like.default, aten.new_full.default)
 
-
 _SUBTRACTIONS = (aten.sub.Tensor, aten.sub.Scalar, aten.rsub.Tensor, aten.rsub.Scalar)
 
 _OF_ELEMENTS = ("aten::_upsample", "aten::grid_sampler", "aten::max.dim", "aten::min.dim", "aten::upsample")
@@ -70,11 +70,16 @@ def check_arguments(program: Program) -> Program:
 
 
 def _problems(node: fx.Node, op: OpOverload) -> list[str]:
+    is_of_elements = op.name().startswith(_OF_ELEMENTS)
+    if not (op in _ELEMENTS or op in _SUBTRACTIONS or is_of_elements):
+        return []
+    args, kwargs = bind(op, node.args, node.kwargs)
     if op in _ELEMENTS:
-        return _numbers(node, op)
-    if op in _SUBTRACTIONS and any(map(_is_truth, node.args[:2])):
+        names = [argument.name for argument in op._schema.arguments]
+        return _numbers(node, op, dict(zip(names, args, strict=False)) | kwargs)
+    if op in _SUBTRACTIONS and any(map(_is_truth, args[:2])):
         return ["truths are subtracted; logical_xor and logical_not take them"]
-    if op.name().startswith(_OF_ELEMENTS) and _is_empty(node.args[0]) and not _is_empty(node):
+    if is_of_elements and _is_empty(args[0]) and not _is_empty(node):
         return ["the result is taken from a tensor without elements"]
     return []
 
@@ -90,7 +95,7 @@ def _is_empty(node: Any) -> bool:
     return any(same_size(size, 0) for size in (val[0] if isinstance(val, tuple | list) else val).shape)
 
 
-def _numbers(node: fx.Node, op: OpOverload) -> list[str]:
+def _numbers(node: fx.Node, op: OpOverload, given: Mapping[str, Any]) -> list[str]:
     val = node.meta["val"]
     if val.dtype in (torch.float16, torch.bfloat16) and (
         op in _WHERE or (op in _FILLED and same_size(val.numel(), 1))
@@ -98,9 +103,6 @@ def _numbers(node: fx.Node, op: OpOverload) -> list[str]:
         return []  # eager PyTorch has an infinity there
     if val.dtype == torch.float32 and op is aten.pow.Tensor_Scalar:
         return []  # the exponent is float64
-    names = [argument.name for argument in op._schema.arguments]
-    args, kwargs = bind(op, node.args, node.kwargs)
-    given = dict(zip(names, args, strict=False)) | kwargs
     return [
         f"{given[name]} cannot be converted to {val.dtype} without overflow"
         for name in _ELEMENTS[op]

@@ -88,6 +88,21 @@ def test_what_takes_elements_is_refused_without(name):
         fxp.compile(function, (x[..., :0],))
 
 
+def test_arguments_by_name():
+    aten = torch.ops.aten
+
+    def function(x):
+        wide = aten.upsample_nearest1d.vec(input=x, output_size=None, scale_factors=[2.0])
+        return aten.max.dim(self=aten.fill.Scalar(self=wide, value=2), dim=2)[1]
+
+    graph = torch.fx.symbolic_trace(function)
+    x = torch.randn(1, 2, 4)
+    assert torch.equal(fxp.compile(graph, (x,))(x), function(x))
+    extremes = torch.fx.symbolic_trace(lambda x: aten.max.dim(self=x, dim=2)[1])
+    with pytest.raises(FxpassesError, match="without elements"):
+        fxp.compile(extremes, (x[..., :0],))
+
+
 def test_no_elements_have_no_extremes_where_there_are_no_rows():
     def function(x):
         return x.max(1)
