@@ -1,7 +1,7 @@
-"""`bfloat16_constants`: constants of bfloat16 as their bits.
+"""`bfloat16_constants`: constants of bfloat16, and vectors of one number, as their bits.
 
-TVM 0.27 keeps bfloat16 as integers of 16 bits, but leaves constants as they are,
-and then refuses to store a vector of them.
+TVM 0.27 keeps bfloat16 as integers of 16 bits, but leaves constants and
+broadcasts as they are, and then refuses to store a vector of them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ def bfloat16_constants() -> Any:
 
     def widened(vector: Any) -> Any:
         value, dtype = vector.value, str(vector.ty.dtype)
-        if not (
-            dtype.startswith("bfloat16") and isinstance(value, T.ir.Call) and op_name(value) == "reinterpret"
-        ):
+        if not dtype.startswith("bfloat16"):
             return vector
-        return tirx.reinterpret(dtype, tirx.Broadcast(value.args[0], vector.lanes))
+        is_bits = isinstance(value, T.ir.Call) and op_name(value) == "reinterpret"
+        bits = value.args[0] if is_bits else tirx.reinterpret("uint16", value)
+        return tirx.reinterpret(dtype, tirx.Broadcast(bits, vector.lanes))
 
     def run(function: Any, _mod: Any, _context: Any) -> Any:
         return T.tvm_ffi.structural_map(function, [(tirx.FloatImm, as_bits), (tirx.Broadcast, widened)])
