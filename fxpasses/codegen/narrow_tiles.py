@@ -1,12 +1,13 @@
-"""`run_narrow_tiles`: a tile of a product has a single vector where that is enough, which shows at run time.
+"""`run_narrow_tiles`: tiles of a product whose columns are counted at run time, read and written where they lie.
 
 A schedule annotates the loops over the vectors of a tile with `NARROW`, and the
 loop that takes its columns to memory, behind a condition that says where they
-end. The pass runs when only loops are left:
+end. Operands are padded in the tile: what lies behind the end counts as 0. The
+pass runs when only loops are left, and asks less often:
 
-1. the tile is written out once more, for a single vector, which is taken where
-   it has all columns,
-2. columns go to memory a vector at a time, where all of it are within the end.
+1. a tile that has all columns reads and stores whole vectors,
+2. another is made a vector at a time, of which the last is masked (`first_lanes`),
+3. behind the last row, the last row is read again; what is made of it goes nowhere.
 
 Without the pass the loops mean the same.
 """
@@ -14,10 +15,12 @@ Without the pass the loops mean the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 from fxpasses.codegen.loop_writer import LoopWriter, at_place, sequence, uses
-from fxpasses.codegen.schedules.expressions import int_value
+from fxpasses.codegen.masked_vectors import first_lanes
+from fxpasses.codegen.schedules.expressions import int_value, occurrences, op_name, returning_none, same
 from fxpasses.codegen.schedules.products import NARROW
 from fxpasses.relax import tvm_api as T
 
@@ -35,15 +38,15 @@ def run_narrow_tiles() -> Any:
 
 
 def _narrow(statement: Any) -> Any:
-    """*statement* with a tile of one vector beside the one it makes; itself where it makes none."""
+    """*statement* with the tile that it makes written out; itself where it makes none."""
     parts = list(statement.seq)
     nests = [_nest(part) for part in parts]
     annotated = [at for at, nest in enumerate(nests) if any(map(_is_annotated, nest))]
     if not annotated or not _stores(nests[annotated[-1]][-1]):
         return statement
     first, last = annotated[0], annotated[-1]
-    tile = _Tile(parts[first:last], nests[last])
-    return sequence(*parts[:first], tile.made(), tile.stored(parts[last]), *parts[last + 1 :])
+    tile = _Tile(parts[first:last], parts[last], nests[last])
+    return sequence(*parts[:first], _quotients_once(tile.statement()), *parts[last + 1 :])
 
 
 def _nest(statement: Any) -> list[Any]:
@@ -69,69 +72,118 @@ class _Tile(LoopWriter):
 
     Args:
         parts: those that make it.
-        nest: the loops that take it to memory, the last of them along a row.
+        store: the one that takes it to memory.
+        nest: the loops of that, the last of them along a row.
     """
 
-    def __init__(self, parts: Sequence[Any], nest: Sequence[Any]) -> None:
+    def __init__(self, parts: Sequence[Any], store: Any, nest: Sequence[Any]) -> None:
         *self.rows, self.columns = nest
         super().__init__(str(self.columns.loop_var.ty.dtype))
-        self.parts = parts
+        self.parts, self.store = parts, store
         self.lanes = int(self.columns.annotations[NARROW])
         self.vectors = int_value(self.columns.extent) // self.lanes  # type: ignore[operator]
-        conditions = _conjuncts(self.columns.body.condition)
-        self.of_column = [c for c in conditions if uses(c, [self.columns.loop_var])]
-        self.of_row = [c for c in conditions if not uses(c, [self.columns.loop_var])]
+        column = self.columns.loop_var
+        # What else TVM asks for, with an "or", it knows to hold where all sizes are above 0.
+        ends = [c for c in _conjuncts(self.columns.body.condition) if isinstance(c, T.tirx.LT)]
+        self.of_row = [end for end in ends if not uses(end, [column])]
+        left = [at_place(end.b - end.a, {column: self.number(0)}) for end in ends if uses(end, [column])]
+        self.left = self.simplified(reduce(T.tirx.min, left))
 
-    def made(self) -> Any:
-        """The tile: of one vector, if that has all columns."""
-        return T.tirx.IfThenElse(self.has(self.lanes), self.of(self.vectors), self.of(1))
+    def statement(self) -> Any:
+        """All of it."""
+        size, lanes = self.number(self.lanes * self.vectors), self.number(self.lanes)
+        some = self.simplified(T.tirx.floordiv(T.tirx.min(self.left, size) + (lanes - 1), lanes))
+        whole = self.of(self.vectors, self.number(0))
+        single = self.over("which", some, lambda which: self.of(1, which, self.left - which * lanes))
+        return T.tirx.IfThenElse(self.left >= size, whole, single)
 
-    def of(self, vectors: int) -> Any:
-        """The tile of so many *vectors*."""
+    def of(self, vectors: int, first: Any, left: Any = None) -> Any:
+        """So many *vectors* from the one with the number *first* on, made and taken to memory.
+
+        Of the only one, no more than *left* lanes are there, if that is not None.
+        """
+        return sequence(
+            *(self.made(part, vectors, first, left) for part in self.parts), self.stored(vectors, first, left)
+        )
+
+    def made(self, part: Any, vectors: int, first: Any, left: Any) -> Any:
+        variables = [loop.loop_var for loop in _nest(part)]
+        which, lane = variables[-2:]
+
+        def unpadded(call: Any) -> Any:
+            if op_name(call) != "if_then_else":
+                return call
+            condition, load, _ = call.args
+            if uses(condition, [lane]):
+                return at_place(load, {which: which + first})
+            (row,) = [variable for variable in variables if uses(condition, [variable])]
+            last = self.simplified(at_place(condition.b - condition.a, {row: self.number(0)}) - 1)
+            return at_place(load, {row: T.tirx.min(row, last)})
 
         def shorter(loop: Any) -> Any:
             if not _is_annotated(loop):
                 return loop
-            return T.tirx.For(loop.loop_var, loop.min, self.number(vectors), loop.kind, loop.body)
+            body = loop.body if left is None else first_lanes(left, loop.body)
+            return T.tirx.For(loop.loop_var, loop.min, self.number(vectors), loop.kind, body)
 
-        return sequence(*(T.tvm_ffi.structural_map(part, [(T.tirx.For, shorter)]) for part in self.parts))
+        return T.tvm_ffi.structural_map(part, [(T.ir.Call, unpadded), (T.tirx.For, shorter)])
 
-    def has(self, column: int) -> Any:
-        """Whether the tile may have so many columns and one more."""
-        places = {loop.loop_var: self.number(0) for loop in self.rows}
-        ends = [condition for condition in self.of_column if isinstance(condition, T.tirx.LT)]
-        return at_place(T.tirx.all(*ends), {**places, self.columns.loop_var: self.number(column)})
-
-    def stored(self, store: Any) -> Any:
-        """The statement *store*, which takes the tile to memory, a vector at a time."""
+    def stored(self, vectors: int, first: Any, left: Any) -> Any:
         body, column = self.columns.body.then_case, self.columns.loop_var
-        within = T.tirx.all(*self.of_column)
+        own = T.tirx.Var("own", self.index)
 
-        def in_vectors(start: Any) -> Any:
-            def at(lane: Any) -> dict[Any, Any]:
-                return {column: start + lane}
+        def of_tile(load: Any) -> Any:
+            return at_place(load, {column: own}) if load.source.scope() == "local" else load
 
-            def single(lane: Any) -> Any:
-                return T.tirx.IfThenElse(at_place(within, at(lane)), at_place(body, at(lane)), None)
-
-            whole = self.over_vectors(1, self.lanes, lambda lane: at_place(body, at(lane)))
-            some = T.tirx.IfThenElse(
-                at_place(within, {column: start}), self.over("lane", self.number(self.lanes), single), None
-            )
-            return T.tirx.IfThenElse(at_place(within, at(self.number(self.lanes - 1))), whole, some)
+        body = T.tvm_ffi.structural_map(body, [(T.ir.TensorLoad, of_tile)])
+        start = first * self.number(self.lanes)
+        stored = self.over_vectors(
+            vectors, self.lanes, lambda at: at_place(body, {own: at, column: start + at})
+        )
+        if left is not None:
+            stored = first_lanes(left, stored)
 
         def row(loop: Any) -> Any:
             if not _is_annotated(loop):
                 return loop
-            vectors = self.over(
-                "vector", self.number(self.vectors), lambda which: in_vectors(which * self.number(self.lanes))
-            )
-            return T.tirx.IfThenElse(T.tirx.all(*self.of_row), vectors, None) if self.of_row else vectors
+            return T.tirx.IfThenElse(T.tirx.all(*self.of_row), stored, None) if self.of_row else stored
 
-        return T.tvm_ffi.structural_map(store, [(T.tirx.For, row)])
+        return T.tvm_ffi.structural_map(self.store, [(T.tirx.For, row)])
 
 
 def _conjuncts(condition: Any) -> list[Any]:
     if isinstance(condition, T.tirx.And):
         return _conjuncts(condition.a) + _conjuncts(condition.b)
     return [condition]
+
+
+def _quotients_once(statement: Any) -> Any:
+    """*statement* behind the quotients of what does not change in it, which are in memory of the stack."""
+    tirx = T.tirx
+    inner: list[Any] = []
+    binders = [
+        (tirx.For, returning_none(lambda loop: inner.append(loop.loop_var))),
+        (tirx.Let, returning_none(lambda let: inner.append(let.var))),
+    ]
+    T.tvm_ffi.structural_walk(statement, binders)
+    found: list[tuple[Any, Any]] = []
+
+    def kept(quotient: Any) -> Any:
+        if uses(quotient, inner) or occurrences(quotient):
+            return quotient
+        for value, load in found:
+            if same(value, quotient):
+                return load
+        place = tirx.decl_buffer((1,), str(quotient.ty.dtype), "quotient", scope="local", layout=None)
+        found.append((quotient, tirx.BufferLoad(place, [0])))
+        return found[-1][1]
+
+    made = T.tvm_ffi.structural_map(
+        statement, [(kind, kept) for kind in (tirx.FloorDiv, tirx.FloorMod)], order="pre"
+    )
+    stores = [
+        part
+        for value, load in found
+        for part in (tirx.AllocBuffer(load.source), tirx.BufferStore(load.source, value, [0]))
+    ]
+    return sequence(*stores, made)

@@ -11,6 +11,7 @@ from fxpasses.codegen.columns import run_by_columns
 from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.masked_logic import guard_masked_logic
+from fxpasses.codegen.masked_vectors import mask_vectors
 from fxpasses.codegen.memory_plan import plan_memory
 from fxpasses.codegen.narrow_tiles import run_narrow_tiles
 from fxpasses.codegen.one_plus_erf import one_plus_erf
@@ -127,6 +128,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 run_turned(),
                 *([one_plus_erf(), vector_math()] if vectors else []),
                 tirx.VectorizeLoop(True),
+                mask_vectors(),
                 bfloat16_constants(),
                 tirx.StorageRewrite(),
                 s_tir.RewriteUnsafeSelect(),

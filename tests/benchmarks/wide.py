@@ -145,7 +145,9 @@ def gathers() -> Iterator[Case]:
 
 def products() -> Iterator[Case]:
     """Products with a vector, a single row, or an operand that is turned."""
-    for m, k, n in ((1, 768, 768), (4096, 4096, 1), (1, 1_000_003, 1), (3, 1000, 1000), (64, 4096, 64)):
+    sizes = (1, 768, 768), (4096, 4096, 1), (1, 1_000_003, 1), (3, 1000, 1000), (64, 4096, 64)
+    thin = (3, 1_000_003, 3), (5000, 1, 3), (100_003, 3, 5), (2, 1000, 17), (2, 2, 100_003), (1000, 64, 63)
+    for m, k, n in (*sizes, *thin):
         yield f"matmul {m} x {k} x {n}", torch.matmul, (torch.randn(m, k), torch.randn(k, n))
     for m, k, n in ((1, 768, 2048), (128, 768, 256), (1000, 64, 1000)):
         yield f"x @ y.T {m} x {k} x {n}", lambda x, y: x @ y.T, (torch.randn(m, k), torch.randn(n, k))
@@ -156,6 +158,12 @@ def products() -> Iterator[Case]:
             f"batched {batch} x {size}",
             torch.matmul,
             tuple(torch.randn(batch, size, size) for _ in range(2)),
+        )
+    for batch, m, k, n in ((1000, 2, 2, 2), (1000, 1, 2, 3), (1000, 17, 5, 17), (7, 1000, 3, 5)):
+        yield (
+            f"batched {batch} x {m} x {k} x {n}",
+            torch.matmul,
+            (torch.randn(batch, m, k), torch.randn(batch, k, n)),
         )
 
 

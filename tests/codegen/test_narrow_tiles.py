@@ -9,7 +9,7 @@ import torch
 from torch.export import Dim
 
 import fxpasses as fxp
-from fxpasses.codegen.pipeline import kernel_passes
+from fxpasses.codegen.pipeline import kernel_passes, lower_kernel
 from fxpasses.codegen.schedules.products import NARROW
 from fxpasses.codegen.target import host_target
 from fxpasses.relax import tvm_api as T
@@ -31,8 +31,26 @@ def with_tail(x, y):
     return torch.relu(x @ y * 2 + y[..., :1, :]) + 1
 
 
+def to_truth(x, y):
+    return torch.where((y[:1] > 0) & (x[:, :1] > 0), x @ y, 7.0) > y[:1]
+
+
+def to_half(x, y):
+    return (torch.exp(-((x @ y) ** 2)) + x[:, :1]).half()
+
+
+def with_every_second(x, y):
+    return x @ y + torch.cat([y, y], -1)[:1, 1::2]
+
+
+def with_border(x, y):
+    return torch.nn.functional.pad(x @ y, (1, 2))
+
+
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("function", [plain, of_turned, with_tail])
+@pytest.mark.parametrize(
+    "function", [plain, of_turned, with_tail, to_truth, to_half, with_every_second, with_border]
+)
 def test_columns_of_a_product(function, threads):
     m, k, n = Dim("m", min=0), Dim("k", min=1), Dim("n", min=0)
     args = torch.randn(4, 5), torch.randn(5, 6)
@@ -47,7 +65,7 @@ def test_columns_of_a_product(function, threads):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32, torch.bfloat16])
 def test_columns_of_a_batch(dtype):
     def draw(*size):
         return torch.randint(-9, 9, size).to(dtype)
@@ -58,6 +76,20 @@ def test_columns_of_a_batch(dtype):
     for batch, rows, columns in itertools.product((1, 3), (1, 7), COLUMNS[1:]):
         x, y = draw(batch, rows, 9), draw(batch, 9, columns)
         assert torch.equal(compiled(x, y), x @ y)
+
+
+@pytest.mark.parametrize("function", [plain, with_tail])
+def test_operands_are_read_where_they_lie(function):
+    sizes = {0: Dim.AUTO, 1: Dim.AUTO}
+    program = fxp.canonicalize(
+        fxp.capture(function, (torch.randn(40, 8), torch.randn(8, 70)), dynamic_shapes=(sizes, sizes))
+    )
+    with host_target():
+        module = T.tvm.transform.Sequential(kernel_passes(host_target()))(lower(program))
+    kernels = [f for _, f in module.functions_items() if isinstance(f, T.tirx.PrimFunc)]
+    lowered = [lower_kernel(kernel, host_target()).script() for kernel in kernels]
+    assert sum("masked_load" in script for script in lowered) == 1
+    assert not any("TVMBackendAllocWorkspace" in script for script in lowered)
 
 
 @pytest.mark.parametrize("known", [False, True])

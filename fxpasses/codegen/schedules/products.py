@@ -96,6 +96,11 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         sch.pad_einsum(rv, padding)  # which adds nothing where a dynamic size is known to be a multiple
         copies = [p for p in sch.get_producers(rv) if sch.get(p).name_hint not in known]
         backs = [c for c in sch.get_consumers(rv) if sch.get(c).name_hint not in known]
+    narrow = block.extents[n] is None and vectors > 1
+    if narrow and step(block, axes.right, n) == 1:
+        for copy in copies:  # `fxpasses.codegen.narrow_tiles` guards what lies behind the end
+            sch.compute_inline(copy)
+        copies = []
     if tail is not None:
         for back in backs:
             sch.compute_inline(back)
@@ -106,7 +111,6 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     summed = loops[block.rank :]
     n_outer, n_vectors, n_lanes = sch.split(loops[n], [None, vectors, width])
     inner = [n_vectors, n_lanes]
-    narrow = block.extents[n] is None and vectors > 1
     if narrow:
         sch.annotate(n_vectors, NARROW, width)
     tiles = [loops[axis] for axis in [*axes.shared, *sorted(axes.rows)] if axis != m]
