@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fxpasses.relax import scalar as S
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import load, store, when
+from fxpasses.relax.kernel import is_at_most, load, store, when
 
 __all__ = [
+    "SHORT",
     "TINY",
     "Local",
     "best_of_row",
+    "by_length",
     "count_nans",
     "first_in_row",
     "int64",
     "ordered_bits",
     "select_in_row",
+    "sort_long_row",
     "sort_row",
     "sort_short_row",
 ]
@@ -79,10 +82,9 @@ def ordered_bits(x: Any, *, descending: bool = False) -> Any:
 class _Row:
     """The keys of a row, unsigned integers, and their places in it, in two buffers that change."""
 
-    def __init__(self, size: Any, key: Callable[[Any], Any], room: Any = None) -> None:
+    def __init__(self, size: Any, key: Callable[[Any], Any], room: Any) -> None:
         builder = T.ir_builder.tirx
-        room = size if room is None else room
-        self.size, self.dtype = size, S.dtype_of(key(int64(0)))
+        self.size, self.room, self.dtype = size, room, S.dtype_of(key(int64(0)))
         self.keys, self.places = (
             builder.alloc_buffer([room], self.dtype),
             builder.alloc_buffer([room], "int64"),
@@ -94,9 +96,9 @@ class _Row:
     def empty(self) -> _Row:
         """Another pair of buffers."""
         other = _Row.__new__(_Row)
-        other.size, other.dtype = self.size, self.dtype
+        other.size, other.room, other.dtype = self.size, self.room, self.dtype
         other.keys, other.places = (
-            T.ir_builder.tirx.alloc_buffer([self.size], str(buffer.dtype))
+            T.ir_builder.tirx.alloc_buffer([self.room], str(buffer.dtype))
             for buffer in (self.keys, self.places)
         )
         return other
@@ -113,33 +115,44 @@ class _Row:
             other.move(k, k, self)
 
 
-def sort_row(size: Any, key: Callable[[Any], Any]) -> tuple[Any, Any]:
-    """Write a stable sort of a row by its keys, unsigned integers; the buffers of keys and places in order."""
+def by_length(size: Any, *ways: tuple[int | None, Callable[[], Any]]) -> Any:
+    """Write the first of *ways* whose bound, if there is one, is above *size*; a choice where that is not known.
+
+    Returns:
+        what the way does; None where there is a choice.
+    """
+    (below, way), *others = ways
+    if below is None or is_at_most(size, below - 1):
+        return way()
+    if isinstance(size, T.tirx.IntImm):
+        return by_length(size, *others)
     builder = T.ir_builder.tirx
-    row = _Row(size, key)
-    ways = ((TINY, _insertion_sort), (_SHORT, _merge_sort))
+    with builder.If(size < int64(below)):
+        with builder.Then():
+            way()
+        with builder.Else():
+            by_length(size, *others)
+    return None
 
-    def sort(ways: Sequence[tuple[int, Callable[[_Row], None]]]) -> None:
-        if not ways:
-            return _digit_sort(row)
-        (below, way), *others = ways
-        if isinstance(size, T.tirx.IntImm):
-            return way(row) if int(size) < below else sort(others)
-        with builder.If(size < int64(below)):
-            with builder.Then():
-                way(row)
-            with builder.Else():
-                sort(others)
-        return None
 
-    sort(ways)
-    return row.keys, row.places
+def sort_row(size: Any, key: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """Write a stable sort of a row of known length by its keys, unsigned integers; the buffers of keys and places."""
+    return by_length(
+        size, (SHORT, lambda: sort_short_row(size, key)), (None, lambda: sort_long_row(size, key))
+    )
 
 
 def sort_short_row(size: Any, key: Callable[[Any], Any]) -> tuple[Any, Any]:
-    """`sort_row` of fewer than `TINY` elements, with buffers on the stack whether *size* is known or not."""
-    row = _Row(size, key, int64(TINY))
-    _insertion_sort(row)
+    """`sort_row` of fewer than `SHORT` elements, with buffers on the stack whether *size* is known or not."""
+    row = _Row(size, key, size if isinstance(size, T.tirx.IntImm) else int64(SHORT))
+    by_length(size, (TINY, lambda: _insertion_sort(row)), (None, lambda: _merge_sort(row)))
+    return row.keys, row.places
+
+
+def sort_long_row(size: Any, key: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """`sort_row` of any number of elements; for few, the others are faster."""
+    row = _Row(size, key, size)
+    _digit_sort(row)
     return row.keys, row.places
 
 
@@ -217,7 +230,7 @@ _DIGIT = 8
 TINY = 17
 """Rows of fewer elements than this are sorted in place, one element after the other."""
 
-_SHORT = 96
+SHORT = 96
 """Rows of fewer elements than this are sorted by comparing them."""
 
 
@@ -299,7 +312,7 @@ def select_in_row(size: Any, key: Callable[[Any], Any], rank: Any) -> tuple[Any,
         its key, its place (equal ones count in their order), and how many equal ones come before it.
     """
     builder = T.ir_builder.tirx
-    row = _Row(size, key)
+    row = _Row(size, key, size)
     digits = _Digits(row)
     left, sought, number, digit, kept = (Local() for _ in range(5))
     left.set(size)

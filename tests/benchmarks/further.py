@@ -171,6 +171,16 @@ ORDERS: Table = {
     "bucketize": lambda x: torch.bucketize(x, torch.linspace(-2, 2, 31)),
 }
 
+SHORT_ORDERS: Table = {
+    "median": lambda x: x.median(0),
+    "nanmedian": lambda x: x.nanmedian(0),
+    "kthvalue": lambda x: x.kthvalue(2, 0),
+    "mode": lambda x: x.mode(0),
+    "sort": lambda x: x.sort(0),
+    "topk": lambda x: x.topk(2, 0),
+    "cummax": lambda x: x.cummax(0),
+}
+
 # layer, shape of the image or the sequence
 LAYERS: tuple[tuple[Callable[[], nn.Module], tuple[int, ...]], ...] = (
     (lambda: nn.Conv1d(1, 16, 9, 4), (1, 1, 16000)),
@@ -368,6 +378,7 @@ KINDS: dict[str, Callable[[], Iterable[Case]]] = {
     "functions": _over(FLOATS, "float", SIZES[1:3], torch.randn),
     "columns": _over(COLUMNS, "column", ((64, 640, 1), (8, 1000, 1)), torch.randn),
     "further orders": _over(ORDERS, "order", ((128, 768), (4, 5003)), torch.randn),
+    "short orders": _over(SHORT_ORDERS, "over 0", ((2, 99999), (5, 1000), (17, 9999)), torch.randn),
     "half products": half_products,
     "whole products": whole_products,
     "einsums": einsums,

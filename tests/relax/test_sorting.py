@@ -141,7 +141,7 @@ def test_places_hold_the_values(dtype: torch.dtype) -> None:
         assert places.unique().numel() == places.numel()
 
 
-@pytest.mark.parametrize("size", [1, 5, 95, 96, 500])
+@pytest.mark.parametrize("size", [1, 2, 5, 16, 17, 64, 95, 96, 500])
 def test_the_length_of_a_row_known_at_run_time(size: int) -> None:
     x = torch.stack([extremes(torch.float32, size), extremes(torch.float32, size).flip(0)])
     for function, ours in _dynamic().items():
@@ -155,6 +155,10 @@ def _dynamic() -> dict[Any, Any]:
         lambda x: x.sort(dim=-1, stable=True),
         lambda x: x.median(-1)[:1],
         lambda x: x.nanmedian(-1)[:1],
+        lambda x: x.t().median(0)[:1],
+        lambda x: x.t().double().sort(dim=0, descending=True, stable=True),
+        lambda x: x.t().kthvalue(1, 0)[:1],
+        lambda x: x.t().mode(0)[:1],
     )
     sizes = ({1: torch.export.Dim("n", min=1)},)
     return {f: fxp.compile(f, (torch.randn(2, 7),), dynamic_shapes=sizes) for f in functions}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -30,15 +30,17 @@ from fxpasses.relax.kernel import (
 )
 from fxpasses.relax.ops.reduction import accumulated
 from fxpasses.relax.ordering import (
+    SHORT,
     TINY,
     Local,
     best_of_row,
+    by_length,
     count_nans,
     first_in_row,
     int64,
     ordered_bits,
     select_in_row,
-    sort_row,
+    sort_long_row,
     sort_short_row,
 )
 from fxpasses.relax.table import lowering
@@ -82,15 +84,12 @@ def _ordered(x: Any, dim: int, count: Any, dtype: str, descending: bool) -> Any:
             each_row(lambda read, _: best_of_row(size, count, compute, read, descending))
         elif isinstance(count, int) and not is_at_most(size, _MOST * count):
             each_row(lambda _, key: first_in_row(size, count, key))
-        elif isinstance(size, T.tirx.IntImm):
-            each_row(lambda _, key: sort_row(size, key))
         else:
-            builder = T.ir_builder.tirx
-            with builder.If(size < TINY):
-                with builder.Then():
-                    each_row(lambda _, key: sort_short_row(size, key))
-                with builder.Else():
-                    each_row(lambda _, key: sort_row(size, key))
+            by_length(
+                size,
+                (SHORT, lambda: each_row(lambda _, key: sort_short_row(size, key))),
+                (None, lambda: each_row(lambda _, key: sort_long_row(size, key))),
+            )
 
     return loops([x], [(result, dtype), (result, "int64")], body, "sorted")
 
@@ -152,29 +151,34 @@ def _kth_kernel(dim: int, dtype: str, keepdim: bool, rank: _Rank) -> Callable[[A
         result = [*shape[:dim], *kept, *shape[dim + 1 :]] if shape else []
 
         def body(x: Any, values: Any, indices: Any) -> None:
-            with rows(shape, dim) as at:
+            def each_row(find: Callable[[Any, Any], Any]) -> None:
+                with rows(shape, dim) as at:
 
-                def read(k: Any) -> Any:
-                    return S.cast(load(x, at(k)), compute)
+                    def read(k: Any) -> Any:
+                        return S.cast(load(x, at(k)), compute)
 
-                target = at(int64(0))
-                if shape and not keepdim:
-                    target = [*target[:dim], *target[dim + 1 :]]
-                if isinstance(size, T.tirx.IntImm):
-                    find(x, at, read, (values, indices), target)
-                else:
-                    with when(size > int64(0)):
-                        find(x, at, read, (values, indices), target)
-                    with when(size < int64(1)):
-                        store(values, _of_none(dtype), target)
-                        store(indices, int64(0), target)
+                    def key(k: Any) -> Any:
+                        return ordered_bits(read(k))
 
-        def find(x: Any, at: Any, read: Any, results: Any, target: Any) -> None:
-            values, indices = results
-            found = Local()
-            found.set(_place_of(rank, size, read))
-            store(values, load(x, at(found.get())), target)
-            store(indices, found.get(), target)
+                    target = at(int64(0))
+                    if shape and not keepdim:
+                        target = [*target[:dim], *target[dim + 1 :]]
+                    if isinstance(size, T.tirx.IntImm):
+                        put(at, find(read, key), target)
+                    else:
+                        with when(size > int64(0)):
+                            put(at, find(read, key), target)
+                        with when(size < int64(1)):
+                            store(values, _of_none(dtype), target)
+                            store(indices, int64(0), target)
+
+            def put(at: Any, place: Any, target: Any) -> None:
+                found = Local()
+                found.set(place)
+                store(values, load(x, at(found.get())), target)
+                store(indices, found.get(), target)
+
+            by_length(size, *((below, partial(each_row, find)) for below, find in _ways(rank, size)))
 
         return loops([x], [(result, dtype), (result, "int64")], body, "kth")
 
@@ -186,28 +190,35 @@ def _of_none(dtype: str) -> Any:
     return S.const(math.nan, dtype) if S.is_float(dtype) else S.lowest(dtype)
 
 
-def _place_of(rank: _Rank, size: Any, read: Callable[[Any], Any]) -> Any:
-    """Where a row has what *rank* asks for."""
+def _ways(rank: _Rank, size: Any) -> list[tuple[int | None, Callable[[Any, Any], Any]]]:
+    """By the length of a row: what finds the place of *rank*, given functions for its elements and their keys."""
 
-    def key(k: Any) -> Any:
-        return ordered_bits(read(k))
+    def in_order(sort: Callable[[Any, Any], Any], read: Any, key: Any) -> Any:
+        _, places = sort(size, key)
+        if rank == "mode":
+            return load(places, [_most_frequent(size, lambda k: read(load(places, [k])))])
+        return load(places, [_position(rank, size, read)])
 
+    def selected(read: Any, key: Any) -> Any:
+        _, place, _ = select_in_row(size, key, _position(rank, size, read))
+        return place
+
+    short = partial(in_order, sort_short_row)
     if rank == "mode":
-        _, places = sort_row(size, key)
-        return load(places, [_most_frequent(size, lambda k: read(load(places, [k])))])
+        return [(SHORT, short), (None, partial(in_order, sort_long_row))]
+    return [(TINY, short), (None, selected)]
+
+
+def _position(rank: _Rank, size: Any, read: Callable[[Any], Any]) -> Any:
+    """The place of *rank* in ascending order."""
     if isinstance(rank, int):
-        place: Any = int64(rank)
-    else:
-        place = T.tirx.floordiv(size - int64(1), int64(2))
-        if S.is_float(S.dtype_of(read(int64(0)))):
-            nans = count_nans(size, read)
-            middle = T.tirx.floordiv(T.tirx.max(size - nans - int64(1), int64(0)), int64(2))
-            place = middle if rank == "nanmedian" else S.select(nans > int64(0), size - nans, place)
-    if is_at_most(size, _SMALL_K):
-        _, places = sort_row(size, key)
-        return load(places, [place])
-    _, found, _ = select_in_row(size, key, place)
-    return found
+        return int64(rank)
+    middle = T.tirx.floordiv(size - int64(1), int64(2))
+    if not S.is_float(S.dtype_of(read(int64(0)))):
+        return middle
+    nans = count_nans(size, read)
+    among = T.tirx.floordiv(T.tirx.max(size - nans - int64(1), int64(0)), int64(2))
+    return among if rank == "nanmedian" else S.select(nans > int64(0), size - nans, middle)
 
 
 def _most_frequent(size: Any, read: Callable[[Any], Any]) -> Any:
