@@ -140,13 +140,15 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[tuple[int, ...], ...]]] = {
 
 FOURIER: Table = {
     "spectrum": lambda x: torch.fft.rfft(x).abs(),
+    "half": lambda x: torch.view_as_real(torch.fft.rfft(x)),
     "there and back": lambda x: torch.fft.irfft(torch.fft.rfft(x) * 2, n=x.shape[-1]),
     "power": lambda x: torch.fft.fft(x).abs().square(),
     "over two dims": lambda x: torch.fft.rfft2(x).abs(),
     "both dims": lambda x: torch.fft.fft2(x).abs(),
+    "complex, there and back": lambda x: torch.fft.ifft(torch.fft.fft(torch.complex(x, x)) * 2).real,
 }
 
-SIGNALS = ((8, 17), (28, 28), (40, 400), (64, 256), (16, 1009), (1, 1024), (4, 10000), (1, 65536))
+SIGNALS = ((8, 17), (28, 28), (40, 400), (64, 256), (16, 1009), (1, 1024), (2, 2018), (4, 10000), (1, 65536))
 
 # images, heads, queries, keys, width
 MASKED = ((1, 8, 77, 77, 64), (1, 12, 1, 513, 64), (2, 3, 33, 65, 40), (1, 4, 512, 512, 32))
