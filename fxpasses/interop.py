@@ -27,6 +27,7 @@ from torch.export.graph_signature import (
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from fxpasses.described import as_described
 from fxpasses.errors import CaptureError, FxpassesError, source_line
 from fxpasses.fingerprint import SymbolNames
 from fxpasses.functionalize import functionalize
@@ -64,14 +65,16 @@ def from_exported_program(exported: ExportedProgram) -> Program:
 
     Tensors are shared with *exported*, except the buffers that the program
     changes: those are copied, so that running one never disturbs the other.
-    It is called only with sizes for which the guards of *exported* hold.
+    It is called only with sizes for which the guards of *exported* hold, and its metadata
+    (see `fxpasses.described`).
 
     Raises:
         CaptureError: a kind of input or output that a program cannot hold
             (tokens, custom class objects, gradients, tensor subclasses).
     """
     names = _forwarded(exported)
-    return hold(unguarded(exported), guards_of(exported), lambda args, kwargs: _scope(names, args, kwargs))
+    program = hold(unguarded(exported), guards_of(exported), lambda args, kwargs: _scope(names, args, kwargs))
+    return as_described(program)
 
 
 def guards_of(exported: ExportedProgram) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ carries ``meta["role"]`` (an `Input`), the output node carries ``meta["roles"]``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -168,7 +168,10 @@ class Program:
         leaves = self.signature.flatten(args, kwargs)
         self.signature.check(leaves)
         with plainly():
-            values = self.execute(leaves)
+            return self.results(self.execute(leaves))
+
+    def results(self, values: list[Any]) -> tuple[Any, dict[str, torch.Tensor]]:
+        """All outputs, flat, as `run` returns them."""
         user = [v for v, role in zip(values, self.output.meta["roles"], strict=True) if role.kind == "user"]
         mutations = {
             role.target: value
@@ -177,14 +180,14 @@ class Program:
         }
         return self.signature.unflatten(user), mutations
 
-    def execute(self, leaves: list[Any]) -> list[Any]:
-        """Run the graph on flat, already checked user inputs; all outputs, flat."""
+    def execute(self, leaves: list[Any], run: Callable[..., Any] | None = None) -> list[Any]:
+        """Run the graph, or *run* in its place, on flat, already checked user inputs; all outputs, flat."""
         user = iter(leaves)
         flat = [
             next(user) if node.meta["role"].kind == "user" else self.tensors[node.meta["role"].target]
             for node in self.placeholders
         ]
-        return list(self.graph_module(*flat))
+        return list((run or self.graph_module)(*flat))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run like the module: mutations are written back into buffers and arguments."""

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from fxpasses.ambient import plainly
 from fxpasses.capture.make_fx import as_in_export, swapped
 from fxpasses.capture.source import Source, register_containers
 from fxpasses.capture.unsafe_kernels import Watched
+from fxpasses.described import AsDescribed
 from fxpasses.errors import CaptureError
 from fxpasses.program import Program
 from fxpasses.tracing.functions import functions_in_graphs
@@ -146,7 +148,8 @@ def check_effects(program: Program, source: Source, effects: Effects, door: str)
 def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
     """Whether program and code give the same values and changes for the arguments of *call*.
 
-    Both run for real, on copies of what they change. They do not agree where PyTorch is not safe to run.
+    Both run for real, on copies of what they change, and draw the same random numbers. They do not agree
+    where PyTorch is not safe to run, nor where a value of the program has another shape than its metadata says.
     """
 
     def copied(tree: Any) -> Any:
@@ -159,12 +162,17 @@ def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[st
     own = {name: copies[id(tensor)] for name, tensor in state.items()}
     given = copied(call)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with torch.no_grad():
             # where torch's graph modules print their errors, too; the code comes after: it makes the program's calls
-            with redirect_stderr(io.StringIO()), Watched():
-                found, changes = program.run(*copied(call[0]), **copied(call[1]))
+            with torch.random.fork_rng(devices=[]), redirect_stderr(io.StringIO()), Watched():
+                found, changes = _run_checked(program, copied(call))
             # without torch's kernels in Python for recurrent layers, which are not safe for empty tensors
-            with as_in_export(source.root), torch._C._DisablePythonDispatcher(), swapped(source.root, own):
+            with (
+                torch.random.fork_rng(devices=[]),
+                as_in_export(source.root),
+                torch._C._DisablePythonDispatcher(),
+                swapped(source.root, own),
+            ):
                 expected = source.root(*given[0], **given[1])
                 after = dict(source.root.named_buffers(remove_duplicate=False))
     except Exception:  # one of them refuses this size, so they do not agree on it
@@ -176,6 +184,15 @@ def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[st
     values += changes.values()
     expected_values += [after.get(name, arguments.get(name)) for name in changes]
     return spec == expected_spec and all(map(_close, values, expected_values))
+
+
+def _run_checked(
+    program: Program, call: tuple[tuple[Any, ...], dict[str, Any]]
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    leaves = program.signature.flatten(*call)
+    sizes = program.signature.check(leaves)
+    with plainly():
+        return program.results(program.execute(leaves, AsDescribed(program.graph_module, sizes).run))
 
 
 def _close(a: Any, b: Any) -> bool:

@@ -2,17 +2,17 @@
 
 `torch.export` takes it for granted that a dynamic size is neither 0 nor 1, and
 says nothing when code treats these sizes differently. Here a door is first run
-without the assumption about 1. Where it does not go through, it is run with it,
-and a size of 1 is tried: program and code must agree on it. An empty size is
-always tried. What the program does not serve is outside of its ranges, and
-refused at run time.
+without the assumption about 1, and with it where it does not go through. Both
+sizes are then tried: program and code must agree on them (`squeeze` takes a
+dim of one element away, and no guard says so). What the program does not serve
+is outside of its ranges, and refused at run time.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +43,9 @@ class Captured:
 
 Door = Callable[[Source], Captured]
 
+_Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments and keyword arguments."""
+
 
 def capture_dynamic(door: Door, source: Source) -> Program:
     """Run *door*; its program is right for every size within its ranges.
@@ -55,26 +58,27 @@ def capture_dynamic(door: Door, source: Source) -> Program:
         return door(source).program
     source = _with_resolved_shapes(source)
     source = _with_bigger_examples(source)
-    first: Exception
+    first: Exception | None = None
     try:
         with _sizes_of_one():
             narrowed = _with_elements(source)
-            return _serving_less(settle(_captured(door, narrowed), narrowed, 1), source)
+            program = settle(_captured(door, narrowed), narrowed, 1)
     except Exception as error:  # every error of tracing, to try again in another way
         first = error
-    try:
-        captured = _captured(door, source)
-    except Exception as error:
-        raise error from first
-    program = _serving_less(settle(captured, source, 2), source)
+        try:
+            captured = _captured(door, source)
+        except Exception as error:
+            raise error from first
+        program = settle(captured, source, 2)
+    program = _serving_less(_from_two(program), source)
     symbols = _symbols_by_name(program, source)
+    why = "" if first is None else f": {_last_line(first)}"
     for name, dim in _dims(source):
         starts = [program.ranges[symbol].lower for symbol in symbols.get(name, ())]
         if getattr(dim, "min", 0) == 1 and 2 in starts:
             raise CaptureError(
-                f"the dim {name!r} is to start at 1, but the code treats a size of 1 differently: "
-                f"{_last_line(first)}\nCapture that size on its own, or let the range start at 2: "
-                f"Dim({name!r}, min=2)"
+                f"the dim {name!r} is to start at 1, but the code treats a size of 1 differently{why}\n"
+                f"Capture that size on its own, or let the range start at 2: Dim({name!r}, min=2)"
             ) from first
     return program
 
@@ -105,29 +109,77 @@ def _unnamed(dim: Any) -> Any:
     return Dim.DYNAMIC(min=dim.min, max=dim.max) if hasattr(dim, "__name__") else dim
 
 
+def _from_two(program: Program) -> Program:
+    """*program* with no range of an input's sizes that starts at 1."""
+    from torch.utils._sympy.value_ranges import ValueRanges
+
+    starts = {symbol: program.ranges.get(symbol) for symbol in _input_symbols(program)}
+    raised = {
+        symbol: ValueRanges(2, bounds.upper)
+        for symbol, bounds in starts.items()
+        if bounds is not None and bounds.lower == 1 and bounds.upper > 1
+    }
+    return program.replace(ranges={**program.ranges, **raised})
+
+
 def _serving_less(program: Program, source: Source) -> Program:
-    """*program* with ranges that start at 1 or 0, for each size on which it agrees with the code there."""
+    """*program* with ranges that start at 1 or 0, for each size on which it agrees with the code there.
+
+    A size is tried alone and beside the sizes that are accepted already: 1 beside 1 for all others,
+    and 0 beside 1 for all others and beside 0 for up to three of them. Where the conditions of the
+    program refuse all that, it is tried beside the same size of others.
+    """
     from torch.utils._sympy.value_ranges import ValueRanges
 
     from fxpasses.capture.effects import agree
 
     program = _serving_single(program, source)
     wanted = _wanted_lowest(program, source)
-    accepted: list[tuple[Any, int]] = []
-    for symbol in _input_symbols(program):
-        for size in (1, 0):
-            bounds = program.ranges.get(symbol)
-            if bounds is None or bounds.lower != size + 1 or wanted.get(symbol, size + 1) > size:
-                continue
-            wider = program.replace(ranges={**program.ranges, symbol: ValueRanges(size, bounds.upper)})
-            subsets = itertools.chain.from_iterable(
-                itertools.combinations(accepted, n) for n in range(min(len(accepted), 3) + 1)
-            )
-            cases = [_at(wider, source, {**dict(others), symbol: size}) for others in subsets]
-            if all(case is not None and agree(wider, source, case) for case in cases):
-                program = wider
-                accepted.append((symbol, size))
+    accepted: dict[int, list[Any]] = {1: [], 0: []}
+    for size in accepted:
+        lower = {
+            symbol: ValueRanges(size, program.ranges[symbol].upper)
+            for symbol in _input_symbols(program)
+            if symbol in program.ranges
+            and program.ranges[symbol].lower == size + 1
+            and wanted.get(symbol, size + 1) <= size
+        }
+        trial = program.replace(ranges={**program.ranges, **lower})
+
+        def cases(tried: Iterable[dict[Any, int]], trial: Program = trial) -> Iterator[_Call]:
+            calls = (_at(trial, source, sizes) for sizes in tried)
+            return (call for call in calls if call is not None and _admits(trial, call))
+
+        for symbol in lower:
+            others = [other for other in lower if other is not symbol]
+            calls = list(cases({**beside, symbol: size} for beside in _beside(accepted, size, symbol)))
+            alike = ({other: size, symbol: size} for other in others)
+            calls = calls or list(itertools.islice(cases([*alike, dict.fromkeys(lower, size)]), 1))
+            if calls and all(agree(trial, source, call) for call in calls):
+                accepted[size].append(symbol)
+        served = {symbol: lower[symbol] for symbol in accepted[size]}
+        program = program.replace(ranges={**program.ranges, **served})
     return program
+
+
+def _beside(accepted: dict[int, list[Any]], size: int, symbol: Any) -> Iterator[dict[Any, int]]:
+    """The sizes of other symbols that *size* of *symbol* is tried with."""
+    yield {}
+    ones = [other for other in accepted[1] if other is not symbol]
+    if ones:
+        yield dict.fromkeys(ones, 1)
+    if size == 0:
+        for count in range(1, min(len(accepted[0]), 3) + 1):
+            yield from (dict.fromkeys(others, 0) for others in itertools.combinations(accepted[0], count))
+
+
+def _admits(program: Program, call: _Call) -> bool:
+    """Whether *call* is within the ranges and conditions of *program*."""
+    try:
+        program.signature.check(program.signature.flatten(*call))
+    except InputError:
+        return False
+    return True
 
 
 def _serving_single(program: Program, source: Source) -> Program:
@@ -179,9 +231,7 @@ def _symbols_by_name(program: Program, source: Source) -> dict[str, set[Any]]:
     return found
 
 
-def _at(
-    program: Program, source: Source, sizes: dict[Any, int]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+def _at(program: Program, source: Source, sizes: dict[Any, int]) -> _Call | None:
     """The example arguments with other sizes for some symbols; None where a size has no such value."""
     leaves, spec = pytree.tree_flatten((source.args, source.kwargs))
     for index, dim, size in _dynamic_sizes(program):
@@ -190,8 +240,12 @@ def _at(
         length = size.xreplace({symbol: sympy.Integer(n) for symbol, n in sizes.items()})
         if not length.is_Integer or length < 0:
             return None
-        places = torch.arange(int(length)) % max(leaves[index].shape[dim], 1)
-        leaves[index] = leaves[index].index_select(dim, places.to(leaves[index].device))
+        leaf = leaves[index]
+        if leaf.shape[dim]:
+            places = torch.arange(int(length)) % leaf.shape[dim]
+            leaves[index] = leaf.index_select(dim, places.to(leaf.device))
+        else:
+            leaves[index] = leaf.new_zeros([*leaf.shape[:dim], int(length), *leaf.shape[dim + 1 :]])
     args, kwargs = pytree.tree_unflatten(leaves, spec)
     return args, kwargs
 

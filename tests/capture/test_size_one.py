@@ -1,0 +1,93 @@
+"""A dim of one element: operators that treat it in another way, of which no guard of torch's tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import fxpasses as fxp
+from fxpasses.errors import CaptureError, InputError
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+SPECIAL: dict[str, Function] = {
+    "squeeze": lambda x: x.squeeze(),
+    "squeeze_dim": lambda x: x.squeeze(0) + 1,
+    "squeeze_dims": lambda x: x.squeeze((0, 1)).sum(-1),
+    "cov": lambda x: torch.cov(x),
+    "corrcoef": lambda x: torch.corrcoef(x),
+}
+PLAIN: dict[str, Function] = {
+    "softmax": lambda x: x.softmax(-1),
+    "gather": lambda x: x.gather(1, x.argmax(1, keepdim=True)),
+    "outer": lambda x: x[:, None] * x.sum(0),
+}
+
+
+class Wrapped(nn.Module):
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+
+def compiled(function: Function, exported: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    args, shapes = (torch.rand(3, 2),), ({0: Dim("n"), 1: Dim("m")},)
+    if exported:
+        return fxp.compile(torch.export.export(Wrapped(function), args, dynamic_shapes=shapes))
+    return fxp.compile(function, args, dynamic_shapes=shapes)
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("name", SPECIAL)
+def test_refused_where_the_result_has_another_shape(name: str, exported: bool) -> None:
+    if exported and name in ("cov", "corrcoef"):
+        pytest.skip("torch.export looks at values in them")
+    program, function = compiled(SPECIAL[name], exported), SPECIAL[name]
+    rank = function(torch.rand(3, 2)).dim()
+    for size in product((1, 2, 5), repeat=2):
+        x = torch.rand(size)
+        if function(x).dim() != rank:
+            with pytest.raises(InputError, match="is 1, outside the range"):
+                program(x)
+        elif 1 not in size:
+            torch.testing.assert_close(program(x), function(x))
+
+
+@pytest.mark.parametrize("exported", [False, True])
+@pytest.mark.parametrize("name", PLAIN)
+def test_served_where_nothing_is_special(name: str, exported: bool) -> None:
+    program = compiled(PLAIN[name], exported)
+    for size in product((1, 2, 5), repeat=2):
+        x = torch.rand(size)
+        torch.testing.assert_close(program(x), PLAIN[name](x))
+
+
+def test_random_numbers_do_not_keep_one_out() -> None:
+    program = fxp.compile(
+        lambda x: x + torch.rand_like(x),
+        (torch.rand(3, 2),),
+        dynamic_shapes=({0: Dim("n")},),
+        allow_random=True,
+    )
+    torch.manual_seed(3)
+    found = program(torch.zeros(1, 2))
+    torch.manual_seed(3)
+    torch.testing.assert_close(found, torch.rand(1, 2))
+
+
+def test_an_empty_example_serves_one() -> None:
+    program = fxp.compile(lambda x: x * 2, (torch.rand(0, 4),), dynamic_shapes=({0: Dim.AUTO},))
+    torch.testing.assert_close(program(torch.ones(1, 4)), torch.full((1, 4), 2.0))
+
+
+def test_a_dim_that_is_to_start_at_one() -> None:
+    with pytest.raises(CaptureError, match="treats a size of 1 differently"):
+        fxp.capture(lambda x: x.squeeze(0), (torch.rand(3, 2),), dynamic_shapes=({0: Dim("n", min=1)},))
