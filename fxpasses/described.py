@@ -67,11 +67,11 @@ def as_described(program: Program) -> Program:
 
     for size in (1, 0):
         symbols = [s for s in _sizes_of(program) if program.ranges[s].lower <= size < program.ranges[s].upper]
-        for symbol in symbols:
-            cases = [{symbol: size}] if size == 0 else [{symbol: 1}, dict.fromkeys(symbols, 1)]
-            if not all(_is_described(program, case) for case in cases):
-                above = ValueRanges(size + 1, program.ranges[symbol].upper)
-                program = program.replace(ranges={**program.ranges, symbol: above})
+        served = [symbol for symbol in symbols if _is_described(program, {symbol: size})]
+        if size == 1 and len(served) > 1 and not _is_described(program, dict.fromkeys(served, 1)):
+            served = []
+        above = {s: ValueRanges(size + 1, program.ranges[s].upper) for s in symbols if s not in served}
+        program = program.replace(ranges={**program.ranges, **above})
     return program
 
 

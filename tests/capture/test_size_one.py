@@ -45,11 +45,14 @@ def compiled(function: Function, exported: bool) -> Callable[[torch.Tensor], tor
     return fxp.compile(function, args, dynamic_shapes=shapes)
 
 
-@pytest.mark.parametrize("exported", [False, True])
-@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize(
+    ("name", "exported"),
+    [(name, False) for name in SPECIAL]
+    + [
+        (name, True) for name in SPECIAL if name not in ("cov", "corrcoef")
+    ],  # torch.export does not take these
+)
 def test_refused_where_the_result_has_another_shape(name: str, exported: bool) -> None:
-    if exported and name in ("cov", "corrcoef"):
-        pytest.skip("torch.export looks at values in them")
     program, function = compiled(SPECIAL[name], exported), SPECIAL[name]
     rank = function(torch.rand(3, 2)).dim()
     for size in product((1, 2, 5), repeat=2):
