@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
 from fxpasses.errors import CaptureError
 from fxpasses.program import Program
 
-__all__ = ["AsDescribed", "NotDescribedError", "as_described"]
+__all__ = ["AsDescribed", "NotDescribedError", "as_described", "run_on_fakes"]
 
 
 class NotDescribedError(CaptureError):
@@ -36,10 +35,11 @@ class AsDescribed(fx.Interpreter):
         self._sizes = sizes
 
     def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        for leaf, val in zip(pytree.tree_leaves(value), pytree.tree_leaves(n.meta.get("val")), strict=False):
-            if isinstance(leaf, torch.Tensor) and isinstance(val, torch.Tensor) and not self._fits(leaf, val):
-                raise NotDescribedError(f"{n.name} is of shape {tuple(leaf.shape)}, not {tuple(val.shape)}")
+        value, val = super().run_node(n), n.meta.get("val")
+        # of several results those that are used: kernels and their meta functions differ in what is for training
+        tensors = isinstance(value, torch.Tensor) and isinstance(val, torch.Tensor)
+        if tensors and n.users and not self._fits(value, val):
+            raise NotDescribedError(f"{n.name} is of shape {tuple(value.shape)}, not {tuple(val.shape)}")
         return value
 
     def _fits(self, tensor: torch.Tensor, val: torch.Tensor) -> bool:
@@ -88,15 +88,9 @@ def _sizes_of(program: Program) -> dict[Any, int]:
 
 def _is_described(program: Program, sizes: Mapping[Any, int]) -> bool:
     """Whether a run on fake tensors of *sizes*, and else those of the example, is as the metadata says."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
     numbers = {symbol.name: size for symbol, size in {**_sizes_of(program), **sizes}.items()}
-    run = AsDescribed(program.graph_module, numbers)
-    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
     try:
-        with mode, torch.no_grad():
-            run.run(*_fake_inputs(program, run, mode))
+        run_on_fakes(program, numbers)
     except NotDescribedError:
         return False
     except (
@@ -104,6 +98,22 @@ def _is_described(program: Program, sizes: Mapping[Any, int]) -> bool:
     ):  # it looks at values, or refuses the size; what a call does then is not for the shapes to say
         return True
     return True
+
+
+def run_on_fakes(program: Program, sizes: Mapping[str, int]) -> list[Any]:
+    """Run the graph of *program* on fake tensors of *sizes*, the values of its symbols by name.
+
+    Raises:
+        NotDescribedError: a value has another shape than its metadata says.
+        Exception: what an operator raises that refuses the sizes, or looks at values.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    run = AsDescribed(program.graph_module, sizes)
+    mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    with mode, torch.no_grad():
+        return list(run.run(*_fake_inputs(program, run, mode)))
 
 
 def _fake_inputs(program: Program, run: AsDescribed, mode: Any) -> Iterator[Any]:

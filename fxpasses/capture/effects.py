@@ -19,8 +19,8 @@ from torch.utils import _pytree as pytree
 from fxpasses.ambient import plainly
 from fxpasses.capture.make_fx import as_in_export, swapped
 from fxpasses.capture.source import Source, register_containers
-from fxpasses.capture.unsafe_kernels import Watched
-from fxpasses.described import AsDescribed
+from fxpasses.capture.unsafe_kernels import UnsafeCall, Watched
+from fxpasses.described import AsDescribed, NotDescribedError, run_on_fakes
 from fxpasses.errors import CaptureError
 from fxpasses.program import Program
 from fxpasses.tracing.functions import functions_in_graphs
@@ -145,11 +145,13 @@ def check_effects(program: Program, source: Source, effects: Effects, door: str)
         raise CaptureError(f"{door} loses the change of argument {', '.join(missing)}")
 
 
-def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
+def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[str, Any]]) -> bool | None:
     """Whether program and code give the same values and changes for the arguments of *call*.
 
     Both run for real, on copies of what they change, and draw the same random numbers. They do not agree
     where PyTorch is not safe to run, nor where a value of the program has another shape than its metadata says.
+    Where the program raises, as for values out of range, shapes are compared instead: what it would do is no
+    silent wrong result. None where these are refused, too.
     """
 
     def copied(tree: Any) -> Any:
@@ -162,20 +164,25 @@ def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[st
     own = {name: copies[id(tensor)] for name, tensor in state.items()}
     given = copied(call)
     try:
-        with torch.no_grad():
-            # where torch's graph modules print their errors, too; the code comes after: it makes the program's calls
-            with torch.random.fork_rng(devices=[]), redirect_stderr(io.StringIO()), Watched():
-                found, changes = _run_checked(program, copied(call))
-            # without torch's kernels in Python for recurrent layers, which are not safe for empty tensors
-            with (
-                torch.random.fork_rng(devices=[]),
-                as_in_export(source.root),
-                torch._C._DisablePythonDispatcher(),
-                swapped(source.root, own),
-            ):
-                expected = source.root(*given[0], **given[1])
-                after = dict(source.root.named_buffers(remove_duplicate=False))
-    except Exception:  # one of them refuses this size, so they do not agree on it
+        # where torch's graph modules print their errors, too; the code comes after: it makes the program's calls
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), redirect_stderr(io.StringIO()), Watched():
+            found, changes = _run_checked(program, copied(call))
+    except (NotDescribedError, UnsafeCall):
+        return False
+    except Exception:  # of values, or of sizes
+        return _agree_in_shape(program, source, call)
+    try:
+        # without torch's kernels in Python for recurrent layers, which are not safe for empty tensors
+        with (
+            torch.no_grad(),
+            torch.random.fork_rng(devices=[]),
+            as_in_export(source.root),
+            torch._C._DisablePythonDispatcher(),
+            swapped(source.root, own),
+        ):
+            expected = source.root(*given[0], **given[1])
+            after = dict(source.root.named_buffers(remove_duplicate=False))
+    except Exception:  # the program does not refuse this size
         return False
     names = [node.meta["role"].target for node in program.inputs]
     arguments = dict(zip(names, pytree.tree_leaves(given), strict=True))
@@ -184,6 +191,22 @@ def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[st
     values += changes.values()
     expected_values += [after.get(name, arguments.get(name)) for name in changes]
     return spec == expected_spec and all(map(_close, values, expected_values))
+
+
+def _agree_in_shape(
+    program: Program, source: Source, call: tuple[tuple[Any, ...], dict[str, Any]]
+) -> bool | None:
+    try:
+        effects = effects_of(source.replace(args=call[0], kwargs=call[1]))
+        sizes = program.signature.check(program.signature.flatten(*call))
+        found, _ = program.results(run_on_fakes(program, sizes))
+    except NotDescribedError:
+        return False
+    except Exception:  # refused for its shapes, or because of values that fake tensors do not have
+        return None
+    values, spec = pytree.tree_flatten(found)
+    kinds = zip(map(_kind, values), effects.outputs, strict=False)
+    return spec == effects.out_spec and all(kind == other or None in (kind, other) for kind, other in kinds)
 
 
 def _run_checked(

@@ -126,8 +126,8 @@ def _serving_less(program: Program, source: Source) -> Program:
     """*program* with ranges that start at 1 or 0, for each size on which it agrees with the code there.
 
     A size is tried alone and beside the sizes that are accepted already: 1 beside 1 for all others,
-    and 0 beside 1 for all others and beside 0 for up to three of them. Where the conditions of the
-    program refuse all that, it is tried beside the same size of others.
+    and 0 beside 1 for all others and beside 0 for up to three of them. Where program and code refuse
+    all that, it is tried beside the same size of others.
     """
     from torch.utils._sympy.value_ranges import ValueRanges
 
@@ -146,16 +146,19 @@ def _serving_less(program: Program, source: Source) -> Program:
         }
         trial = program.replace(ranges={**program.ranges, **lower})
 
-        def cases(tried: Iterable[dict[Any, int]], trial: Program = trial) -> Iterator[_Call]:
+        def answers(tried: Iterable[dict[Any, int]], trial: Program = trial) -> Iterator[bool]:
             calls = (_at(trial, source, sizes) for sizes in tried)
-            return (call for call in calls if call is not None and _admits(trial, call))
+            found = (
+                agree(trial, source, call) for call in calls if call is not None and _admits(trial, call)
+            )
+            return (answer for answer in found if answer is not None)
 
         for symbol in lower:
             others = [other for other in lower if other is not symbol]
-            calls = list(cases({**beside, symbol: size} for beside in _beside(accepted, size, symbol)))
+            said = list(answers({**beside, symbol: size} for beside in _beside(accepted, size, symbol)))
             alike = ({other: size, symbol: size} for other in others)
-            calls = calls or list(itertools.islice(cases([*alike, dict.fromkeys(lower, size)]), 1))
-            if calls and all(agree(trial, source, call) for call in calls):
+            said = said or list(itertools.islice(answers([*alike, dict.fromkeys(lower, size)]), 1))
+            if said and all(said):
                 accepted[size].append(symbol)
         served = {symbol: lower[symbol] for symbol in accepted[size]}
         program = program.replace(ranges={**program.ranges, **served})
