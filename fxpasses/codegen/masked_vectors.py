@@ -28,7 +28,9 @@ def first_lanes(count: Any, vector: Any) -> Any:
     stack = store.buffer.scope() == "local"
     if stack or (store.buffer.dtype.bits >= _LEAST_BITS and _step(store.indices[-1], vector.loop_var) == 1):
         return T.tirx.AttrStmt(T.tirx.IntImm("int32", 0), _MASKED, count, vector)
-    return _one_by_one(count, vector, T.tirx.ForKind.SERIAL)
+    return T.tirx.IfThenElse(
+        count >= vector.extent, vector, _one_by_one(count, vector, T.tirx.ForKind.SERIAL)
+    )
 
 
 def mask_vectors() -> Any:

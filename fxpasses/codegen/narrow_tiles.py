@@ -1,12 +1,13 @@
-"""`run_narrow_tiles`: tiles of a product whose columns are counted at run time, read and written where they lie.
+"""`run_narrow_tiles`: tiles of a product that run past its end, read and written where they lie.
 
-A schedule annotates the loops over the vectors of a tile with `NARROW`, and the
-loop that takes its columns to memory, behind a condition that says where they
-end. Operands are padded in the tile: what lies behind the end counts as 0. The
-pass runs when only loops are left, and asks less often:
+A schedule annotates the loops over the lanes of a vector with `NARROW`, and the
+loop that takes the columns of a tile to memory, behind conditions where the tile
+may run past the end. Operands are padded in the tile: what lies behind the end
+counts as 0. The pass runs when only loops are left, and asks less often:
 
 1. a tile that has all columns reads and stores whole vectors,
-2. another is made a vector at a time, of which the last is masked (`first_lanes`),
+2. another is made a vector at a time, or all at once where their number is known
+   or the rows are few; what runs past the end is masked (`first_lanes`),
 3. behind the last row, the last row is read again; what is made of it goes nowhere.
 
 Without the pass the loops mean the same.
@@ -14,6 +15,7 @@ Without the pass the loops mean the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any
@@ -25,6 +27,9 @@ from fxpasses.codegen.schedules.products import NARROW
 from fxpasses.relax import tvm_api as T
 
 __all__ = ["run_narrow_tiles"]
+
+_FEW = 4
+"""With fewer sums than this, a step waits for the step before it: a sum takes the time of four to come back."""
 
 
 def run_narrow_tiles() -> Any:
@@ -62,9 +67,18 @@ def _is_annotated(loop: Any) -> bool:
     return NARROW in (loop.annotations or {})
 
 
+def _guarded(loop: Any) -> tuple[list[Any], Any]:
+    """The conditions behind which *loop* does what it does, and that."""
+    body = loop.body
+    if isinstance(body, T.tirx.IfThenElse) and body.else_case is None:
+        return _conjuncts(body.condition), body.then_case
+    return [], body
+
+
 def _stores(loop: Any) -> bool:
     """Whether it takes the columns of a tile to memory."""
-    return _is_annotated(loop) and isinstance(loop.body, T.tirx.IfThenElse)
+    _, body = _guarded(loop)
+    return _is_annotated(loop) and isinstance(body, T.tirx.BufferStore) and body.buffer.scope() != "local"
 
 
 class _Tile(LoopWriter):
@@ -81,26 +95,44 @@ class _Tile(LoopWriter):
         super().__init__(str(self.columns.loop_var.ty.dtype))
         self.parts, self.store = parts, store
         self.lanes = int(self.columns.annotations[NARROW])
-        self.vectors = int_value(self.columns.extent) // self.lanes  # type: ignore[operator]
-        column = self.columns.loop_var
+        count, column = int_value(self.columns.extent), self.columns.loop_var
+        self.vectors = -(-count // self.lanes)  # type: ignore[operator]
+        conditions, self.body = _guarded(self.columns)
         # What else TVM asks for, with an "or", it knows to hold where all sizes are above 0.
-        ends = [c for c in _conjuncts(self.columns.body.condition) if isinstance(c, T.tirx.LT)]
+        ends = [condition for condition in conditions if isinstance(condition, T.tirx.LT)]
         self.of_row = [end for end in ends if not uses(end, [column])]
         left = [at_place(end.b - end.a, {column: self.number(0)}) for end in ends if uses(end, [column])]
-        self.left = self.simplified(reduce(T.tirx.min, left))
+        left += [self.columns.extent] if count != self.vectors * self.lanes else []
+        self.left = self.simplified(reduce(T.tirx.min, left)) if left else None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the sums of a single vector are too few for a step not to wait for the one before."""
+        return math.prod(int_value(loop.extent) or 1 for loop in self.rows) < _FEW
 
     def statement(self) -> Any:
         """All of it."""
-        size, lanes = self.number(self.lanes * self.vectors), self.number(self.lanes)
-        some = self.simplified(T.tirx.floordiv(T.tirx.min(self.left, size) + (lanes - 1), lanes))
-        whole = self.of(self.vectors, self.number(0))
-        single = self.over("which", some, lambda which: self.of(1, which, self.left - which * lanes))
-        return T.tirx.IfThenElse(self.left >= size, whole, single)
+        start, lanes = self.number(0), self.number(self.lanes)
+        whole = self.of(self.vectors, start)
+        if self.left is None:
+            return whole
+        size = self.number(self.lanes * self.vectors)
+        columns = int_value(self.simplified(T.tirx.floormod(self.left, size)))  # of the last tile
+        if columns == 0:
+            return whole
+        if columns is not None:
+            last = self.of(-(-columns // self.lanes), start, self.left)
+        elif self.waits:
+            last = self.of(self.vectors, start, self.left)
+        else:
+            some = self.simplified(T.tirx.floordiv(T.tirx.min(self.left, size) + (lanes - 1), lanes))
+            last = self.over("which", some, lambda which: self.of(1, which, self.left - which * lanes))
+        return T.tirx.IfThenElse(self.left >= size, whole, last)
 
     def of(self, vectors: int, first: Any, left: Any = None) -> Any:
         """So many *vectors* from the one with the number *first* on, made and taken to memory.
 
-        Of the only one, no more than *left* lanes are there, if that is not None.
+        No more than *left* of their lanes are there, if that is not None.
         """
         return sequence(
             *(self.made(part, vectors, first, left) for part in self.parts), self.stored(vectors, first, left)
@@ -108,28 +140,34 @@ class _Tile(LoopWriter):
 
     def made(self, part: Any, vectors: int, first: Any, left: Any) -> Any:
         variables = [loop.loop_var for loop in _nest(part)]
-        which, lane = variables[-2:]
+        lane, vector = variables[-1], variables[-2] if self.vectors > 1 else None
 
         def unpadded(call: Any) -> Any:
             if op_name(call) != "if_then_else":
                 return call
             condition, load, _ = call.args
             if uses(condition, [lane]):
-                return at_place(load, {which: which + first})
+                return load if vector is None else at_place(load, {vector: vector + first})
             (row,) = [variable for variable in variables if uses(condition, [variable])]
             last = self.simplified(at_place(condition.b - condition.a, {row: self.number(0)}) - 1)
             return at_place(load, {row: T.tirx.min(row, last)})
 
         def shorter(loop: Any) -> Any:
-            if not _is_annotated(loop):
-                return loop
-            body = loop.body if left is None else first_lanes(left, loop.body)
-            return T.tirx.For(loop.loop_var, loop.min, self.number(vectors), loop.kind, body)
+            if _is_annotated(loop):
+                plain = T.tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, loop.body)
+                return self.ended(plain, left, self.number(0) if vector is None else vector)
+            if loop.loop_var.same_as(vector):
+                return T.tirx.For(loop.loop_var, loop.min, self.number(vectors), loop.kind, loop.body)
+            return loop
 
         return T.tvm_ffi.structural_map(part, [(T.ir.Call, unpadded), (T.tirx.For, shorter)])
 
+    def ended(self, loop: Any, left: Any, vector: Any) -> Any:
+        """*loop*, over the lanes of the *vector* of that number, but not beyond those that are *left*."""
+        return loop if left is None else first_lanes(left - vector * self.number(self.lanes), loop)
+
     def stored(self, vectors: int, first: Any, left: Any) -> Any:
-        body, column = self.columns.body.then_case, self.columns.loop_var
+        body, column = self.body, self.columns.loop_var
         own = T.tirx.Var("own", self.index)
 
         def of_tile(load: Any) -> Any:
@@ -137,11 +175,15 @@ class _Tile(LoopWriter):
 
         body = T.tvm_ffi.structural_map(body, [(T.ir.TensorLoad, of_tile)])
         start = first * self.number(self.lanes)
-        stored = self.over_vectors(
-            vectors, self.lanes, lambda at: at_place(body, {own: at, column: start + at})
-        )
-        if left is not None:
-            stored = first_lanes(left, stored)
+
+        def vector(number: Any) -> Any:
+            at = number * self.number(self.lanes)
+            lanes = self.over_vectors(
+                1, self.lanes, lambda lane: at_place(body, {own: at + lane, column: start + at + lane})
+            )
+            return self.ended(lanes, left, number)
+
+        stored = self.over("vector", self.number(vectors), vector, T.tirx.ForKind.UNROLLED)
 
         def row(loop: Any) -> Any:
             if not _is_annotated(loop):

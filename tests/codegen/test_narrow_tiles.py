@@ -1,4 +1,4 @@
-"""Products whose columns are counted at run time: right for every number of them, in one vector and in several."""
+"""Products whose rows or columns are no whole tiles, or counted at run time: right for every number of them."""
 
 from __future__ import annotations
 
@@ -47,6 +47,12 @@ def with_border(x, y):
     return torch.nn.functional.pad(x @ y, (1, 2))
 
 
+def scheduled(function, *args, dynamic_shapes=None):
+    program = fxp.canonicalize(fxp.capture(function, args, dynamic_shapes=dynamic_shapes))
+    with host_target():
+        return T.tvm.transform.Sequential(kernel_passes(host_target()))(lower(program))
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "function", [plain, of_turned, with_tail, to_truth, to_half, with_every_second, with_border]
@@ -81,23 +87,30 @@ def test_columns_of_a_batch(dtype):
 @pytest.mark.parametrize("function", [plain, with_tail])
 def test_operands_are_read_where_they_lie(function):
     sizes = {0: Dim.AUTO, 1: Dim.AUTO}
-    program = fxp.canonicalize(
-        fxp.capture(function, (torch.randn(40, 8), torch.randn(8, 70)), dynamic_shapes=(sizes, sizes))
-    )
-    with host_target():
-        module = T.tvm.transform.Sequential(kernel_passes(host_target()))(lower(program))
+    args = torch.randn(40, 8), torch.randn(8, 70)
+    module = scheduled(function, *args, dynamic_shapes=(sizes, sizes))
     kernels = [f for _, f in module.functions_items() if isinstance(f, T.tirx.PrimFunc)]
     lowered = [lower_kernel(kernel, host_target()).script() for kernel in kernels]
     assert sum("masked_load" in script for script in lowered) == 1
     assert not any("TVMBackendAllocWorkspace" in script for script in lowered)
 
 
-@pytest.mark.parametrize("known", [False, True])
-def test_only_columns_that_are_not_known_are_narrow(known):
-    n = {} if known else {1: Dim("n")}
-    args = torch.randn(40, 8), torch.randn(8, 70)
-    program = fxp.canonicalize(fxp.capture(plain, args, dynamic_shapes=({0: Dim("m")}, n)))
-    module = lower(program)
-    with host_target():
-        module = T.tvm.transform.Sequential(kernel_passes(host_target()))(module)
-    assert (NARROW in module.script()) != known
+@pytest.mark.parametrize("varying", [(), (0,), (1,)])
+def test_only_ends_of_unknown_or_odd_length_are_narrow(varying):
+    args = torch.randn(840, 8), torch.randn(8, 64)
+    rows, columns = ({axis: Dim.AUTO} if axis in varying else {} for axis in (0, 1))
+    script = scheduled(plain, *args, dynamic_shapes=(rows, columns) if varying else None).script()
+    assert (NARROW in script) == bool(varying)
+
+
+@pytest.mark.parametrize("varying", ["", "m", "mk"])
+@pytest.mark.parametrize("columns", [2, 13, 16, 17, 31, 48, 65, 100])
+def test_known_columns(columns, varying):
+    """Rows that vary or not, and columns that are whole vectors or not."""
+    sizes = {name: Dim.AUTO if name in varying else None for name in "mkn"}
+    args = torch.randn(19, 7), torch.randn(7, columns)
+    dynamic_shapes = ({0: sizes["m"], 1: sizes["k"]}, {0: sizes["k"]}) if varying else None
+    compiled = compiled_of(with_tail, *args, dynamic_shapes=dynamic_shapes)
+    for rows in (2, 5, 6, 19, 40) if varying else (19,):
+        x = torch.randn(rows, 7)
+        torch.testing.assert_close(compiled(x, args[1]), with_tail(x, args[1]), rtol=1e-5, atol=1e-5)

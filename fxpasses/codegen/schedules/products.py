@@ -20,7 +20,7 @@ from fxpasses.relax import tvm_api as T
 __all__ = ["NARROW", "Axes", "axes_of", "has_spare", "product", "tail_of", "tile_of"]
 
 NARROW = "fxpasses.narrow"
-"""The annotation of the loops of a tile that `fxpasses.codegen.narrow_tiles` shortens: how many lanes a vector has."""
+"""The annotation of the loops along a tile's rows, for `fxpasses.codegen.narrow_tiles`: how many lanes a vector has."""
 
 # A right operand of this size stays in the cache next to the core.
 _CACHE_BYTES = 1 << 20
@@ -78,7 +78,8 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     if _is_read_once(block, axes):
         raise NoFit  # it is a sum of rows of a matrix, and the matrix is best read row by row
     trivial = all(map(_is_trivial, (axes.left, axes.right)))
-    m, rows, vectors, width = tile_of(kernel.cpu, block, axes, trivial)
+    in_place = trivial and step(block, axes.right, n) == 1 and not has_spare(tail, block)
+    m, rows, vectors, width = tile_of(kernel.cpu, block, axes, trivial, masked=in_place)
     columns = vectors * width
     rv = block.rv
     padding = [1] * len(block.vars)
@@ -96,8 +97,8 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
         sch.pad_einsum(rv, padding)  # which adds nothing where a dynamic size is known to be a multiple
         copies = [p for p in sch.get_producers(rv) if sch.get(p).name_hint not in known]
         backs = [c for c in sch.get_consumers(rv) if sch.get(c).name_hint not in known]
-    narrow = block.extents[n] is None and vectors > 1
-    if narrow and step(block, axes.right, n) == 1:
+    narrow = in_place and bool(copies)
+    if narrow:
         for copy in copies:  # `fxpasses.codegen.narrow_tiles` guards what lies behind the end
             sch.compute_inline(copy)
         copies = []
@@ -112,7 +113,7 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     n_outer, n_vectors, n_lanes = sch.split(loops[n], [None, vectors, width])
     inner = [n_vectors, n_lanes]
     if narrow:
-        sch.annotate(n_vectors, NARROW, width)
+        sch.annotate(n_lanes, NARROW, width)
     tiles = [loops[axis] for axis in [*axes.shared, *sorted(axes.rows)] if axis != m]
     spare = has_spare(tail, block) and kernel.extent(n_outer) != 1  # then the last tile has fewer columns
     outer = [(n_outer, spare)]
@@ -151,10 +152,10 @@ def product(kernel: Kernel, block: Block, tail: Block | None) -> None:
     *lead, last = sch.get_loops(out)
     if has_spare(tail, block):
         kernel.vectorize(last, width, guarded=True)
+    elif narrow:
+        sch.annotate(last, NARROW, width)
     elif kernel.extent(last) == columns and padding[n] == 1:  # else it stores behind a condition
         kernel.in_registers([*lead[-1:], *sch.split(last, [vectors, width])])
-    elif narrow and kernel.extent(last) == columns:
-        sch.annotate(last, NARROW, width)
 
 
 class _Border(NamedTuple):
@@ -278,15 +279,20 @@ class Tile(NamedTuple):
     width: int
 
 
-def tile_of(cpu: CpuInfo, block: Block, axes: Axes, can_pad: bool, *, vectors: int = 4) -> Tile:
-    """The tile of at most so many *vectors* that is expected to do the most useful products in a time."""
+def tile_of(
+    cpu: CpuInfo, block: Block, axes: Axes, can_pad: bool, *, vectors: int = 4, masked: bool = False
+) -> Tile:
+    """The tile of at most so many *vectors* that is expected to do the most useful products in a time.
+
+    The last vector of a row may be *masked*, and what is behind it is not computed.
+    """
     assert block.store is not None
     n = axes.columns
     lanes = cpu.lanes(block.store.buffer.dtype)
     panel = _panel(axes.right)
     crowded = {axis for axis in axes.rows if (_step_bytes(block, axes.left, axis) or 1) % _SET_BYTES == 0}
     best: tuple[float, float, Tile] | None = None
-    for width in _widths(block.extents[n], lanes, can_pad):
+    for width in _widths(block.extents[n], lanes, can_pad, masked):
         for count, m, rows in itertools.product(range(vectors, 0, -1), [*axes.rows, None], range(14, 0, -1)):
             registers = count * -(-width // lanes)
             sums = rows * registers
@@ -298,7 +304,7 @@ def tile_of(cpu: CpuInfo, block: Block, axes: Axes, can_pad: bool, *, vectors: i
                 continue
             if panel is not None and count * width > panel > lanes:
                 continue  # what a step reads would lie in several places
-            useful = _useful(block.extents[n], count * width, can_pad)
+            useful = _useful(block.extents[n], width if masked else count * width, can_pad)
             useful *= 1.0 if m is None else _useful(block.extents[m], rows, True)
             # A sum takes the time of 8 others to come back; a step loads a vector of each row and column.
             rate = useful * rows * count * width / max(sums, rows + count, 8)
@@ -318,10 +324,12 @@ def _useful(extent: int | None, size: int, can_pad: bool) -> float:
     return 0.8 * (0.9 if extent is None else extent / (-(-extent // size) * size))
 
 
-def _widths(extent: int | None, lanes: int, can_pad: bool) -> list[int]:
+def _widths(extent: int | None, lanes: int, can_pad: bool, masked: bool) -> list[int]:
     """The lengths of vectors to choose from."""
     if extent is not None and extent <= lanes:
         return [extent]
+    if masked:
+        return [lanes]
     if can_pad:
         return list(range(lanes, lanes // 2, -1)) if extent is not None else [lanes]
     widths = [width for width in range(lanes, lanes // 4, -1) if extent is not None and extent % width == 0]
