@@ -18,14 +18,19 @@ aten = torch.ops.aten
 
 
 @on_full_form
-@rewrite(aten.mm.default)
+@rewrite(aten.mm.default, aten.bmm.default)
 def turn_single_row(g: Editor, node: fx.Node) -> Any:
-    """``mm(x, permute(y))`` of one row is ``mm(y, x)`` of one column, which reads *y* as it lies in memory."""
+    """``mm(x, permute(y))`` of one row is ``mm(y, x)`` of one column, which reads *y* as it lies in memory.
+
+    So is a batch of them.
+    """
     row, turned = node.args
-    if turned.target is not aten.permute.default or not same_size(shape(row)[0], 1):
+    if turned.target is not aten.permute.default or not same_size(shape(row)[-2], 1):
         return None
     matrix, dims = turned.args
-    if [dim % 2 for dim in dims] != [1, 0]:
+    *batch, inner, columns = shape(turned)
+    rank = len(dims)
+    if [dim % rank for dim in dims] != [*range(rank - 2), rank - 1, rank - 2]:
         return None
-    inner, columns = shape(turned)
-    return reshape(g, g.call(aten.mm.default, matrix, reshape(g, row, [inner, 1])), [1, columns])
+    column = reshape(g, row, [*batch, inner, 1])
+    return reshape(g, g.call(node.target, matrix, column), [*batch, 1, columns])
