@@ -14,7 +14,7 @@ from fxpasses.codegen.loop_writer import at_place
 from fxpasses.codegen.schedules.expressions import int_value
 from fxpasses.relax import tvm_api as T
 
-__all__ = ["first_lanes", "mask_vectors"]
+__all__ = ["first_lanes", "mask_vectors", "may_be_masked"]
 
 _MASKED = "fxpasses.masked"
 
@@ -24,13 +24,19 @@ _LEAST_BITS = 32
 
 def first_lanes(count: Any, vector: Any) -> Any:
     """The first *count* steps of *vector*, a loop over its lanes around a single store."""
-    store = vector.body
-    stack = store.buffer.scope() == "local"
-    if stack or (store.buffer.dtype.bits >= _LEAST_BITS and _step(store.indices[-1], vector.loop_var) == 1):
+    if may_be_masked(vector):
         return T.tirx.AttrStmt(T.tirx.IntImm("int32", 0), _MASKED, count, vector)
     return T.tirx.IfThenElse(
         count >= vector.extent, vector, _one_by_one(count, vector, T.tirx.ForKind.SERIAL)
     )
+
+
+def may_be_masked(vector: Any) -> bool:
+    """Whether what *vector*, a loop over its lanes around a single store, takes to memory is one masked store."""
+    store = vector.body
+    if store.buffer.scope() == "local":
+        return True
+    return store.buffer.dtype.bits >= _LEAST_BITS and _step(store.indices[-1], vector.loop_var) == 1
 
 
 def mask_vectors() -> Any:

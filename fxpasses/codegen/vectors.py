@@ -3,7 +3,8 @@
 A schedule annotates such a loop with `VECTORS` in the place of a split, for
 which TVM 0.27 would lose sight of a stretch of memory that runs through
 several axes. The pass runs when only loops are left. Where the length is no
-multiple of a vector, the last one overlaps the one before.
+multiple of a vector, the last one overlaps the one before; where it turns out
+at run time to be less than one, the vector is masked.
 
 Conditions that tell parts of the loop apart, as in a concatenation, are decided
 once for a vector; one that two parts share is made element by element.
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fxpasses.codegen.loop_writer import LoopWriter, at_place, may_run_twice, sequence, uses
+from fxpasses.codegen.masked_vectors import first_lanes, may_be_masked
 from fxpasses.codegen.schedules.expressions import int_value, op_name, returning_none
 from fxpasses.codegen.schedules.kernel import VECTORS
 from fxpasses.relax import tvm_api as T
@@ -85,7 +87,22 @@ class _Vectors(LoopWriter):
         if known is not None:
             return overlapping
         long = T.tirx.IfThenElse(rest > self.number(0), overlapping, None)
-        return T.tirx.IfThenElse(count < self.number(self.lanes), apart, long)
+        return T.tirx.IfThenElse(count < self.number(self.lanes), self.masked() or apart, long)
+
+    def masked(self) -> Any:
+        """A vector of which only the first lanes are there; None where it has borders or gaps in memory."""
+        var, store = self.loop.loop_var, self.loop.body
+        if self.borders or not isinstance(store, T.tirx.BufferStore):
+            return None
+        vector = self.over_vectors(1, self.lanes, self.at)
+        loads: list[Any] = []
+        T.tvm_ffi.structural_walk(store, (T.ir.TensorLoad, returning_none(loads.append)))
+        steps = [
+            self.simplified(at_place(load.indices[-1], {var: var + 1}) - load.indices[-1]) for load in loads
+        ]
+        if not may_be_masked(vector) or any(int_value(step) not in (0, 1) for step in steps):
+            return None
+        return first_lanes(self.loop.extent, vector)
 
     def shorter(self, start: int, end: int) -> Any:
         """Vectors of ever fewer lanes."""

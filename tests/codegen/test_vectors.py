@@ -125,3 +125,44 @@ def test_parts_of_a_row(name, dynamic):
     for width in (9, 16, 17, 32, 37, 100) if dynamic else (37,):
         x = torch.randn(5, width)
         assert torch.equal(compiled(x), PARTS[name](x)), width
+
+
+def integers(*sizes):
+    return torch.randint(-9, 9, sizes, dtype=torch.int32)
+
+
+def truths(*sizes):
+    return torch.randn(sizes) > 0
+
+
+SHORT = {
+    "a mirror": (lambda x: x.flip(1), torch.randn),
+    "a roll": (lambda x: x.roll(1, 1), torch.randn),
+    "one below the other": (lambda x: torch.cat([x, x * 2], 1), torch.randn),
+    "a triangle": (lambda x: x.tril(), torch.randn),
+    "a number for each row": (lambda x: x.flip(1) / x[..., :1], torch.randn),
+    "each second": (lambda x: x.flip(1)[..., ::2] * 2, torch.randn),
+    "backwards": (lambda x: x.flip(0).flip(-1), torch.randn),
+    "quotients": (lambda x: torch.div(x, x.flip(1).abs() + 1, rounding_mode="floor"), integers),
+    "of truths": (lambda x: torch.where(x.flip(1), 2.0, x.float()), truths),
+    "to truths": (lambda x: x.flip(1) > 0, torch.randn),
+    "in half precision": (lambda x: x.flip(1).half(), torch.randn),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_short_rows_of_sizes_that_are_not_known(name):
+    function, draw = SHORT[name]
+    sizes = dict.fromkeys(range(3), torch.export.Dim.AUTO)
+    compiled = fxp.compile(function, (draw(4, 5, 6),), strict=True, dynamic_shapes=(sizes,))
+    for rows, width in itertools.product((2, 3, 40), (1, 2, 3, 7, 8, 9, 15, 16, 17)):
+        x = draw(3, rows, width)
+        assert torch.equal(compiled(x), function(x)), (rows, width)
+
+
+def test_short_rows_are_masked():
+    n, m = T.tirx.Var("n", "int64"), T.tirx.Var("m", "int64")
+    x = T.te.placeholder((n, m), "float32", "x")
+    out = T.te.compute((n, m), lambda i, j: x[n - 1 - i, j], "out")
+    function = schedule_function(T.te.create_prim_func([x, out]), CpuInfo.of(host_target()))
+    assert "masked_store" in lower_kernel(function, host_target()).script()
