@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -200,3 +202,15 @@ def test_the_border_of_a_depthwise_convolution_stays_in_its_band():
     kernel = _border_kernel(text)
     assert kernel.count("T.parallel") == 1
     assert kernel.index("T.parallel") < kernel.index('T.sblock("padded")')
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("channels", [24, 56, 90, 240, 1000])
+def test_no_vector_reaches_into_two_panels_of_the_weights(channels, size):
+    layer, x = nn.Conv2d(32, channels, 1), torch.randn(1, 32, size, size)
+    text = script(layer, x)
+    (panel,) = set(map(int, re.findall(r"v_i2 // T.int64\((\d+)\)", text)))
+    widths = set(map(int, re.findall(r"i2_\w+ in T.vectorized\(T.int64\((\d+)\)\)", text)))
+    assert widths
+    assert all(panel % width == 0 for width in widths), (panel, widths)
+    check(layer, x)

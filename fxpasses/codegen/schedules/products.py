@@ -293,6 +293,8 @@ def tile_of(
     crowded = {axis for axis in axes.rows if (_step_bytes(block, axes.left, axis) or 1) % _SET_BYTES == 0}
     best: tuple[float, float, Tile] | None = None
     for width in _widths(block.extents[n], lanes, can_pad, masked):
+        if panel is not None and panel % width:
+            continue  # a vector would begin in one panel and end in the next
         for count, m, rows in itertools.product(range(vectors, 0, -1), [*axes.rows, None], range(14, 0, -1)):
             registers = count * -(-width // lanes)
             sums = rows * registers
