@@ -19,14 +19,14 @@ from torch.utils import _pytree as pytree
 
 from fxpasses.errors import CaptureError
 from fxpasses.fingerprint import SymbolNames
-from fxpasses.sizes import evaluate
+from fxpasses.sizes import holds
 
 if TYPE_CHECKING:
     import sympy
 
     from fxpasses.program import Program
 
-__all__ = ["hold"]
+__all__ = ["assert_conditions", "hold", "points", "test"]
 
 aten = torch.ops.aten
 
@@ -58,11 +58,18 @@ def hold(program: Program, guards: Sequence[str], scope: Scope) -> Program:
         if len(condition.free_symbols) == 1:
             (symbol,) = condition.free_symbols
             ranges[symbol] = _narrowed(condition, symbol, ranges[symbol], guard)
-    program = program.replace(ranges=ranges)
+    return assert_conditions(program.replace(ranges=ranges), [condition for _, condition in conditions])
+
+
+def assert_conditions(program: Program, conditions: Sequence[sympy.Basic]) -> Program:
+    """*program* that asserts those of *conditions* which its ranges and assertions do not say."""
+    from fxpasses.signature import asserted_sizes
+
+    asserted = list(asserted_sizes(program).values())
     kept: list[sympy.Basic] = []
-    for condition in _in_order([condition for _, condition in conditions], program):
-        known = [other for other in kept if other.free_symbols <= condition.free_symbols]
-        if any(_follows(condition, other) for other in known):
+    for condition in _in_order(conditions, program):
+        known = [other for other in (*asserted, *kept) if other.free_symbols <= condition.free_symbols]
+        if any(condition == other or _follows(condition, other) for other in known):
             continue
         if not _always_holds(condition, program, known if len(condition.free_symbols) == 1 else []):
             kept.append(condition)
@@ -175,8 +182,8 @@ def _narrowed(condition: Any, symbol: Any, bounds: Any, guard: str) -> Any:
 
     limits = _limits(condition, symbol)
     if limits is None:
-        tried, holds = _tried(bounds), _test(condition)
-        wrong = [size for size in tried if not holds({symbol: size})]
+        tried, accepts = _tried(bounds), test(condition)
+        wrong = [size for size in tried if not accepts({symbol: size})]
         if wrong and len(wrong) <= 5 and wrong == tried[: len(wrong)]:
             limits = ValueRanges(wrong[-1] + 1, bounds.upper)
         elif len(wrong) >= len(tried) - 1 > 0:
@@ -219,7 +226,7 @@ def _plain(guard: str) -> str:
 # -- what they do not say ------------------------------------------------------------------
 
 
-def _in_order(conditions: list[Any], program: Program) -> list[Any]:
+def _in_order(conditions: Sequence[Any], program: Program) -> list[Any]:
     """Each condition once, the simple ones first, in an order that does not depend on names."""
     import sympy
 
@@ -261,42 +268,43 @@ def _tried(bounds: Any) -> list[int]:
     return [n for n in (*range(start, start + 130), 257, 1000, 1023, 4096, 100_003) if n <= bounds.upper]
 
 
-def _always_holds(condition: Any, program: Program, known: list[Any]) -> bool:
-    """Whether *condition* holds for all sizes that are tried, within the ranges and where *known* holds."""
-    symbols = sorted(condition.free_symbols, key=str)
-    choices = [_tried(program.ranges[symbol]) for symbol in symbols]
+def points(symbols: Sequence[Any], ranges: Mapping[Any, Any]) -> Iterator[dict[Any, int]]:
+    """Combinations of sizes within *ranges* on which conditions are tried, the ends of the ranges among them."""
+    choices = [_tried(ranges[symbol]) for symbol in symbols]
     if len(symbols) > 1:
         count = max(2, int(_POINTS ** (1 / len(symbols))))
         few = [0, -1, 1, 31, 2, 16, 5]
         choices = [
             list(dict.fromkeys(sizes[min(i, len(sizes) - 1)] for i in few))[:count] for sizes in choices
         ]
-    holds, others = _test(condition), list(map(_test, known))
     for point in itertools.product(*choices):
-        sizes = dict(zip(symbols, point, strict=True))
-        if all(other(sizes) for other in others) and not holds(sizes):
+        yield dict(zip(symbols, point, strict=True))
+
+
+def _always_holds(condition: Any, program: Program, known: list[Any]) -> bool:
+    """Whether *condition* holds for all sizes that are tried, within the ranges and where *known* holds."""
+    symbols = sorted(condition.free_symbols, key=str)
+    accepts, others = test(condition), list(map(test, known))
+    for sizes in points(symbols, program.ranges):
+        if all(other(sizes) for other in others) and not accepts(sizes):
             return False
     return True
 
 
-def _test(condition: Any) -> Callable[[dict[Any, int]], bool]:
+def test(condition: Any) -> Callable[[dict[Any, int]], bool]:
     """Whether *condition* holds for sizes, by symbol."""
     import sympy
 
     text = sympy.sstr(condition)
-    return lambda sizes: bool(evaluate(text, {str(symbol): size for symbol, size in sizes.items()}))
+    return lambda sizes: holds(text, {str(symbol): size for symbol, size in sizes.items()})
 
 
 def _asserting(program: Program, conditions: list[Any]) -> Program:
-    """*program* with an ``_assert_scalar`` for each of *conditions* that it does not have yet."""
-    from fxpasses.signature import asserted_sizes
-
-    asserted = set(asserted_sizes(program).values())
-    new = [condition for condition in conditions if condition not in asserted]
-    if not new:
+    """*program* with an ``_assert_scalar`` for each of *conditions*."""
+    if not conditions:
         return program
     g = program.edit()
     with g.at(next(node for node in g.graph.nodes if node.op != "placeholder")):
-        for condition in new:
+        for condition in conditions:
             g.call(aten._assert_scalar.default, g.expression(condition), "")
     return g.finish()

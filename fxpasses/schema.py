@@ -23,6 +23,7 @@ from fxpasses.errors import FxpassesError
 
 __all__ = [
     "COMPOSED_NAMESPACES",
+    "OF_ELEMENTS",
     "SYMBOLIC_BUILTINS",
     "arguments_of",
     "bind",
@@ -119,6 +120,17 @@ _RESPELLED = frozenset(
     }
 )
 
+OF_ELEMENTS = {
+    aten.max.default: None,
+    aten.min.default: None,
+    aten.max.dim: 1,
+    aten.min.dim: 1,
+    aten.median.dim: 1,
+    aten.nanmedian.dim: 1,
+    aten.mode.default: 1,
+    aten.kthvalue.default: 2,
+}
+"""Operators of which no elements have no value, and torch's shape rules do not say so; the argument that is a dim."""
 
 _MISSING = object()
 

@@ -17,7 +17,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from fxpasses.errors import ArtifactError, InputError
-from fxpasses.sizes import evaluate, free_symbols, readable, solve
+from fxpasses.sizes import evaluate, free_symbols, holds, readable, solve
 
 if TYPE_CHECKING:
     import sympy
@@ -212,7 +212,7 @@ class Signature:
         for position, index, dim in self._derived_dims:
             self._check_derived(self.inputs[position], index, dim, leaves[position].shape[index], symbols)
         for condition in self.conditions:
-            if not evaluate(condition, symbols):
+            if not holds(condition, symbols):
                 self._refuse(condition, symbols)
         return symbols
 

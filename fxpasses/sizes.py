@@ -16,7 +16,7 @@ from typing import Any
 
 from fxpasses.errors import ArtifactError
 
-__all__ = ["evaluate", "free_symbols", "readable", "solve"]
+__all__ = ["evaluate", "free_symbols", "holds", "readable", "solve"]
 
 
 def _clean_div(a: int, b: int) -> int:
@@ -107,6 +107,14 @@ def evaluate(expression: str, symbols: Mapping[str, int]) -> Any:
     if not names <= symbols.keys():
         return None
     return eval(code, _GLOBALS, dict(symbols))
+
+
+def holds(condition: str, symbols: Mapping[str, int]) -> bool:
+    """Whether *condition* holds; one that divides by a size of 0 does not."""
+    try:
+        return bool(evaluate(condition, symbols))
+    except ZeroDivisionError:
+        return False
 
 
 def solve(expression: str, value: int, symbols: Mapping[str, int]) -> tuple[str, int | None] | None:

@@ -196,10 +196,13 @@ def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[st
 def _agree_in_shape(
     program: Program, source: Source, call: tuple[tuple[Any, ...], dict[str, Any]]
 ) -> bool | None:
+    from fxpasses.capture.exported import quiet
+
     try:
-        effects = effects_of(source.replace(args=call[0], kwargs=call[1]))
-        sizes = program.signature.check(program.signature.flatten(*call))
-        found, _ = program.results(run_on_fakes(program, sizes))
+        with quiet():
+            effects = effects_of(source.replace(args=call[0], kwargs=call[1]))
+            sizes = program.signature.check(program.signature.flatten(*call))
+            found, _ = program.results(run_on_fakes(program, sizes))
     except NotDescribedError:
         return False
     except Exception:  # refused for its shapes, or because of values that fake tensors do not have

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import sympy
 import torch
@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from fxpasses.errors import FxpassesError, LoweringError, UnsupportedOperatorError, source_line
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.checks import INDEXED_BY_NUMBER, Check, Checks, condition_of
+from fxpasses.relax.checks import Check, Checks, condition_of
 from fxpasses.relax.control import CONTROL, Choice
 from fxpasses.relax.kernel import used
 from fxpasses.relax.partition import Group, schedule
@@ -180,8 +180,8 @@ class Builder:
         if condition is not None:
             self.require(condition)
 
-    def require(self, condition: Any) -> None:
-        """Let the program end with an error here unless *condition*, of sizes, holds."""
+    def require(self, condition: Any, kind: Literal["index", "value"] = "value") -> None:
+        """Let the program end with an error of *kind* here unless *condition*, of sizes, holds."""
         checks = self.emission.checks
         if checks is None or condition == sympy.true:
             return
@@ -195,7 +195,7 @@ class Builder:
             T.ir.StringImm(text),
             T.ir.StringImm(",".join(map(str, symbols))),
             T.ir.StringImm(source or ""),
-            T.ir.StringImm("index" if self.node.target in INDEXED_BY_NUMBER else "value"),
+            T.ir.StringImm(kind),
             relax.ShapeExpr([self.symbols.prim(symbol) for symbol in symbols]),
             ty_args=[T.TensorType((), "int32")],
         )
@@ -278,10 +278,10 @@ class Builder:
             assert self.emission.islands is not None
             self.emission.islands.emit(self, item.nodes, self.emission.outside)
         elif item.target is not aten._assert_scalar.default:
-            condition = condition_of(item)
+            condition, kind = condition_of(item, self.emission.ranges)
             if condition is not None:
                 self.node = item
-                self.require(condition)
+                self.require(condition, kind)
                 self._fence()
             self._lower(item)
         self._done.update(nodes)

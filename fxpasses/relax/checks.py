@@ -9,7 +9,7 @@ the largest of these beside its results: one number to look at for each call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,11 +17,12 @@ import sympy
 import torch
 from torch import fx
 from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.utils._sympy.value_ranges import bound_sympy
 
 from fxpasses.errors import source_line
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import convert, is_static
-from fxpasses.schema import bind, is_unbound
+from fxpasses.schema import OF_ELEMENTS, bind, is_unbound
 from fxpasses.signature import Dim, size_text
 
 if TYPE_CHECKING:
@@ -121,28 +122,53 @@ class Checks:
         return b.te(_outside, once, b.shape_of(value), size, demand.negative, number, name="check_index")
 
 
-def condition_of(node: fx.Node) -> Any:
-    """What the call *node* demands of sizes, and of numbers that depend on values, as a sympy expression or None.
+def condition_of(node: fx.Node, ranges: Mapping[Any, Any]) -> tuple[Any, Literal["index", "value"]]:
+    """What the call *node* demands of sizes, and of numbers that depend on values, and what is wrong elsewhere.
 
-    It must hold before the call is made, which would reach for other memory.
+    It is a sympy expression or None, and must hold before the call is made, which would reach for other memory.
     """
     if node.target in SCATTERED:
-        return _fits(*node.args[:4])
-    if node.target in _OF_ELEMENTS:
-        return _has_elements(node)
+        return _fits(*node.args[:4]), "value"
+    if node.target in OF_ELEMENTS:
+        return _has_elements(node), "value"
+    return _has_places(node, ranges), "index"
+
+
+def _has_places(node: fx.Node, ranges: Mapping[Any, Any]) -> Any:
+    """That what is indexed has elements, or there is no index; None if it is known.
+
+    Indices that are computed are looked at beside the call, which may read any place of a tensor that has one.
+    """
     if node.target in INDEXED_BY_NUMBER:
         value, dim, index = node.args[0], node.args[-2], node.args[-1]
         if isinstance(index, fx.Node) and is_unbound(index.meta["val"]):
             size = _expression(value.meta["val"].shape[dim])  # type: ignore[union-attr]
             at = index.meta["val"].node.expr
             return sympy.And(at >= -size, at < size)
-    return None
+        return None
+    unknown = []
+    for demand in checks_of(node):
+        if demand.kind != "index" or not isinstance(demand.operand, fx.Node) or _is_given(demand.operand):
+            continue
+        size, count = _expression(demand.size), _expression(demand.operand.meta["val"].numel())
+        is_multiple = size != 0 and sympy.fraction(sympy.cancel(count / size))[1] == 1
+        if not is_multiple and bound_sympy(size, ranges).lower < 1:
+            # Torch's symbols are positive: sympy would take it for true.
+            some, none = sympy.Ge(size, 1, evaluate=False), sympy.Eq(count, 0, evaluate=False)
+            unknown.append(sympy.Or(some, none))
+    return sympy.And(*unknown) if unknown else None
+
+
+def _is_given(index: fx.Node) -> bool:
+    """Whether *index* is an argument of a call, whose elements are looked at before the program runs."""
+    role = _origin(index).meta.get("role")
+    return role is not None and role.kind == "user"
 
 
 def _has_elements(node: fx.Node) -> Any:
     """That the reduced dims have elements, where only values tell; None if it is known."""
     args, _ = bind(node.target, node.args, node.kwargs)  # type: ignore[arg-type]
-    sizes, dim = _sizes(args[0]), _OF_ELEMENTS[node.target]
+    sizes, dim = _sizes(args[0]), OF_ELEMENTS[node.target]
     reduced = sizes if dim is None else [sizes[args[dim]]]
     unknown = [_expression(size) for size in reduced if is_unbound(size)]
     return sympy.And(*(sympy.Ge(size, 1) for size in unknown)) if unknown else None
@@ -165,18 +191,6 @@ def _sizes(tensor: fx.Node) -> Sequence[int | torch.SymInt]:
 def _expression(size: int | torch.SymInt) -> Any:
     return sympy.sympify(size.node.expr if isinstance(size, torch.SymInt) else size)
 
-
-_OF_ELEMENTS = {
-    aten.max.default: None,
-    aten.min.default: None,
-    aten.max.dim: 1,
-    aten.min.dim: 1,
-    aten.median.dim: 1,
-    aten.nanmedian.dim: 1,
-    aten.mode.default: 1,
-    aten.kthvalue.default: 2,
-}
-"""Operators of which no elements have no value, and torch's shape rules do not say so; the argument that is a dim."""
 
 INDEXED_BY_NUMBER = (aten.select.int, aten.select_scatter.default)
 

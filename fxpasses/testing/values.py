@@ -18,7 +18,7 @@ from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from fxpasses.schema import bind
-from fxpasses.sizes import evaluate
+from fxpasses.sizes import holds
 from fxpasses.testing.numerics import is_exact
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _symbol_values(program: Program, generator: torch.Generator) -> dict[Any, in
     for _ in range(_DRAWS):
         symbols = _drawn_symbols(program, generator)
         named = {str(symbol): value for symbol, value in symbols.items()}
-        if all(evaluate(condition, named) for condition in conditions):
+        if all(holds(condition, named) for condition in conditions):
             return symbols
     vals = [node.meta["val"] for node in program.inputs]
     sizes = [size for val in vals for size in (val.shape if isinstance(val, torch.Tensor) else (val,))]

@@ -81,3 +81,30 @@ def test_sizes_at_which_a_value_has_not_the_size_of_capture_are_refused(model):
         assert torch.equal(compiled(x), model(x))
     with pytest.raises(InputError, match="dim 0 is 0, outside the range"):
         compiled(torch.ones(0, 3))
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x, y: x[torch.arange(y.shape[0])],
+        lambda x, y: x[:, torch.arange(y.shape[0]) % 2],
+        lambda x, y: torch.nn.functional.embedding(torch.arange(y.shape[0]), x),
+        lambda x, y: x.gather(0, torch.zeros_like(y, dtype=torch.long)),
+        lambda x, y: x.index_select(0, torch.arange(y.shape[0])),
+        lambda x, y: x.take(torch.arange(y.shape[0])),
+        lambda x, y: x.index_fill(0, torch.arange(y.shape[0]), 2.0),
+        lambda x, y: x.index_put((torch.arange(y.shape[0]),), y),
+    ],
+)
+def test_computed_indices_into_no_elements(f):
+    args = torch.randn(6, 3), torch.randn(4, 3)
+    compiled = fxp.compile(f, args, dynamic_shapes=({0: Dim.AUTO}, {0: Dim.AUTO}))
+    for rows, count in [(0, 0), (0, 2), (0, 500), (5, 5), (3, 0), (2, 7)]:
+        args = torch.randn(rows, 3), torch.randn(count, 3)
+        try:
+            expected = f(*args)
+        except (IndexError, RuntimeError):
+            with pytest.raises(IndexError):
+                compiled(*args)
+        else:
+            torch.testing.assert_close(compiled(*args), expected)

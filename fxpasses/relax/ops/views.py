@@ -9,11 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.fx.experimental.symbolic_shapes import (
-    free_symbols,
-    free_unbacked_symbols,
-    statically_known_true,
-)
+from torch.fx.experimental.symbolic_shapes import free_symbols, free_unbacked_symbols
+from torch.utils._sympy.value_ranges import bound_sympy
 
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.kernel import const, is_static, position, product
@@ -315,8 +312,8 @@ def _wrapped(b: Any, name: str, value: Any, size: Any) -> Any:
     if isinstance(value, int):
         return b.size(value) + size if value < 0 else b.size(value)
     names = [argument.name for argument in b.node.target._schema.arguments]
-    symbol = b.node.args[names.index(name)].meta["val"]
-    if statically_known_true(symbol >= 0):
+    place = b.node.args[names.index(name)].meta["val"].node.expr
+    if bound_sympy(place, b.emission.ranges).lower >= 0:  # torch takes the sizes themselves to be 1 or more
         return value
     wrapped = T.tirx.Select(value < 0, value + size, value)
     return T.tirx.max(wrapped, T.tirx.IntImm("int64", 0))
