@@ -118,8 +118,11 @@ def _index_put(
     yield from _index(g, self, indices)
     if not any(index is not None and _is_mask(index) for index in indices):
         probe = g.call(aten.index.Tensor, self, indices)
-        yield from _broadcast(shape(values), shape(probe))
+        into = shape(probe)
         g.erase(probe)
+        # What is put there is repeated, and the place is not.
+        pairs = zip_longest(reversed(shape(values)), reversed(into), fillvalue=1)
+        yield from (pair for pair in pairs if not same_size(pair[0], 1))
 
 
 def _twin(probe: fx.Node) -> fx.Node | None:

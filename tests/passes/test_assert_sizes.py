@@ -43,6 +43,11 @@ CALLS = {
         (X, PLACES, PLACES, ROWS[:, 0]),
         {1: [(2,), (4,)], 2: [(4,)], 3: [(2,), (4,)]},
     ),
+    "one place": (
+        lambda x, v: x.index_put((torch.tensor([1]),), v),
+        (X, ROWS[:1]),
+        {1: [(0, 4), (2, 4), (9, 4), (1, 3)]},
+    ),
     "assigned": (_set, (X, PLACES, ROWS), {2: [(2, 4), (3, 5)]}),
     "assigned by a mask": (_set, (X, MASK, torch.ones(1)), {0: [(5, 4), (6, 5)], 1: [(5, 4), (6, 3)]}),
     "slice_scatter": (

@@ -225,11 +225,11 @@ def pad_circular(b: Any, self: Any, pad: Any) -> Any:
     return b.te(kernel, self, b.shape(b.val), *amounts)
 
 
-def _slice(b: Any, value: Any, axis: int, start: Any, step: int, shape: list[Any]) -> Any:
-    def source(at: Sequence[Any], start: Any) -> list[Any]:
+def _slice(b: Any, value: Any, axis: int, start: Any, step: Any, shape: list[Any]) -> Any:
+    def source(at: Sequence[Any], start: Any, step: Any) -> list[Any]:
         return [*at[:axis], start + at[axis] * step, *at[axis + 1 :]]
 
-    return _pick(b, value, source, start, shape=shape)
+    return _pick(b, value, source, start, b.size(step), shape=shape)
 
 
 def _rolled(b: Any, value: Any, shifts: dict[int, Any], sizes: list[Any]) -> Any:
