@@ -123,14 +123,4 @@ def vector_axis(block: Block) -> int | None:
     load = max(block.loads, key=size, default=None)
     if load is None:
         return None
-    along = max((axis for axis in block.uses(innermost(load)) if block.kinds[axis] == "S"), default=None)
-    return None if along is None or _has_windows(block, load, along) else along
-
-
-def _has_windows(block: Block, load: Any, axis: int) -> bool:
-    """Whether the windows along *axis* begin and end where shows only at run time, as those of adaptive pooling.
-
-    Each lane would divide to find its own; a window by itself lies side by side in memory.
-    """
-    unknown = step(block, load, axis) is None and None in block.extents[block.rank :]
-    return unknown and _contiguous_axis(block) is not None
+    return max((axis for axis in block.uses(innermost(load)) if block.kinds[axis] == "S"), default=None)
