@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from fxpasses.program import Program
 
-__all__ = ["assert_conditions", "hold", "points", "test"]
+__all__ = ["assert_conditions", "hold", "points", "restricted", "test", "violations"]
 
 aten = torch.ops.aten
 
@@ -48,7 +48,17 @@ def hold(program: Program, guards: Sequence[str], scope: Scope) -> Program:
         return program
     # The tensor that an argument is a view of is no part of a call.
     own = [guard for guard in guards if "._base" not in guard]
-    conditions = [(guard, part) for guard in own for part in _conditions(guard, program, scope)]
+    return restricted(
+        program, [(guard, part) for guard in own for part in _conditions(guard, program, scope)]
+    )
+
+
+def restricted(program: Program, conditions: Sequence[tuple[str, sympy.Basic]]) -> Program:
+    """*program* that is called only with sizes for which *conditions*, each with its text, hold.
+
+    Raises:
+        CaptureError: as `hold`.
+    """
     if not conditions:
         return program
     ranges = dict(program.ranges)
@@ -289,6 +299,21 @@ def _always_holds(condition: Any, program: Program, known: list[Any]) -> bool:
         if all(other(sizes) for other in others) and not accepts(sizes):
             return False
     return True
+
+
+def violations(condition: Any, program: Program, example: Mapping[Any, int]) -> Iterator[dict[Any, int]]:
+    """Sizes above 1, within the ranges, for which *condition* does not hold: of *example*, but for up to two."""
+    symbols, accepts = sorted(condition.free_symbols, key=str), test(condition)
+    choices = {symbol: [n for n in _tried(program.ranges[symbol]) if n in _FEW] for symbol in symbols}
+    for count in (1, 2):
+        for changed in itertools.combinations(symbols, count):
+            for sizes in itertools.product(*(choices[symbol] for symbol in changed)):
+                point = {**example, **dict(zip(changed, sizes, strict=True))}
+                if not accepts({symbol: point[symbol] for symbol in symbols}):
+                    yield point
+
+
+_FEW = frozenset({2, 3, 4, 5, 8, 31, 64})
 
 
 def test(condition: Any) -> Callable[[dict[Any, int]], bool]:

@@ -267,7 +267,8 @@ class Signature:
             raise InputError(
                 f"argument {value.name!r}: {what} is {size}, outside the range "
                 f"[{low if low is not None else '-inf'}, {high if high is not None else 'inf'}] "
-                f"of {symbol} that was captured"
+                f"that was captured (expected {value}); capture the code with a dim that admits this size, or, where "
+                "it treats the size differently, for that size on its own"
             )
 
     def _check_derived(self, value: Value, index: int, dim: str, size: int, symbols: dict[str, int]) -> None:

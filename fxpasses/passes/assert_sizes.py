@@ -125,6 +125,11 @@ def _index_put(
         yield from (pair for pair in pairs if not same_size(pair[0], 1))
 
 
+def _masked(pairs: Callable[..., Pairs]) -> Callable[..., Pairs]:
+    """*pairs* of an operator that has a mask as its second operand."""
+    return lambda g, self, mask, *more: pairs(g, self, *more)
+
+
 def _twin(probe: fx.Node) -> fx.Node | None:
     """An earlier call that is the same, and whose size torch has not taken to be what the code needs."""
     for node in probe.args[0].users:
@@ -160,6 +165,10 @@ _EQUAL: dict[Any, Callable[..., Pairs]] = {
     aten.index.Tensor: _index,
     aten.index_put.default: _index_put,
     aten._index_put_impl.default: _index_put,
+    aten._unsafe_index.Tensor: _index,
+    aten._unsafe_index_put.default: _index_put,
+    aten._unsafe_masked_index.default: _masked(_index),
+    aten._unsafe_masked_index_put_accumulate.default: _masked(_index_put),
     aten.slice_scatter.default: _view(aten.slice.Tensor),
     aten.select_scatter.default: _select,
     aten.diagonal_scatter.default: _view(aten.diagonal.default),

@@ -3,13 +3,15 @@
 What has a row in the lowering table stays whole. The rest is spelled out, by
 our own rows (`fxpasses.passes.decompositions`) where the form must not depend
 on strides or is asked for often, else by torch's decomposition, traced for
-this one call on fake tensors and remembered for calls of the same types.
+this one call on fake tensors and remembered for calls of the same types. Sizes
+for which the trace does something else than the call are refused.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -19,10 +21,12 @@ from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 
 from fxpasses.functionalize import replace_fresh_mutations
+from fxpasses.guards import restricted
 from fxpasses.passes.complexes.table import complex_rows
 from fxpasses.passes.decompositions.composed import composed_kernel
 from fxpasses.passes.decompositions.strided import READS_STRIDES
 from fxpasses.passes.decompositions.table import decompositions
+from fxpasses.passes.decompositions.trial import conditions_of
 from fxpasses.passes.decompositions.views import copied_view
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
@@ -41,7 +45,7 @@ def decompose_to_core_aten(program: Program) -> Program:
     if not any(_needs_work(node) for node in program.nodes()):
         return program
     g = program.edit()
-    cache_: dict[Any, fx.GraphModule | None] = {}
+    known = _Known(program)
     pending = deque(_in_order(node for node in g.nodes() if _needs_work(node)))
     while pending:
         node = pending.popleft()
@@ -49,12 +53,21 @@ def decompose_to_core_aten(program: Program) -> Program:
             continue
         g._new.clear()
         with g.at(node):
-            value = _decompose(g, node, cache_)
+            value = _decompose(g, node, known)
         if value is None:
             continue
         pending.extend(new for new in g._new if not new._erased and _needs_work(new))
         g.replace(node, value)
-    return g.finish()
+    return restricted(g.finish(), [(str(condition), condition) for condition in known.conditions])
+
+
+@dataclass
+class _Known:
+    """The traces of torch's decompositions, by call, and the conditions on sizes under which they hold."""
+
+    program: Program
+    traces: dict[Any, fx.GraphModule | None] = field(default_factory=dict)
+    conditions: list[Any] = field(default_factory=list)
 
 
 def has_decomposition(op: OpOverload) -> bool:
@@ -82,7 +95,7 @@ def _needs_work(node: fx.Node) -> bool:
     return target in decompositions() or not is_canonical_target(target)
 
 
-def _decompose(g: Editor, node: fx.Node, known: dict[Any, fx.GraphModule | None]) -> Any:
+def _decompose(g: Editor, node: fx.Node, known: _Known) -> Any:
     op: OpOverload = node.target  # type: ignore[assignment]
     args, kwargs = bind(op, node.args, node.kwargs)
     row = decompositions().get(op)
@@ -125,7 +138,7 @@ def _by_trace(
     op: OpOverload,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    known: dict[Any, fx.GraphModule | None],
+    known: _Known,
 ) -> Any:
     if draws_random(op, args, kwargs):
         return None  # torch's decomposition would draw other numbers for the same seed
@@ -141,24 +154,17 @@ def _by_trace(
     args, kwargs = map_aggregate((args, kwargs), number)  # type: ignore[misc]
     vals = [operand.meta["val"] for operand in operands]
     key = (op, repr(args), repr(kwargs), tuple(_type_key(val) for val in vals))
-    if key not in known:
-        known[key] = _trace(op, args, kwargs, vals)
-    traced = known[key]
+    if key not in known.traces:
+        traced = known.traces[key] = _trace(op, args, kwargs, vals)
+        if traced is not None and known.program.ranges:
+            known.conditions += conditions_of(known.program, _caller(op, args, kwargs), traced, vals)
+    traced = known.traces[key]
     return None if traced is None else _inline(g, traced, operands)
 
 
 def _trace(op: OpOverload, args: Any, kwargs: Any, vals: list[Any]) -> fx.GraphModule | None:
-    run = (
-        composed_kernel(op) or op
-    )  # not by the table alone: some operators have a kernel of torch's in Python
-
-    def call(*values: Any) -> Any:
-        def value(arg: Any) -> Any:
-            return values[arg.index] if isinstance(arg, _Operand) else arg
-
-        full_args, full_kwargs = map_aggregate((args, kwargs), value)  # type: ignore[misc]
-        return run(*full_args, **full_kwargs)
-
+    # not by the table alone: some operators have a kernel of torch's in Python
+    call = _caller(composed_kernel(op) or op, args, kwargs)
     for table in _tables_for(op):
         try:
             traced = _trace_with(table, call, vals)
@@ -168,6 +174,19 @@ def _trace(op: OpOverload, args: Any, kwargs: Any, vals: list[Any]) -> fx.GraphM
         if not calls and not any(_is_prim(n.target) or _mutates(n) for n in traced.graph.nodes):
             return traced
     return None
+
+
+def _caller(run: Callable[..., Any], args: Any, kwargs: Any) -> Callable[..., Any]:
+    """*run* as a function of its operands."""
+
+    def call(*values: Any) -> Any:
+        def value(arg: Any) -> Any:
+            return values[arg.index] if isinstance(arg, _Operand) else arg
+
+        full_args, full_kwargs = map_aggregate((args, kwargs), value)  # type: ignore[misc]
+        return run(*full_args, **full_kwargs)
+
+    return call
 
 
 def _trace_with(table: dict[OpOverload, Any], call: Any, vals: list[Any]) -> fx.GraphModule:

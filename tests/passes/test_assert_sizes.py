@@ -48,6 +48,21 @@ CALLS = {
         (X, ROWS[:1]),
         {1: [(0, 4), (2, 4), (9, 4), (1, 3)]},
     ),
+    "unsafe": (
+        lambda x, i, j: aten._unsafe_index(x, (i, j % 4)),
+        (X, PLACES, PLACES),
+        {1: [(2,), (4,)], 2: [(2,), (4,)]},
+    ),
+    "unsafe put": (
+        lambda x, i, j, v: aten._unsafe_index_put(x, (i, j % 4), v),
+        (X, PLACES, PLACES, ROWS[:, 0]),
+        {1: [(2,), (4,)], 3: [(2,), (4,)]},
+    ),
+    "masked": (
+        lambda x, m, i, j, v: aten._unsafe_masked_index_put_accumulate(x, m, (i, j), v),
+        (X, MASK[:3, 0], PLACES, PLACES, ROWS[:, 0]),
+        {2: [(2,), (4,)], 3: [(2,), (4,)]},
+    ),
     "assigned": (_set, (X, PLACES, ROWS), {2: [(2, 4), (3, 5)]}),
     "assigned by a mask": (_set, (X, MASK, torch.ones(1)), {0: [(5, 4), (6, 5)], 1: [(5, 4), (6, 3)]}),
     "slice_scatter": (

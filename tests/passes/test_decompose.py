@@ -500,3 +500,25 @@ def test_powers_of_two_are_multiplied_without_an_infinity_on_the_way(dtype):
     for other in (exponents, exponents.clamp(-128, 127).to(torch.int8)):
         found = fxp.compile(torch.ldexp, (x, other), strict=True)(x, other)
         torch.testing.assert_close(found, torch.ldexp(x, other), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "sizes", "refused"),
+    [
+        (lambda x: torch.cross(x, x + 1, dim=None), [(4, 3), (7, 3), (1, 3)], [(3, 3)]),  # the first dim of 3
+        (lambda x: torch.cov(x), [(4, 3), (2, 3), (5, 1)], [(4, 0)]),
+        (lambda x: torch.corrcoef(x), [(4, 3), (2, 6)], []),
+        (lambda x: torch.cartesian_prod(x[:, 0], x[0]), [(4, 3), (1, 3), (2, 1), (5, 6)], []),
+    ],
+    ids=["cross", "cov", "corrcoef", "cartesian_prod"],
+)
+def test_sizes_for_which_a_trace_does_something_else_are_refused(function, sizes, refused):
+    dims = ({0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO},)
+    x = torch.randn(4, 3)
+    program = fxp.canonicalize(fxp.capture(function, (x,), dynamic_shapes=dims))
+    for size in sizes:
+        x = torch.randn(size)
+        torch.testing.assert_close(program(x), function(x), equal_nan=True)
+    for size in refused:
+        with pytest.raises((InputError, RuntimeError)):
+            program(torch.randn(size))

@@ -446,3 +446,15 @@ def test_all_of_a_large_tensor(dtype):
             calls += [call(aten.mean.dim, value + 1, None) for value in (x, bad)]
             calls.append(call(aten.sum.dim_IntList, bad, None))
     check_calls(calls, tolerance=SUMS)
+
+
+@pytest.mark.parametrize("correction", [-2, 0, 1])
+def test_spread_of_no_numbers_where_their_count_is_known_at_run_time(correction):
+    def function(x):
+        return (x.var(0, correction=correction), *torch.std_mean(x, (0, 1), correction=correction))
+
+    x = torch.randn(3, 4)
+    compiled = fxp.compile(function, (x,), dynamic_shapes=({0: torch.export.Dim("n")},), strict=True)
+    for some in (x[:0], x[:1], torch.randn(9, 4)):
+        for got, want in zip(compiled(some), function(some), strict=True):
+            torch.testing.assert_close(got, want, equal_nan=True)

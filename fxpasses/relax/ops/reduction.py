@@ -293,7 +293,10 @@ def _variance(
 
         squares = T.te.compute(x.shape, square, name="squares")
         spread = fold(squares, axes, "sum", dtype, lambda v: v)
-        freedom = S.maximum(S.const(0.0, dtype), S.subtract(count, S.const(correction, dtype)))
+        zero = S.const(0.0, dtype)
+        freedom = S.maximum(zero, S.subtract(count, S.const(correction, dtype)))
+        if correction < 0:  # the variance of nothing is not a number all the same
+            freedom = S.select(S.equal(count, zero), zero, freedom)
 
         def spread_of(total: Any) -> Any:
             variance = S.divide(total, freedom)
