@@ -475,9 +475,11 @@ def test_an_alpha_or_beta_of_zero_hides_what_eager_does_not_read(op, size, dtype
 
 
 def test_a_gradient_that_eager_promotes_is_refused():
-    def function(grad, x):
-        return aten.threshold_backward(grad, x, 0)
+    class Gradient(torch.nn.Module):
+        def forward(self, grad, x):
+            return aten.threshold_backward(grad, x, 0)
 
+    function = Gradient()
     x = torch.tensor([-1.0, 2.0])
     with pytest.raises(
         PassError, match=r"gradient of torch.int64 .* to torch.float32; cast it .*test_decompose"
