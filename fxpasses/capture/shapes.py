@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,17 @@ def capture_dynamic(door: Door, source: Source) -> Program:
     if source.dynamic_shapes is None:
         return door(source).program
     source = _with_resolved_shapes(source)
+    example = source.args, source.kwargs
     source = _with_bigger_examples(source)
+    program = _captured_dynamic(door, source)
+    static = _with_static_ones(source)
+    if static is not source and not _admits(program, example):
+        with suppress(Exception):  # what is refused then is told by the program
+            return _captured_dynamic(door, static)
+    return program
+
+
+def _captured_dynamic(door: Door, source: Source) -> Program:
     first: Exception | None = None
     try:
         with _sizes_of_one():
@@ -419,6 +429,28 @@ def _is_dynamic_hint(what: Any) -> bool:
         and what.type == Dim.DYNAMIC.type
         and (what.max is None or what.max > 1)
     )
+
+
+def _with_static_ones(source: Source) -> Source:
+    """*source* with the dims of size 0 or 1 static that may become so."""
+    from torch.export.dynamic_shapes import _tree_map_with_path
+
+    def static(path: Any, value: Any, spec: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or spec is None:
+            return spec
+        dims = spec.items() if isinstance(spec, dict) else enumerate(spec)
+        return {dim: what for dim, what in dims if value.shape[dim] > 1 or not _may_be_static(what)}
+
+    if not any(tensor.shape[dim] < 2 and _may_be_static(what) for tensor, dim, what in _each_dim(source)):
+        return source
+    shapes = _tree_map_with_path(static, combined(source), source.dynamic_shapes, tree_name="inputs")
+    return source.replace(dynamic_shapes=shapes)
+
+
+def _may_be_static(what: Any) -> bool:
+    from torch.export import Dim
+
+    return type(what) is type(Dim.AUTO) and what.type == Dim.AUTO.type
 
 
 # -- ranges and guards --------------------------------------------------------------------

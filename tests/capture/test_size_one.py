@@ -94,3 +94,19 @@ def test_an_empty_example_serves_one() -> None:
 def test_a_dim_that_is_to_start_at_one() -> None:
     with pytest.raises(CaptureError, match="treats a size of 1 differently"):
         fxp.capture(lambda x: x.squeeze(0), (torch.rand(3, 2),), dynamic_shapes=({0: Dim("n", min=1)},))
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes"),
+    [
+        (lambda x: x.squeeze(), [(1, 3, 1)]),
+        (lambda x, y: x.squeeze(0) * y, [(1, 3), (1, 3)]),
+        (lambda x, y: x + y, [(1, 3), (5, 3)]),
+        (lambda x: x.expand(4, -1), [(1, 3)]),
+    ],
+)
+def test_an_example_of_size_one_is_served_where_it_may_become_static(f, shapes):
+    args = tuple(map(torch.randn, shapes))
+    dims = tuple(dict.fromkeys(range(len(shape)), Dim.AUTO) for shape in shapes)
+    compiled = fxp.compile(f, args, dynamic_shapes=dims)
+    torch.testing.assert_close(compiled(*args), f(*args))
