@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Container
+import itertools
+from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.utils import _pytree as pytree
 from fxpasses.graph_modules import body_of
 from fxpasses.tracing import MENDED, mended_operators
 
-__all__ = ["fake_tensor", "fake_value", "same_size", "same_type"]
+__all__ = ["broadcast_sizes", "fake_tensor", "fake_value", "same_size", "same_type"]
 
 _BY_PYTHON = frozenset(
     getattr(torch.ops.aten, f"{name}{rank}d").vec
@@ -89,6 +90,17 @@ def same_size(a: Any, b: Any, given: Collection[Any] = ()) -> bool:
     difference = _without_exact_divisions(_without_ends(sympy.sympify(a - b), given), zeros)
     difference = sympy.expand(difference)
     return bool(difference == 0) or difference in zeros
+
+
+def broadcast_sizes(*shapes: Sequence[Any]) -> list[Any]:
+    """The common shape of *shapes*; a size that is not known to be 1 is taken to be that of the others.
+
+    `torch.broadcast_shapes` takes a size for 1 that is 1 in the example.
+    """
+    common: list[Any] = []
+    for sizes in itertools.zip_longest(*map(reversed, shapes), fillvalue=1):
+        common.append(next((size for size in sizes if not same_size(size, 1)), 1))
+    return common[::-1]
 
 
 def _zeros(equation: Any) -> tuple[Any, ...]:

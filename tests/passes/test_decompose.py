@@ -524,3 +524,16 @@ def test_sizes_for_which_a_trace_does_something_else_are_refused(function, sizes
     for size in refused:
         with pytest.raises((InputError, RuntimeError)):
             program(torch.randn(size))
+
+
+@pytest.mark.parametrize("shapes", [((1, 1, 8), (1, 6, 8)), ((1, 3, 2, 8), (1, 1, 6, 8))], ids=str)
+def test_batches_of_one_in_the_example(shapes):
+    def function(x, y):
+        return x @ y.transpose(-1, -2)
+
+    dims = {0: Dim.AUTO, len(shapes[0]) - 1: Dim.AUTO}
+    args = [torch.randn(shape) for shape in shapes]
+    dynamic = canonicalize(fxp.capture(function, tuple(args), dynamic_shapes=(dims, dims)))
+    for batch, inner in ((1, 8), (3, 8), (4, 1), (2, 5)):
+        given = [torch.randn(batch, *shape[1:-1], inner) for shape in shapes]
+        torch.testing.assert_close(dynamic(*given), function(*given))

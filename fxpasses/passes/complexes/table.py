@@ -17,6 +17,7 @@ from torch._ops import OpOverload
 from fxpasses.operator_table import OperatorTable
 from fxpasses.passes.decompositions.values import full
 from fxpasses.rewrite import Editor
+from fxpasses.tracing.fake_values import broadcast_sizes
 
 __all__ = ["Pair", "complex_row", "complex_rows", "on_parts", "pair", "part", "parts"]
 
@@ -76,7 +77,7 @@ def parts(g: Editor, value: Any) -> tuple[Any, Any]:
 def pair(g: Editor, real: fx.Node, imaginary: fx.Node) -> Pair:
     """The complex value of two real ones, which are broadcast and promoted."""
     dtype = torch.promote_types(real.meta["val"].dtype, imaginary.meta["val"].dtype)
-    shape = list(torch.broadcast_shapes(real.meta["val"].shape, imaginary.meta["val"].shape))
+    shape = broadcast_sizes(real.meta["val"].shape, imaginary.meta["val"].shape)
     columns = []
     for value in (real, imaginary):
         if value.meta["val"].dtype != dtype:

@@ -13,6 +13,7 @@ from fxpasses.errors import FxpassesError
 from fxpasses.passes.decompositions.table import decomposition
 from fxpasses.passes.decompositions.values import expand, full, here, reshape, shape
 from fxpasses.rewrite import Editor
+from fxpasses.tracing.fake_values import broadcast_sizes
 
 aten = torch.ops.aten
 
@@ -46,7 +47,7 @@ def matmul(g: Editor, self: fx.Node, other: fx.Node) -> fx.Node:
     if len(right) == 2:
         flat = reshape(g, self, [math.prod(left[:-1]), left[-1]])
         return reshape(g, g.call(aten.mm.default, flat, other), [*left[:-1], right[-1]])
-    batch = list(torch.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2])))
+    batch = broadcast_sizes(left[:-2], right[:-2])
     a = reshape(g, expand(g, self, batch + left[-2:]), [math.prod(batch), *left[-2:]])
     c = reshape(g, expand(g, other, batch + right[-2:]), [math.prod(batch), *right[-2:]])
     return reshape(g, g.call(aten.bmm.default, a, c), [*batch, left[-2], right[-1]])

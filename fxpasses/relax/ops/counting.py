@@ -19,6 +19,7 @@ from fxpasses.relax.kernel import grid, load, loops, product, store, used, when
 from fxpasses.relax.ops.sorting import sort_line
 from fxpasses.relax.table import lowering
 from fxpasses.schema import is_unbound
+from fxpasses.tracing.fake_values import broadcast_sizes
 
 aten = torch.ops.aten
 
@@ -120,7 +121,7 @@ def masked_slices(b: Any, value: Any, mask: Any, axis: int) -> Any:
 @lowering(aten.masked_select.default)
 def masked_select(b: Any, self: Any, mask: Any) -> Any:
     sizes = [argument.meta["val"].shape for argument in b.node.args[:2]]
-    shape = b.shape(torch.broadcast_shapes(*sizes))
+    shape = b.shape(broadcast_sizes(*sizes))
     self, mask = (b.emit(T.relax.op.broadcast_to(value, shape)) for value in (self, mask))
     _count(b, _nonzero, mask, b.val.shape[0])
 
