@@ -90,7 +90,10 @@ class _Vectors(LoopWriter):
         return T.tirx.IfThenElse(count < self.number(self.lanes), self.masked() or apart, long)
 
     def masked(self) -> Any:
-        """A vector of which only the first lanes are there; None where it has borders or gaps in memory."""
+        """A vector of which only the first lanes are there; None where it has borders or gaps in memory.
+
+        A masked load may read the first element in the place of others, and has to have one.
+        """
         var, store = self.loop.loop_var, self.loop.body
         if self.borders or not isinstance(store, T.tirx.BufferStore):
             return None
@@ -102,7 +105,8 @@ class _Vectors(LoopWriter):
         ]
         if not may_be_masked(vector) or any(int_value(step) not in (0, 1) for step in steps):
             return None
-        return first_lanes(self.loop.extent, vector)
+        count = self.loop.extent
+        return T.tirx.IfThenElse(count > self.number(0), first_lanes(count, vector), None)
 
     def shorter(self, start: int, end: int) -> Any:
         """Vectors of ever fewer lanes."""

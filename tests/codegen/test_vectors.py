@@ -160,6 +160,20 @@ def test_short_rows_of_sizes_that_are_not_known(name):
         assert torch.equal(compiled(x), function(x)), (rows, width)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int8, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x.long(), lambda x: x + 1.5, lambda x: torch.where(x > 0, 1, 0)],
+    ids=["to integers", "plus", "where"],
+)
+def test_rows_that_turn_out_to_be_empty(function, dtype):
+    sizes = dict.fromkeys(range(2), torch.export.Dim.AUTO)
+    compiled = fxp.compile(function, (torch.ones(4, 5).to(dtype),), strict=True, dynamic_shapes=(sizes,))
+    for shape in ((0, 0), (0, 3), (3, 0), (2, 3)):
+        x = (torch.randn(shape) > 0).to(dtype)
+        assert torch.equal(compiled(x), function(x)), shape
+
+
 def test_short_rows_are_masked():
     n, m = T.tirx.Var("n", "int64"), T.tirx.Var("m", "int64")
     x = T.te.placeholder((n, m), "float32", "x")
