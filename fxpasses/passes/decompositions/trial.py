@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from fxpasses.capture.unsafe_kernels import Watched
 from fxpasses.guards import violations
 from fxpasses.program import Program
+from fxpasses.schema import bind
 from fxpasses.signature import asserted_sizes
 
 __all__ = ["conditions_of"]
@@ -137,19 +138,29 @@ def _same(call: Callable[..., Any], traced: fx.GraphModule, vals: Sequence[Any],
         except Exception:  # what raises in eager PyTorch has no result to differ from
             return True
         try:
-            found = _Copying(traced).run(*operands)
+            found = _Lowered(traced).run(*operands)
         except Exception:  # whatever it is, the call gives a result
             return False
     pairs = zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
     return all(_is_near(a, b) for a, b in pairs)
 
 
-class _Copying(fx.Interpreter):
-    """Runs a trace as it becomes part of a program, in which no view depends on strides."""
+class _Lowered(fx.Interpreter):
+    """Runs a trace as what it is lowered to: no view depends on strides, and extremes of nothing are infinite."""
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        target = aten.reshape.default if target in (aten.view.default, aten._unsafe_view.default) else target
+        if target in (aten.view.default, aten._unsafe_view.default):
+            target = aten.reshape.default
+        if target in _EXTREMES and not args[0].numel():
+            x, dims, *_ = bind(target, args, kwargs)[0]
+            reduced = {dim % x.dim() for dim in dims or range(x.dim())}
+            if any(x.shape[dim] == 0 for dim in reduced):
+                sizes = [1 if dim in reduced else size for dim, size in enumerate(x.shape)]
+                args = (x.new_full(sizes, _EXTREMES[target]), *args[1:])
         return super().call_function(target, args, kwargs)
+
+
+_EXTREMES = {aten.amax.default: -math.inf, aten.amin.default: math.inf}
 
 
 def _operands(vals: Sequence[Any], numbers: Mapping[Any, Any]) -> list[Any] | None:
