@@ -126,10 +126,11 @@ def _slice_scatter(number: Any, node: fx.Node, whole: fx.Node, part: fx.Node, *w
 
 
 def _select(number: Any, node: fx.Node, whole: fx.Node, *more: Any) -> Iterator[Any]:
-    """The place is inside."""
+    """The place is inside; one that is told by its distance from the end does not count from there again."""
     dim, index = more[-2:]
     length, place = number(_size(whole, dim)), number(index)
-    yield from (place + length >= 0, length - 1 - place >= 0)
+    from_end = sympy.expand(place - length).is_Integer
+    yield from (place + (0 if from_end else length) >= 0, length - 1 - place >= 0)
 
 
 def _convolution(number: Any, node: fx.Node, image: fx.Node, weight: fx.Node, *more: Any) -> Iterator[Any]:
