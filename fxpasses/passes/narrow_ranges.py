@@ -7,12 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
-from torch.utils._sympy.functions import FloorDiv, Max, Min
-from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from fxpasses.guards import assert_conditions, points, test
 from fxpasses.program import Program
@@ -30,6 +27,8 @@ def narrow_ranges(program: Program) -> Program:
     Capture takes ``x[1:]`` to have one row less than x, and ``x[:1]`` to have one, also where x has none, and
     ``x[len(y)]`` to be a row of x. What the range of one size cannot say is asserted.
     """
+    import sympy
+
     numbers = [number for node in program.inputs for number in (*_sizes(node), node.meta.get("val"))]
     exprs = [number.node.expr for number in numbers if isinstance(number, torch.SymInt)]
     inputs = dict.fromkeys(symbol for expr in exprs for symbol in determined_by(expr))
@@ -59,27 +58,34 @@ _MOST_ROWS = 64
 
 def _narrowed(symbol: Any, bounds: Any, conditions: list[Any]) -> Any:
     """*bounds* of *symbol* without the first sizes, for which *conditions* of it alone do not hold."""
+    from torch.utils._sympy.value_ranges import ValueRanges
+
     if not conditions or not bounds.lower.is_Integer:
         return bounds
     tests, least = [test(condition) for condition in conditions], int(bounds.lower)
     while least < _MOST_ROWS and not all(holds({symbol: least}) for holds in tests):
         least += 1
-    return ValueRanges(sympy.Integer(least), bounds.upper) if least <= bounds.upper else bounds
+    return ValueRanges(least, bounds.upper) if least <= bounds.upper else bounds
 
 
 def _without_zero(condition: Any, said: Any, ranges: dict[Any, Any]) -> dict[Any, Any]:
     """*ranges* in which *condition* does not fail where *said*, which is the same of positive sizes, holds."""
+    from torch.utils._sympy.value_ranges import ValueRanges
+
     symbols = [symbol for symbol in ranges if symbol in condition.free_symbols]
     holds, is_said = test(condition), test(said)
     for sizes in points(symbols, ranges):
         zero = next((symbol for symbol in symbols if sizes[symbol] == 0 == ranges[symbol].lower), None)
         if zero is not None and not holds(sizes) and is_said(sizes):
-            ranges = {**ranges, zero: ValueRanges(sympy.Integer(1), ranges[zero].upper)}
+            ranges = {**ranges, zero: ValueRanges(1, ranges[zero].upper)}
     return ranges
 
 
 def _is_plain(condition: Any, ranges: dict[Any, Any]) -> bool:
     """Whether *condition* follows from the bounds of each symbol."""
+    import sympy
+    from torch.utils._sympy.value_ranges import bound_sympy
+
     if not isinstance(condition, sympy.Ge):
         return False
     return bool(bound_sympy(condition.lhs - condition.rhs, ranges).lower >= 0)
@@ -87,6 +93,7 @@ def _is_plain(condition: Any, ranges: dict[Any, Any]) -> bool:
 
 def _conditions(program: Program, plain: dict[Any, Any]) -> dict[Any, None]:
     """What must hold of the sizes, with the symbols *plain* in the place of torch's."""
+    import sympy
 
     def number(value: Any) -> Any:
         if isinstance(value, fx.Node):
@@ -107,6 +114,9 @@ def _slice(
     number: Any, part: fx.Node, whole: fx.Node, dim: int, start: Any, end: Any, step: Any
 ) -> Iterator[Any]:
     """*part* has the size of ``whole[start:end:step]``."""
+    import sympy
+    from torch.utils._sympy.functions import FloorDiv, Max
+
     size, length, step = number(_size(part, dim)), number(_size(whole, dim)), number(step)
     starts = _places(number(0 if start is None else start), length)
     ends = _places(number(sys.maxsize if end is None else end), length)
@@ -117,6 +127,8 @@ def _slice(
 
 def _places(place: Any, length: Any) -> list[tuple[Any, Any]]:
     """What may hold of *place*, and where it is then: a negative one counts from the end."""
+    from torch.utils._sympy.functions import Max, Min
+
     cases = ((place >= 0, place), (place < 0, place + length))
     return [(sign, Min(length, Max(0, at))) for sign, at in cases if sign != False]  # noqa: E712, of sympy
 
@@ -127,6 +139,8 @@ def _slice_scatter(number: Any, node: fx.Node, whole: fx.Node, part: fx.Node, *w
 
 def _select(number: Any, node: fx.Node, whole: fx.Node, *more: Any) -> Iterator[Any]:
     """The place is inside; one that is told by its distance from the end does not count from there again."""
+    import sympy
+
     dim, index = more[-2:]
     length, place = number(_size(whole, dim)), number(index)
     from_end = sympy.expand(place - length).is_Integer
