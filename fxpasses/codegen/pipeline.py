@@ -8,6 +8,7 @@ from typing import Any
 from fxpasses.codegen.bfloat16_constants import bfloat16_constants
 from fxpasses.codegen.binding_order import order_bindings
 from fxpasses.codegen.columns import run_by_columns
+from fxpasses.codegen.fused_groups import fuse_groups
 from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.masked_logic import guard_masked_logic
@@ -43,7 +44,7 @@ def fusion_passes() -> list[Any]:
         transform.AnnotateTIROpPattern(),
         transform.RewriteDataflowReshape(),
         transform.DeadCodeElimination(["main"]),  # FuseOps prints a warning otherwise
-        transform.FuseOps(),
+        fuse_groups(),
         order_bindings(),
         transform.FuseTIR(),
         transform.DeadCodeElimination(["main"]),
