@@ -32,7 +32,7 @@ class Site:
 
 
 def call_sites(before: Any, after: Any) -> list[Site]:
-    """The sites of *after*, the module that ``FuseOps`` made of *before*, in the order of their functions."""
+    """The sites of *after*, the module that `fuse_groups` made of *before*, in the order of their functions."""
     sites: list[Site] = []
     for name, function in _functions(after):
         if "Primitive" not in (function.attrs or {}):

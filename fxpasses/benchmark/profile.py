@@ -17,6 +17,7 @@ from fxpasses.benchmark.roofline import Roofline, roofline
 from fxpasses.benchmark.work import Work, count_work
 from fxpasses.codegen.callbacks import ISLAND
 from fxpasses.codegen.compile import Lowered, lower_optimized, to_canonical, to_program
+from fxpasses.codegen.fused_groups import fuse_groups
 from fxpasses.codegen.optimize import optimizations
 from fxpasses.codegen.pipeline import fusion_passes
 from fxpasses.codegen.target import resolve_target
@@ -178,7 +179,7 @@ def _kernels(module: Any, target: Any) -> tuple[dict[str, Any], list[Site]]:
     with target:
         for step in fusion_passes():
             before, module = module, step(module)
-            if step.info.name == "FuseOps":
+            if step.info.name == fuse_groups().info.name:
                 sites = call_sites(before, module)
     kernels = {v.name_hint: f for v, f in module.functions_items() if isinstance(f, T.tirx.PrimFunc)}
     return kernels, sites
