@@ -99,6 +99,12 @@ def _select(g: Editor, self: fx.Node, source: fx.Node, dim: int, index: Any) -> 
     return zip(shape(source), rest, strict=True)
 
 
+def _pivots(g: Editor, factors: fx.Node, pivots: fx.Node, *options: Any) -> Pairs:
+    """A pivot for each row that was chosen; PyTorch reads them unchecked."""
+    *batch, rows, columns = shape(factors)
+    yield from zip(shape(pivots), [*batch, torch.sym_min(rows, columns)], strict=True)
+
+
 def _index(g: Editor, self: fx.Node, indices: Sequence[fx.Node | None], *more: Any) -> Pairs:
     """Masks have the sizes of the dims they stand for; index tensors are broadcast together."""
     dim, sizes = 0, shape(self)
@@ -169,6 +175,7 @@ _EQUAL: dict[Any, Callable[..., Pairs]] = {
     aten._unsafe_index_put.default: _index_put,
     aten._unsafe_masked_index.default: _masked(_index),
     aten._unsafe_masked_index_put_accumulate.default: _masked(_index_put),
+    aten.lu_unpack.default: _pivots,
     aten.slice_scatter.default: _view(aten.slice.Tensor),
     aten.select_scatter.default: _select,
     aten.diagonal_scatter.default: _view(aten.diagonal.default),

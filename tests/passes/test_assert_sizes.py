@@ -103,6 +103,20 @@ def test_other_sizes_are_refused_as_in_eager(name):
                 assert not isinstance(caught.value, RunError) or "test_assert_sizes.py" in str(caught.value)
 
 
+def test_pivots_of_another_size_are_refused():
+    """Eager PyTorch reads beyond them."""
+    sizes = ({0: A, 1: A, 2: A}, {0: A, 1: A})
+    args = torch.linalg.lu_factor(torch.randn(2, 3, 5))
+    compiled = fxp.compile(lambda lu, pivots: torch.lu_unpack(lu, pivots), args, dynamic_shapes=sizes)
+    for shape in ((2, 3, 5), (4, 6, 2), (2, 5, 5)):
+        args = torch.linalg.lu_factor(torch.randn(shape))
+        for got, want in zip(compiled(*args), torch.lu_unpack(*args), strict=True):
+            assert torch.equal(got, want)
+        for pivots in (args[1][:, 1:], args[1].repeat(1, 2)):
+            with pytest.raises((InputError, RunError)):
+                compiled(args[0], pivots.contiguous())
+
+
 @pytest.mark.parametrize("name", ["index_add", "index_put", "slice_scatter", "select_scatter"])
 def test_other_sizes_that_fit_each_other(name):
     model, args, _ = CALLS[name]
