@@ -9,8 +9,9 @@ crash is an outcome; a run goes on where the last one stopped.
 
 ``run --edges`` does the same with variants of these calls (NaN, infinities,
 integers out of range, strided and expanded tensors, nothing along a dim; see
-`tests.sweep.edges`), ``run --system tvm`` with TVM's own importer in the place of
-fxpasses.
+`tests.sweep.edges`), ``run --dynamic`` captures each sample for any sizes and calls
+it with others (see `tests.sweep.dynamic`), ``run --system tvm`` has TVM's own importer
+in the place of fxpasses.
 
 ``python -m tests.sweep report`` shows what was found, side by side, ``python -m
 tests.sweep write`` writes the support matrix into the package.

@@ -18,6 +18,7 @@ from tests.sweep.pool import Finished, Settings, load, work
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Operators against eager PyTorch.")
 
 Edges = Annotated[bool, typer.Option(help="Variants of the calls at edges.")]
+Dynamic = Annotated[bool, typer.Option(help="Samples captured for any sizes, and called with other ones.")]
 System = Annotated[str, typer.Option(help="What answers: fxpasses, or tvm for TVM's own importer.")]
 Only = Annotated[str, typer.Option(help="Units that this regular expression is found in.")]
 
@@ -27,9 +28,21 @@ SYSTEMS = ("fxpasses", "tvm")
 KINDS = ("exact", "close", "island", "undefined", "raises", "refused", "wrong", "error", "crash")
 
 
-def state_file(system: str, edges: bool) -> Path:
+def state_file(system: str, form: str) -> Path:
     """The file that finished units are kept in."""
-    return BUILD / f"sweep-{system}{'-edges' if edges else ''}.jsonl"
+    return BUILD / f"sweep-{system}{'' if form == 'plain' else f'-{form}'}.jsonl"
+
+
+def form_of(edges: bool, dynamic: bool, system: str) -> str:
+    """The row of `tests.sweep.forms.FORMS` that the options ask for."""
+    from tests.sweep.forms import FORMS
+
+    if edges and dynamic:
+        raise typer.BadParameter("--edges and --dynamic are two forms of the sweep")
+    form = "edges" if edges else "dynamic" if dynamic else "plain"
+    if system not in FORMS[form].systems:
+        raise typer.BadParameter(f"{system!r} answers no calls of this form; use {list(FORMS[form].systems)}")
+    return form
 
 
 @app.command()
@@ -38,25 +51,28 @@ def run(
     count: Annotated[int, typer.Option(help="Samples of each operator and dtype.")] = 5,
     only: Only = "",
     edges: Edges = False,
+    dynamic: Dynamic = False,
     system: System = "fxpasses",
     again: Annotated[bool, typer.Option(help="Work through finished units, too.")] = False,
     failed: Annotated[bool, typer.Option(help="Work through units with failures again.")] = False,
     refused: Annotated[bool, typer.Option(help="Work through units with refusals again.")] = False,
 ) -> None:
     """Work through the units that are not finished yet."""
+    from tests.sweep.forms import FORMS
     from tests.sweep.samples import units
 
-    state = state_file(system, edges)
+    name = form_of(edges, dynamic, system)
+    form, state = FORMS[name], state_file(system, name)
     finished = load(state)
     again_kinds = (FAILURES if failed else ()) + (("refused",) if refused else ())
-    todo = [unit for unit in units() if re.search(only, unit)]
+    todo = [unit for unit in units(form.dtypes) if re.search(only, unit)]
     if again_kinds:
         todo = [u for u in todo if u in finished and any(o.kind in again_kinds for o in finished[u].outcomes)]
     elif not again:
         todo = [unit for unit in todo if unit not in finished]
     total: Counter[str] = Counter()
     done = 0
-    for _, found in work(todo, state, Settings(count, f"{system}_answers", edges), 60 * minutes):
+    for _, found in work(todo, state, Settings(count, form.systems[system], name), 60 * minutes):
         done += 1
         total.update(outcome.kind for outcome in found.outcomes)
         for outcome in found.outcomes:
@@ -70,11 +86,12 @@ def report(
     kinds: Annotated[str, typer.Option(help="Comma-separated kinds to list.")] = "wrong,error,crash",
     only: Annotated[str, typer.Option(help="Operators that this regular expression is found in.")] = "",
     edges: Edges = False,
+    dynamic: Dynamic = False,
     system: System = "fxpasses",
     short: Annotated[bool, typer.Option(help="Count by operator and reason.")] = False,
 ) -> None:
     """A list of the outcomes of some kinds, and the counts of all, beside those of TVM's importer."""
-    outcomes = list(_outcomes(load(state_file(system, edges)).values()))
+    outcomes = list(_outcomes(load(state_file(system, form_of(edges, dynamic, system))).values()))
     listed = [o for o in outcomes if o.kind in kinds.split(",") and re.search(only, o.op)]
     if short:
         for (op, detail), number in Counter((o.op, o.detail[:150]) for o in listed).most_common():
@@ -82,10 +99,9 @@ def report(
     else:
         print("\n".join(map(_line, listed)))
     print(f"{'':24}{'units':>7}{'calls':>8}" + "".join(f"{kind:>11}" for kind in KINDS))
-    for at_edges in (False, True):
-        tables = {name: load(state_file(name, at_edges)) for name in SYSTEMS}
+    for form, where in {"plain": "", "edges": " at edges", "dynamic": " for any sizes"}.items():
+        tables = {name: load(state_file(name, form)) for name in SYSTEMS}
         common = set.intersection(*map(set, tables.values()))
-        where = " at edges" if at_edges else ""
         _counts(f"fxpasses{where}", tables["fxpasses"])
         if common:
             for name, table in tables.items():
@@ -102,8 +118,8 @@ def write(to: Path = MATRIX) -> None:
     """Write the support matrix of the package; not as long as there is a failure."""
     outcomes = [
         outcome
-        for edges in (False, True)
-        for outcome in _outcomes(load(state_file("fxpasses", edges)).values())
+        for form in ("plain", "edges")
+        for outcome in _outcomes(load(state_file("fxpasses", form)).values())
     ]
     failed = [outcome for outcome in outcomes if outcome.kind in FAILURES]
     if failed:
@@ -129,7 +145,7 @@ def write(to: Path = MATRIX) -> None:
 
 def _systems() -> dict[str, dict[str, int]]:
     """What became of the calls of the units that all systems have worked through."""
-    tables = {name: load(state_file(name, False)) for name in SYSTEMS}
+    tables = {name: load(state_file(name, "plain")) for name in SYSTEMS}
     common = set.intersection(*map(set, tables.values()))
     found = {}
     for name, table in tables.items():
@@ -152,7 +168,7 @@ def _outcomes(finished: Iterable[Finished]) -> Iterable[Outcome]:
     return (outcome for unit in finished for outcome in unit.outcomes)
 
 
-_PREFIX = re.compile(r"^(\w*Error: |NotTraced: |pass '\w+' failed: |_Samples could not be captured: )")
+_PREFIX = re.compile(r"^(\w*Error: |NotTraced: |pass '\w+' failed: |Samples could not be captured: )")
 
 
 def _reason(detail: str) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
+from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from fxpasses.errors import FxpassesError
 from fxpasses.fingerprint import target_name
-from fxpasses.schema import draws_random
+from fxpasses.schema import draws_random, is_pointwise
 from fxpasses.signature import dtype_name
 from fxpasses.testing.numerics import HALF, NoOracle, RoundingNoise, is_exact, widened
 from fxpasses.testing.single import Call
@@ -188,9 +189,14 @@ def _problem(
                 f"result {index}: {difference.count} of {difference.total} differ, at {difference.index} "
                 f"got {difference.other}, expected {difference.reference} (oracle {difference.oracle})"
             )
-    if is_exact(*call) and not all(_same_bits(a, e) for a, e in zip(got, want, strict=True)):
+    if _is_exact(call) and not all(_same_bits(a, e) for a, e in zip(got, want, strict=True)):
         return "the sign of a zero"
     return None
+
+
+def _is_exact(call: Call) -> bool:
+    """Of a Python function, the noise says which of its results are exact."""
+    return isinstance(call[0], OpOverload) and is_exact(*call)
 
 
 def _same_bits(a: torch.Tensor, e: torch.Tensor) -> bool:
@@ -202,7 +208,7 @@ def _same_bits(a: torch.Tensor, e: torch.Tensor) -> bool:
 
 
 def _references(call: Call, want: list[torch.Tensor]) -> list[Reference]:
-    if is_exact(*call):
+    if _is_exact(call):
         return [Reference(value, None, [value], True) for value in want]
     oracles: list[Any] = [None] * len(want)
     try:
@@ -216,9 +222,9 @@ def _references(call: Call, want: list[torch.Tensor]) -> list[Reference]:
     runs = []
     # The operands of a pointwise call are known to the bit, however much a change of them is
     # worth (`sin` of 1e8), and half types round what comes of them once.
-    is_pointwise = torch.Tag.pointwise in call[0].tags
-    for seed in range(0 if is_pointwise and _dtype(call) in _HALVES else NOISE_RUNS):
-        with RoundingNoise(seed, operands=not is_pointwise):
+    pointwise = is_pointwise(call[0])
+    for seed in range(0 if pointwise and _dtype(call) in _HALVES else NOISE_RUNS):
+        with RoundingNoise(seed, operands=not pointwise):
             runs += [_eager(call), _rehearsed(call, want)]
     if call[0] in CANCELLING and _dtype(call) not in _HALVES:
         runs.append([want[0] + torch.finfo(want[0].dtype).eps * call[1][0].abs()])

@@ -85,12 +85,12 @@ class Settings:
     Attributes:
         count: samples of each unit.
         system: the name in `tests.sweep.systems` of what answers the calls.
-        edges: whether variants at the edges are made of the calls.
+        form: the row of `tests.sweep.forms.FORMS`.
     """
 
     count: int = 5
     system: str = "fxpasses_answers"
-    edges: bool = False
+    form: str = "plain"
 
 
 @dataclass(frozen=True)
@@ -225,9 +225,8 @@ def _main(connection: Connection) -> None:
     import tvm  # noqa: F401
 
     from tests.sweep import systems
-    from tests.sweep.edges import Variant, variants
+    from tests.sweep.forms import FORMS
     from tests.sweep.judge import judge
-    from tests.sweep.samples import reach
     from tests.sweep.systems import Answer, System
 
     warnings.simplefilter("ignore")
@@ -251,11 +250,11 @@ def _main(connection: Connection) -> None:
         except EOFError:
             return
         calls = []
+        form = FORMS[task.settings.form]
         for unit in task.units:
             connection.send(("judging", (task.start, unit, CAPTURE)))
-            reached = reach(unit, task.settings.count)
-            found = variants(reached.calls) if task.settings.edges else map(Variant, reached.calls)
-            calls += [(unit, variant) for variant in found]
+            reached = form.reach(unit, task.settings.count)
+            calls += [(unit, variant) for variant in form.variants(reached.calls)]
             refused = list(_refusals(unit, reached.refused))
             connection.send(("reached", (unit, refused, reached.left_out)))
         for first in list(range(task.start, len(calls), task.size))[: task.groups]:

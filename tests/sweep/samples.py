@@ -20,7 +20,7 @@ from fxpasses.program import Program
 from fxpasses.signature import dtype_name
 from fxpasses.testing.single import Call
 
-__all__ = ["DTYPES", "Reached", "made", "operator_of", "reach", "units"]
+__all__ = ["DTYPES", "Reached", "Samples", "made", "operator_of", "reach", "samples", "units"]
 
 DTYPES = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
@@ -56,12 +56,12 @@ def _infos() -> dict[str, Any]:
 
 
 @cache
-def units() -> list[str]:
+def units(dtypes: tuple[torch.dtype, ...] = DTYPES) -> list[str]:
     """``"operator dtype"`` for every operator of `op_db` and dtype that it supports on the CPU."""
     return [
         f"{name} {dtype_name(dtype)}"
         for name, info in _infos().items()
-        for dtype in DTYPES
+        for dtype in dtypes
         if dtype in info.supported_dtypes("cpu")
     ]
 
@@ -73,17 +73,9 @@ def operator_of(unit: str) -> str:
 
 def reach(unit: str, count: int) -> Reached:
     """What the samples of *unit* reach: at most *count* plain samples, and half as many of the edge cases."""
-    name, dtype = unit.split(" ")
-    info = _infos()[name]
-    torch.manual_seed(0)
     reached = Reached()
-    samples = [
-        sample
-        for sample in _samples(info, getattr(torch, dtype), count, reached)
-        if _says_something(info.op, sample, reached)
-    ]
     calls: dict[Any, Call] = {}
-    for call in _record(info.op, samples, reached):
+    for call in _record(*samples(unit, count, reached), reached):
         if is_training(*call):
             reached.left_out.append("asks for training")
         else:
@@ -93,6 +85,15 @@ def reach(unit: str, count: int) -> Reached:
 
 
 # -- samples ---------------------------------------------------------------------------
+
+
+def samples(unit: str, count: int, reached: Reached) -> tuple[Any, list[Any]]:
+    """The operator of *unit*, a Python function, and the samples of it that say something."""
+    name, dtype = unit.split(" ")
+    info = _infos()[name]
+    torch.manual_seed(0)
+    found = _samples(info, getattr(torch, dtype), count, reached)
+    return info.op, [sample for sample in found if _says_something(info.op, sample, reached)]
 
 
 def made(samples: Iterable[Any], lost: list[str]) -> Iterator[Any]:
@@ -126,7 +127,7 @@ def _is_fit(sample: Any) -> bool:
 
 def _says_something(op: Any, sample: Any, reached: Reached) -> bool:
     """Whether eager PyTorch runs the sample and gives a tensor."""
-    module = _Samples(op, [sample])
+    module = Samples(op, [sample])
     try:
         with torch.no_grad():
             leaves = pytree.tree_leaves(module(*module.tensors))
@@ -142,7 +143,7 @@ def _says_something(op: Any, sample: Any, reached: Reached) -> bool:
 # -- capture ---------------------------------------------------------------------------
 
 
-class _Samples(torch.nn.Module):
+class Samples(torch.nn.Module):
     """Runs an operator on several samples, whose tensors are its arguments."""
 
     def __init__(self, op: Any, samples: list[Any]) -> None:
@@ -170,7 +171,7 @@ def _record(op: Any, samples: list[Any], reached: Reached) -> list[Call]:
     """The calls of all samples in one program; of halves of them where that fails."""
     if not samples:
         return []
-    module = _Samples(op, samples)
+    module = Samples(op, samples)
     try:
         # One that fails goes through all doors by itself.
         program = capture(module, module.tensors, via=None if len(samples) == 1 else "export")

@@ -19,7 +19,7 @@ from fxpasses.program import Program
 from fxpasses.signature import dtype_name
 from fxpasses.testing.single import Call, calls_program
 
-__all__ = ["Answer", "System", "eager_answers", "fxpasses_answers", "tvm_answers"]
+__all__ = ["Answer", "System", "dynamic_answers", "eager_answers", "fxpasses_answers", "tvm_answers"]
 
 EAGER_RUNS = 50
 
@@ -88,15 +88,30 @@ def _needed(nodes: list[Any]) -> Iterator[fx.Node]:
             todo += node.all_input_nodes
 
 
+def dynamic_answers(calls: Sequence[Call]) -> list[Answer]:
+    """The answers of the programs for any sizes that the calls are of; see `tests.sweep.dynamic`."""
+    answers = []
+    for op, args, kwargs in calls:
+        compiled = op.compiled
+        results = compiled(*_tensors((args, kwargs)))
+        reasons = compiled.islands.reasons.items() if compiled.islands is not None else ()
+        why = next((f"{target_name(node.target)}: {reason}" for node, reason in reasons), "")
+        answers.append(Answer(_tensors(results), why))
+    return answers
+
+
 def eager_answers(calls: Sequence[Call]) -> list[Answer]:
     """PyTorch's own answers; given often, since a read of foreign memory does not end every process."""
     for _ in range(EAGER_RUNS):
         answers = []
         for op, args, kwargs in calls:
             args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, (args, kwargs))
-            leaves = pytree.tree_leaves(op(*args, **kwargs))
-            answers.append(Answer([leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]))
+            answers.append(Answer(_tensors(op(*args, **kwargs))))
     return answers
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 # -- TVM's own importer ----------------------------------------------------------------

@@ -10,15 +10,20 @@ import pytest
 import torch
 
 from fxpasses.support import FAILURES, OUTCOMES, matrix
+from tests.sweep import dynamic
 from tests.sweep.edges import Variant, variants
 from tests.sweep.judge import judge
 from tests.sweep.samples import operator_of, reach, units
-from tests.sweep.systems import Answer
+from tests.sweep.systems import Answer, System, dynamic_answers, fxpasses_answers
 
 aten = torch.ops.aten
 
 SAMPLED = 12
 SAMPLED_AT_EDGES = 5
+FOR_ANY_SIZES = (
+    *("addmm complex64", "nn.functional.avg_pool2d float32", "nn.functional.layer_norm float16"),
+    *("roll int64", "take_along_dim bool"),
+)
 COUNT = 2
 
 
@@ -39,6 +44,14 @@ def test_edges(number):
     assert not failures(found)
 
 
+@pytest.mark.parametrize("unit", FOR_ANY_SIZES)
+def test_any_sizes(unit):
+    """Samples captured for any sizes, and called with others."""
+    calls = dynamic.reach(unit, COUNT).calls
+    assert len(calls) > 4
+    assert not failures([Variant(call, may_raise=True) for call in calls], dynamic_answers)
+
+
 def sampled(number: int, total: int) -> str:
     names = list(dict.fromkeys(map(operator_of, units())))
     name = names[number * len(names) // total]
@@ -47,8 +60,8 @@ def sampled(number: int, total: int) -> str:
     return found[number % len(found)]
 
 
-def failures(found: Iterable[Variant]) -> str:
-    outcomes = judge(list(found))
+def failures(found: Iterable[Variant], system: System = fxpasses_answers) -> str:
+    outcomes = judge(list(found), system)
     return "\n".join(str(o) for o in outcomes if o is not None and o.kind not in OUTCOMES)
 
 
