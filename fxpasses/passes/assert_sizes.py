@@ -146,6 +146,20 @@ def _twin(probe: fx.Node) -> fx.Node | None:
     return None
 
 
+def _selected(g: Editor, self: fx.Node, mask: fx.Node) -> Pairs:
+    return _broadcast(shape(self), shape(mask))
+
+
+def _attention(
+    g: Editor, query: fx.Node, key: fx.Node, value: fx.Node, mask: fx.Node | None = None, *options: Any
+) -> Pairs:
+    """A value for each key; the kernel that PyTorch chooses for most sizes does not look."""
+    keys = shape(key)[-2]
+    yield keys, shape(value)[-2]
+    if mask is not None:
+        yield from _broadcast(shape(mask)[-2:], [shape(query)[-2], keys])
+
+
 def _is_unknown(size: Any) -> bool:
     """Whether *size* depends on values."""
     from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
@@ -176,6 +190,8 @@ _EQUAL: dict[Any, Callable[..., Pairs]] = {
     aten._unsafe_masked_index.default: _masked(_index),
     aten._unsafe_masked_index_put_accumulate.default: _masked(_index_put),
     aten.lu_unpack.default: _pivots,
+    aten.masked_select.default: _selected,
+    aten.scaled_dot_product_attention.default: _attention,
     aten.slice_scatter.default: _view(aten.slice.Tensor),
     aten.select_scatter.default: _select,
     aten.diagonal_scatter.default: _view(aten.diagonal.default),

@@ -76,6 +76,7 @@ CALLS = {
         (X, ROWS[0]),
         {0: [(6, 5), (1, 4)], 1: [(3,), (5,)]},
     ),
+    "masked_select": (lambda x, m: x.masked_select(m), (X, MASK), {0: [(5, 4), (6, 5)], 1: [(5, 4), (6, 3), (2, 4)]}),
     "diagonal_scatter": (lambda x, v: x.diagonal_scatter(v), (X, ROWS[0]), {0: [(6, 5)], 1: [(3,), (5,)]}),
 }  # fmt: skip
 
@@ -117,7 +118,31 @@ def test_pivots_of_another_size_are_refused():
                 compiled(args[0], pivots.contiguous())
 
 
-@pytest.mark.parametrize("name", ["index_add", "index_put", "slice_scatter", "select_scatter"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_keys_without_values_are_refused(masked):
+    """Eager PyTorch reads beyond them, where it takes a kernel that does not look."""
+    query, key, value = (torch.randn(2, 3, count, 6) for count in (4, 5, 5))
+    args = (query, key, value, *([torch.randn(4, 5)] if masked else []))
+    sizes = tuple(dict.fromkeys(range(arg.dim()), A) for arg in args)
+    model = torch.nn.functional.scaled_dot_product_attention
+    compiled = fxp.compile(lambda *args: model(*args), args, dynamic_shapes=(sizes,))
+    for count in (1, 5, 9):
+        some = [query, key.repeat(1, 1, 2, 1)[:, :, :count], value.repeat(1, 1, 2, 1)[:, :, :count]]
+        some += [torch.randn(4, count)] if masked else []
+        torch.testing.assert_close(compiled(*some), model(*some))
+        for other in (1, 4, 6, 10):
+            if other != count:
+                values = value.repeat(1, 1, 2, 1)[:, :, :other].contiguous()
+                with pytest.raises((InputError, RunError)):
+                    compiled(some[0], some[1], values, *some[3:])
+                if masked:
+                    with pytest.raises((InputError, RunError)):
+                        compiled(*some[:3], torch.randn(4, other))
+
+
+@pytest.mark.parametrize(
+    "name", ["index_add", "index_put", "slice_scatter", "select_scatter", "masked_select"]
+)
 def test_other_sizes_that_fit_each_other(name):
     model, args, _ = CALLS[name]
     sizes = tuple(dict.fromkeys(range(arg.dim()), A) for arg in args)

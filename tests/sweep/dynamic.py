@@ -29,7 +29,7 @@ __all__ = ["DTYPES", "SIZES", "AnySize", "reach", "resized"]
 DTYPES = (torch.float32, torch.float16, torch.complex64, torch.int64, torch.bool)
 """One of each kind: sizes are dealt with alike in those that differ by their width."""
 
-LARGEST = 200_000
+LARGEST = 50_000
 """Calls with more elements in a tensor are left out."""
 
 SIZES: tuple[Callable[[int, int], int], ...] = (
