@@ -107,6 +107,37 @@ def test_extremes_of_no_elements(f, dtype):
                 compiled(x)
 
 
+@pytest.mark.parametrize(
+    ("mode", "dims", "size"),
+    [
+        *(("nearest", 1, {"scale_factor": 0.4}), ("nearest-exact", 2, {"size": (3, 2)})),
+        *(("linear", 1, {"scale_factor": 0.4}), ("bilinear", 2, {"size": (3, 2)})),
+    ],
+)
+def test_there_are_pixels_to_resample(mode, dims, size):
+    def f(x):
+        return F.interpolate(x, **size, mode=mode)
+
+    compiled = _compiled(f, torch.randn(2, 3, *[7, 6, 8][:dims]))
+    for batch, channels, pixels in [
+        (0, 3, 4),
+        (2, 0, 4),
+        (2, 3, 0),
+        (1, 1, 1),
+        (2, 1, 2),
+        (1, 2, 3),
+        (1, 2, 4),
+    ]:
+        x = torch.randn(batch, channels, *[pixels] * dims)
+        try:
+            expected = f(x)
+        except RuntimeError:
+            with pytest.raises(InputError):
+                compiled(x)
+        else:
+            torch.testing.assert_close(compiled(x), expected)
+
+
 def test_what_a_range_says_is_not_asserted():
     def f(x, y):
         return x[2:], torch.cat([x, y])[x.shape[0] :], x.new_ones(x.shape[0] * y.shape[0] + 3)
