@@ -159,6 +159,11 @@ def _resampling(number: Any, node: fx.Node, image: fx.Node, *more: Any) -> Itera
     yield from (number(size) >= 1 for size in (*_sizes(image)[1:], *_sizes(node)[2:]))
 
 
+def _sampling(number: Any, node: fx.Node, image: fx.Node, *more: Any) -> Iterator[Any]:
+    """There are pixels between which the places lie."""
+    yield from (number(size) >= 1 for size in _sizes(image)[2:])
+
+
 def _elements(number: Any, node: fx.Node, whole: fx.Node, *more: Any) -> Iterator[Any]:
     """What is reduced has elements."""
     sizes, dim = _sizes(whole) or [1], OF_ELEMENTS[node.target]
@@ -181,6 +186,9 @@ _OF_CALLS: dict[Any, Callable[..., Iterator[Any]]] = {
     aten.select.int: _select,
     aten.select_scatter.default: _select,
     aten.convolution.default: _convolution,
+    aten.grid_sampler.default: _sampling,
+    aten.grid_sampler_2d.default: _sampling,
+    aten.grid_sampler_3d.default: _sampling,
     **dict.fromkeys(OF_ELEMENTS, _elements),
     **dict.fromkeys(_RESAMPLINGS, _resampling),
 }

@@ -138,6 +138,29 @@ def test_there_are_pixels_to_resample(mode, dims, size):
             torch.testing.assert_close(compiled(x), expected)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_there_are_pixels_to_sample(dims):
+    def f(x, grid):
+        return F.grid_sample(x, grid, align_corners=False)
+
+    compiled = _compiled(f, torch.randn(2, 3, *[4, 5, 6][:dims]), torch.rand(2, *[3, 7, 8][:dims], dims))
+    for batch, channels, pixels, places in [
+        (2, 3, 0, 4),
+        (2, 3, 0, 0),
+        (0, 2, 3, 3),
+        (1, 2, 3, 0),
+        (2, 1, 1, 1),
+    ]:
+        args = torch.randn(batch, channels, *[pixels] * dims), torch.rand(batch, *[places] * dims, dims)
+        try:
+            expected = f(*args)
+        except RuntimeError:
+            with pytest.raises(InputError):
+                compiled(*args)
+        else:
+            torch.testing.assert_close(compiled(*args), expected)
+
+
 def test_what_a_range_says_is_not_asserted():
     def f(x, y):
         return x[2:], torch.cat([x, y])[x.shape[0] :], x.new_ones(x.shape[0] * y.shape[0] + 3)

@@ -13,11 +13,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 import fxpasses as fxp
 from fxpasses.codegen.runtime import Compiled
+from fxpasses.passes.check_inference import is_training
 from fxpasses.program import Program
 from fxpasses.schema import draws_random
 from fxpasses.sizes import evaluate
@@ -49,11 +51,16 @@ class AnySize:
     """An operator with its sample's tensors of any sizes: in eager PyTorch when called, and as a program.
 
     It stands in the place of an operator in a `Call`, under the name of the unit.
+
+    Attributes:
+        overload: the operator that the program calls, where it is a single one.
     """
 
     def __init__(self, name: str, op: Callable[..., Any], program: Program) -> None:
         self.__module__, self.__name__ = "torch", name
         self.op, self.program = op, program
+        called = [node.target for node in program.nodes() if isinstance(node.target, OpOverload)]
+        self.overload = called[0] if len(called) == 1 else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.op(*args, **kwargs)
@@ -88,8 +95,9 @@ def reach(unit: str, count: int) -> Reached:
         except Exception as error:
             reached.refused.append(f"{type(error).__name__}: {error}")
             continue
-        if any(draws_random(*_call(node)) for node in program.nodes() if node.op == "call_function"):
-            reached.left_out.append("draws random numbers")
+        calls = [_call(node) for node in program.nodes() if isinstance(node.target, OpOverload)]
+        if any(draws_random(*call) or is_training(*call) for call in calls):
+            reached.left_out.append("draws random numbers, or asks for training")
             continue
         op_of_any_size = AnySize(operator_of(unit), op, program)
         before = len(reached.calls)
