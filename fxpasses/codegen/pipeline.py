@@ -8,6 +8,7 @@ from typing import Any
 from fxpasses.codegen.bfloat16_constants import bfloat16_constants
 from fxpasses.codegen.binding_order import order_bindings
 from fxpasses.codegen.columns import run_by_columns
+from fxpasses.codegen.dots import run_dots
 from fxpasses.codegen.fused_groups import fuse_groups
 from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
@@ -123,6 +124,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 run_narrow_tiles(),
                 conditions_outside(),
                 start_whole_tiles(),
+                run_dots(),
                 run_in_lanes(),
                 run_by_columns(),
                 run_in_vectors(),

@@ -147,6 +147,15 @@ class Builder:
                 return source
         return value
 
+    def behind_turn(self, value: Any) -> Any:
+        """The tensor of which *value* exchanges the last two dims, None where it is another."""
+        bound = self.block.lookup_binding(value)
+        if not isinstance(bound, T.relax.Call) or getattr(bound.op, "name", "") != "relax.permute_dims":
+            return None
+        rank = len(self.shape_of(value))
+        axes = [int(axis) for axis in bound.attrs.axes or range(rank)[::-1]]
+        return bound.args[0] if axes == [*range(rank - 2), rank - 1, rank - 2] else None
+
     def bind_size(
         self,
         size: int | torch.SymInt | torch.SymBool,

@@ -24,6 +24,7 @@ __all__ = [
     "grid",
     "highest",
     "is_at_most",
+    "is_known",
     "is_static",
     "load",
     "loops",
@@ -115,6 +116,11 @@ def position(dim: int, rank: int) -> int:
 def is_static(size: Any, value: int) -> bool:
     """Whether a size is known to be *value*."""
     return isinstance(size, T.tirx.IntImm) and int(size) == value
+
+
+def is_known(size: Any) -> bool:
+    """Whether a size is a number, and not one that shows at run time."""
+    return isinstance(size, T.tirx.IntImm)
 
 
 def is_at_most(size: Any, bound: int) -> bool:

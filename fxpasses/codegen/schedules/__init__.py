@@ -12,6 +12,9 @@ each product       `panels` where its right operand is made here; otherwise
 each other block   the first of `BLOCK_RULES` that fits
 =================  ===================================================================
 
+A product with a turned matrix, of sizes known only at run time, has a second
+part for few rows (`few_rows`).
+
 Some rules leave loops whole and annotate them, where a split would cost TVM its
 sight of what lies side by side in memory, or needs a last step of another form:
 the passes `lanes`, `columns`, `turned` and `vectors` of `fxpasses.codegen`
@@ -30,8 +33,9 @@ from typing import Any
 from fxpasses.codegen.schedules.cells import cells
 from fxpasses.codegen.schedules.depthwise import depthwise
 from fxpasses.codegen.schedules.elementwise import elementwise, outer, outermost
+from fxpasses.codegen.schedules.few import few_rows, or_else
 from fxpasses.codegen.schedules.inline import inline
-from fxpasses.codegen.schedules.kernel import Kernel
+from fxpasses.codegen.schedules.kernel import Kernel, NoFit
 from fxpasses.codegen.schedules.packed import tiles
 from fxpasses.codegen.schedules.panels import maker, panels
 from fxpasses.codegen.schedules.products import product, tail_of
@@ -89,8 +93,19 @@ def schedule_function(function: Any, cpu: CpuInfo) -> Any:
                 step(kernel)
         except (T.ScheduleError, T.InternalError):
             continue
-        return kernel.sch.mod["main"].with_attr("tirx.is_scheduled", True)
+        made = _or_for_few(kernel.sch.mod["main"], function, cpu)
+        return made.with_attr("tirx.is_scheduled", True)
     return function
+
+
+def _or_for_few(made: Any, function: Any, cpu: CpuInfo) -> Any:
+    """*made* of *function*, with another part for few rows where that pays."""
+    kernel = Kernel(function, cpu)
+    try:
+        condition = few_rows(kernel)
+    except (NoFit, T.ScheduleError, T.InternalError):
+        return made
+    return or_else(kernel.sch.mod["main"], condition, made)
 
 
 def _apply_rules(kernel: Kernel) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import accumulator, is_at_most, product
+from fxpasses.relax.kernel import WITH_TAIL, accumulator, convert, is_at_most, is_known, product
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -49,9 +49,36 @@ def _product(b: Any, left: Any, right: Any) -> Any:
     """The product in the dtype that it is summed in: float64 where it is very long, as a tile adds up in order."""
     *rows, terms = b.shape_of(left)
     few = is_at_most(product([*rows, b.shape_of(right)[-1]]), _FEW)
-    is_static = isinstance(terms, T.tirx.IntImm)
-    dtype = accumulator(b.dtype_of(left), terms if is_static else 0, _LONG_ALONE if few else _LONG)
+    dtype = accumulator(b.dtype_of(left), terms if is_known(terms) else 0, _LONG_ALONE if few else _LONG)
+    turned = _turned(b, left, right)
+    if turned is not None:
+        return b.te(_product_with_turned, left, turned, dtype, name="matmul", primfunc_attrs=WITH_TAIL)
     return b.emit(T.relax.op.matmul(left, right, out_dtype=dtype))
+
+
+def _turned(b: Any, left: Any, right: Any) -> Any:
+    """The tensor that *right* turns for this call alone; None where it is no such, and where all sizes are known.
+
+    The kernel then decides at run time whether it turns a copy.
+    """
+    sizes = [*b.shape_of(left), *b.shape_of(right)]
+    if all(map(is_known, sizes)) or len(b.node.args[-1].users) > 1:
+        return None
+    return b.behind_turn(right)
+
+
+def _product_with_turned(left: Any, turned: Any, dtype: str) -> Any:
+    te = T.te
+    *batch, rows, terms = left.shape
+    columns = turned.shape[-2]
+    k = te.reduce_axis((0, terms), name="k")
+    right = te.compute((*batch, terms, columns), lambda *at: turned(*at[:-2], at[-1], at[-2]), name="turned")
+
+    def element(*at: Any) -> Any:
+        *which, i, j = at
+        return te.sum(convert(left(*which, i, k), dtype) * convert(right(*which, k, j), dtype), axis=k)
+
+    return te.compute((*batch, rows, columns), element, name="matmul")
 
 
 def _scalar(value: Any, dtype: str) -> Any:
