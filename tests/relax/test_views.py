@@ -143,6 +143,51 @@ def test_dynamic_sizes():
     )
 
 
+SHIFTED = {
+    "one": lambda x, y: torch.cat([x, y], 1),
+    "three": lambda x, y: torch.cat([x.flip(1), y, x], 1).flip(0),
+    "first": lambda x, y: torch.cat([x.transpose(0, 1), y.transpose(0, 1)]),
+    "last": lambda x, y: torch.cat([x.transpose(1, 2), y.transpose(1, 2)], -1),
+    "with none": lambda x, y: torch.cat([x, x[:, :0], y], 1),
+    "roll": lambda x, y: x.roll(2, 1).flip(0),
+    "roll back": lambda x, y: y.roll(-3, 1),
+    "roll first": lambda x, y: x.roll(1, 0),
+    "roll last": lambda x, y: x.roll(-1, -1),
+    "roll by a size": lambda x, y: x.roll(y.shape[1], 1),
+    "roll two": lambda x, y: x.roll((1, 2), (0, 1)),
+    "roll none": lambda x, y: x.roll(0, 1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8, torch.bool])
+@pytest.mark.parametrize("name", SHIFTED)
+def test_short_rows_behind_a_dim_that_varies(name, dtype):
+    function, auto = SHIFTED[name], torch.export.Dim.AUTO
+    sizes = {0: auto, 1: auto, 2: auto}
+    example = random((3, 4, 5), dtype), random((3, 6, 5), dtype)
+    compiled = fxp.compile(function, example, dynamic_shapes=(sizes, sizes), strict=True)
+    for batch, first, second, inner in (
+        (3, 4, 6, 5),
+        (1, 2, 9, 1),
+        (7, 33, 17, 2),
+        (2, 1, 1, 40),
+        (5, 16, 3, 3),
+    ):
+        args = random((batch, first, inner), dtype), random((batch, second, inner), dtype)
+        assert torch.equal(compiled(*args), function(*args))
+
+
+@pytest.mark.parametrize("size", [(0, 4, 5), (3, 0, 5), (3, 4, 0)], ids=str)
+@pytest.mark.parametrize("name", ["cat", "roll"])
+def test_short_rows_of_nothing(name, size):
+    functions = {"cat": lambda x: torch.cat([x, x], 1), "roll": lambda x: x.roll(2, 1)}
+    sizes = {dim: torch.export.Dim(f"d{dim}", min=0) for dim in range(3)}
+    compiled = fxp.compile(functions[name], (random((3, 4, 5)),), dynamic_shapes=(sizes,), strict=True)
+    for shape in (size, (2, 3, 4)):
+        x = random(shape)
+        assert torch.equal(compiled(x), functions[name](x))
+
+
 def test_views_with_arithmetic_on_sizes():
     class Model(torch.nn.Module):
         def forward(self, x):

@@ -13,7 +13,7 @@ from torch.fx.experimental.symbolic_shapes import free_symbols, free_unbacked_sy
 from torch.utils._sympy.value_ranges import bound_sympy
 
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import const, is_static, position, product
+from fxpasses.relax.kernel import const, is_known, is_static, position, product
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -144,7 +144,15 @@ def roll(b: Any, self: Any, shifts: Any, dims: Any) -> Any:
     for shift, dim in zip(shifts, dims, strict=True):
         axis = position(dim, b.val.dim())
         by_axis[axis] = by_axis.get(axis, 0) + shift
-    return self if not sizes else _rolled(b, self, by_axis, sizes)
+    if not sizes:
+        return self
+    if len(by_axis) > 1 or all(map(is_known, sizes)):
+        return _rolled(b, self, by_axis, sizes)
+    ((axis, shift),) = by_axis.items()
+    rows = _in_rows(sizes, axis)  # along the last axis, however short what lies behind it turns out to be
+    line = b.emit(T.relax.op.reshape(self, rows))
+    made = _rolled(b, line, {1: shift * product(sizes[axis + 1 :])}, rows)
+    return T.relax.op.reshape(b.emit(made), b.shape(b.val))
 
 
 @lowering(aten.repeat.default)
@@ -331,7 +339,18 @@ def cat(b: Any, tensors: Any, dim: Any) -> Any:
         for tensor in tensors
         if len(b.shape_of(tensor)) == b.val.dim() and not is_static(b.shape_of(tensor)[axis], 0)
     ]
-    return parts[0] if len(parts) == 1 else T.relax.op.concat(parts, axis)
+    if len(parts) == 1:
+        return parts[0]
+    if is_known(b.shape(b.val)[axis]) or axis == b.val.dim() - 1:
+        return T.relax.op.concat(parts, axis)
+    # Along the last axis, however short what lies behind it turns out to be.
+    parts = [b.emit(T.relax.op.reshape(part, _in_rows(b.shape_of(part), axis))) for part in parts]
+    return T.relax.op.reshape(b.emit(T.relax.op.concat(parts, 1)), b.shape(b.val))
+
+
+def _in_rows(sizes: Sequence[Any], axis: int) -> list[Any]:
+    """The shape [before, from *axis* on] of the same elements."""
+    return [product(sizes[:axis]), product(sizes[axis:])]
 
 
 @lowering(aten.constant_pad_nd.default)
