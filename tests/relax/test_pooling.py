@@ -144,7 +144,15 @@ def check_sizes(model, dims, sizes, dtype=torch.float32):
         torch.testing.assert_close(compiled(x), model(x), rtol=tolerance, atol=tolerance)
 
 
-SIZES_2D = [(2, 3, 7, 10), (2, 3, 1, 1), (2, 3, 5, 1), (2, 3, 1, 8), (2, 3, 13, 17), (2, 3, 4, 4)]
+SIZES_2D = [
+    (2, 3, 7, 10),
+    (2, 3, 1, 1),
+    (2, 3, 5, 1),
+    (2, 3, 1, 8),
+    (2, 3, 13, 17),
+    (2, 3, 4, 4),
+    (2, 3, 40, 51),
+]
 
 
 @pytest.mark.parametrize("dims", [(1, 2, 3), (2,), (3,)], ids=str)

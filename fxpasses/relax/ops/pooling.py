@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import accumulator, const, convert, lowest, used
+from fxpasses.relax.kernel import accumulator, const, convert, is_known, lowest, used
 from fxpasses.relax.table import lowering
+from fxpasses.relax.window_means import window_means
 
 aten = torch.ops.aten
 
@@ -150,6 +151,13 @@ class _Adaptive:
         end = T.tirx.floordiv((at + 1) * size + results - 1, results)
         return end - self._start(at, size, results)
 
+    def has_known_lengths(self, sizes: Sequence[Any], results: Sequence[Any]) -> bool:
+        """Whether the lengths of all windows are numbers, or the same everywhere."""
+        pairs = list(zip(sizes[-self.dims :], results[-self.dims :], strict=True))
+        return all(is_known(size) and is_known(result) for size, result in pairs) or all(
+            self._even(size, result) is not None for size, result in pairs
+        )
+
     def _even(self, size: Any, results: Any) -> Any:
         """How many positions every window has, if that is known to be one number."""
         analyzer = T.Analyzer()
@@ -258,7 +266,10 @@ def _mean(b: Any, value: Any, window: Any, with_padding: bool = True, divisor: i
 
         return te.compute(tuple(shape), mean, name="avg_pool")
 
-    return b.te(kernel, value, b.shape(b.val))
+    shape = b.shape(b.val)
+    if isinstance(window, _Adaptive) and not window.has_known_lengths(b.shape_of(value), shape):
+        return b.te(lambda x: window_means(x, shape, window.dims, work), value)
+    return b.te(kernel, value, shape)
 
 
 def _axes(window: Any, sizes: Sequence[Any], results: Sequence[Any]) -> list[Any]:
