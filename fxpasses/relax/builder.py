@@ -100,6 +100,16 @@ class Builder:
         """State the type of a value that Relax cannot infer, checked when it runs."""
         return self.block.match_cast(value, self.type(self.val if val is None else val))
 
+    def of_shape(self, value: Any, shape: Sequence[Any]) -> Any:
+        """*value*, which is broadcast to *shape*, with the sizes of it that Relax cannot tell to be the same."""
+        own = self.shape_of(value)
+        aligned = shape[len(shape) - len(own) :]
+        is_one = [isinstance(size, T.tirx.IntImm) and int(size) == 1 for size in own]
+        sizes = [size if one else wide for size, wide, one in zip(own, aligned, is_one, strict=True)]
+        if all(self.analyzer.can_prove_equal(a, b) for a, b in zip(own, sizes, strict=True)):
+            return value
+        return self.block.match_cast(value, T.TensorType(sizes, self.dtype_of(value)))
+
     def type(self, val: torch.Tensor) -> Any:
         """The Relax type of a fake tensor; a complex one has a last dim of two, its parts."""
         if val.dtype.is_complex:

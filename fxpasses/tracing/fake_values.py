@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Collection, Container, Sequence
 from typing import Any
 
@@ -23,6 +24,12 @@ _BY_PYTHON = frozenset(
     for rank in (1, 2, 3)
 )
 """Operators whose fake kernels fail on an empty batch, and whose decompositions in Python do not."""
+
+_RESHAPES = frozenset(
+    getattr(torch.ops.aten, name).default
+    for name in ("reshape", "view", "view_copy", "_unsafe_view", "_reshape_alias", "_reshape_copy")
+)
+"""Operators that are told the sizes of their results."""
 
 
 def fake_value(fake_mode: Any, node: fx.Node) -> Any:
@@ -51,7 +58,20 @@ def fake_value(fake_mode: Any, node: fx.Node) -> Any:
         if node.target in MENDED:
             stack.enter_context(mended_operators())
             stack.enter_context(enable_python_dispatcher())  # torch looks at some kernels under it alone
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        result = node.target(*args, **kwargs)  # type: ignore[operator]
+        return _of_asked_sizes(result, *args[:2]) if node.target in _RESHAPES else result
+
+
+def _of_asked_sizes(reshaped: torch.Tensor, x: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:
+    """*reshaped* with the sizes that were asked for; torch tells them from those of *x*, by the example."""
+    if not any(isinstance(size, torch.SymInt) for size in (*x.shape, *sizes)):
+        return reshaped
+    is_rest = [isinstance(size, int) and size == -1 for size in sizes]
+    told = math.prod(size for size, rest in zip(sizes, is_rest, strict=True) if not rest)
+    asked = [x.numel() // told if rest else size for size, rest in zip(sizes, is_rest, strict=True)]
+    if all(map(same_size, reshaped.shape, asked)):
+        return reshaped
+    return reshaped.new_empty(asked)
 
 
 def fake_tensor(fake_mode: Any, tensor: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+import fxpasses as fxp
+from fxpasses.errors import InputError
 from tests.relax.helpers import FLOATS, INTEGERS, call, check, check_calls, compiled, random
 
 aten = torch.ops.aten
@@ -71,3 +74,30 @@ def test_long_products_of_vectors_lose_no_digits() -> None:
     row, column = torch.full((2, 60_000), 0.1), torch.full((60_000, 1), 1.0)
     got = compiled([call(aten.mm.default, row, column)])[0][0]
     torch.testing.assert_close(got, torch.full((2, 1), 6000.0), rtol=3e-7, atol=0)
+
+
+def test_a_bias_whose_size_is_that_of_the_columns_by_a_condition_alone():
+    def projections(x, weight, bias):
+        pairs = zip(weight.chunk(3), bias.chunk(3), strict=True)
+        return [F.linear(x, *pair) for pair in pairs]
+
+    def attention(q, k, weight, bias, out, out_bias):
+        heads, more = (q.shape[-1], 2), (None, None, False, 0.0)
+        options = {"training": False, "need_weights": False}
+        return F.multi_head_attention_forward(q, k, k, *heads, weight, bias, *more, out, out_bias, **options)
+
+    any_size = torch.export.Dim.AUTO
+    calls = [
+        (projections, lambda n, m: [(n, m), (3 * m, m), (3 * m,)]),
+        (attention, lambda n, m: [(n, 2, m), (n + 2, 2, m), (3 * m, m), (3 * m,), (m, m), (m,)]),
+    ]
+    for function, shapes in calls:
+        args = tuple(map(torch.randn, shapes(3, 4)))
+        dims = tuple(dict.fromkeys(range(arg.dim()), any_size) for arg in args)
+        program = fxp.compile(function, args, dynamic_shapes=dims, strict=True)
+        for n, m in ((3, 4), (5, 6), (2, 10), (4, 2)):
+            args = tuple(map(torch.randn, shapes(n, m)))
+            torch.testing.assert_close(program(*args), function(*args))
+        for wrong in (args[2][:-3], args[2][:-1]):
+            with pytest.raises(InputError):
+                program(*args[:2], wrong, *args[3:])

@@ -34,7 +34,7 @@ def addmm(b: Any, self: Any, mat1: Any, mat2: Any, *, beta: Any, alpha: Any) -> 
     if alpha != 1:
         result = b.emit(op.multiply(result, _scalar(alpha, dtype)))
     if beta != 0:  # with beta=0 even a nan in self does not count
-        bias = b.cast(self, dtype)
+        bias = b.cast(b.of_shape(self, b.shape_of(result)), dtype)
         if beta != 1:
             bias = b.emit(op.multiply(bias, _scalar(beta, dtype)))
         result = b.emit(op.add(result, bias))
