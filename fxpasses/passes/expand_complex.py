@@ -18,6 +18,7 @@ from torch.fx.node import map_aggregate
 
 from fxpasses.errors import FxpassesError, UnsupportedOperatorError
 from fxpasses.passes.complexes.table import Pair, complex_rows
+from fxpasses.passes.decompositions.values import full
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 from fxpasses.schema import bind, is_complex
@@ -77,6 +78,9 @@ def _expand(g: Editor, node: fx.Node, pairs: dict[fx.Node, Pair]) -> Any:
     if node.target is aten.view_as_real.default and not isinstance(args[0], Pair):
         known = pairs.get(args[0])  # type: ignore[arg-type]
         return node if known is None else known.node
+    slots = [slot.name for slot in node.target._schema.arguments]
+    args = tuple(_with_tensor(g, node, name, arg) for name, arg in zip(slots, args, strict=False))
+    kwargs = {name: _with_tensor(g, node, name, arg) for name, arg in kwargs.items()}
     args, kwargs = map_aggregate((args, kwargs), operand)  # type: ignore[misc]
     try:
         value = row(g, *args, **kwargs)
@@ -87,6 +91,19 @@ def _expand(g: Editor, node: fx.Node, pairs: dict[fx.Node, Pair]) -> Any:
         if value.val.dtype != val.dtype.to_real() or not all(map(same_size, value.shape, val.shape)):
             raise FxpassesError(f"{node.name}: {val} was expanded to {value.val}")
     return value
+
+
+def _with_tensor(g: Editor, node: fx.Node, slot: str, arg: Any) -> Any:
+    """A number that is a size, or is read from a tensor, as a real tensor where the call computes with it."""
+    val = arg.meta["val"] if isinstance(arg, fx.Node) else None
+    if slot not in _COMPUTED or not isinstance(val, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return arg
+    like = next(operand for operand in node.all_input_nodes if is_complex(operand))
+    return full(g, [], arg, like.meta["val"].dtype.to_real())
+
+
+_COMPUTED = frozenset({"self", "other", "alpha", "beta"})
+"""Names of arguments that are computed with, be they tensors or numbers."""
 
 
 def _pair_of(g: Editor, node: fx.Node, pairs: dict[fx.Node, Pair]) -> Pair:

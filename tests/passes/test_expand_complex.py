@@ -232,3 +232,30 @@ def test_a_bfloat16_counts_as_a_float32():
 
     for given, made in zip(fxp.compile(f, (x, z))(x, z), f(x, z), strict=True):
         torch.testing.assert_close(given, made)
+
+
+BY_SIZE = {
+    "plus": lambda z: z + z.shape[0] - z.shape[1],
+    "from": lambda z: z.shape[0] - z,
+    "times": lambda z: z * z.shape[0] / (z.shape[1] + 1),
+    "over": lambda z: z.shape[0] / z,
+    "several of it": lambda z: torch.add(z, z, alpha=z.shape[0]),
+    "share": lambda z: torch.addmm(z @ z.mH, z, z.mH, beta=z.shape[0], alpha=z.shape[1]),
+    "read": lambda z: z * z.real.sum().item() + z.imag.sum().item(),
+    "filled": lambda z: torch.full((2, 1), z.shape[0], dtype=z.dtype) * z.sum(),
+    "mean": lambda z: z.sum(0) / z.shape[0],
+    "diagonal": lambda z: torch.diagonal(z[None] * z.shape[0], 1, 2, 1) + z[0, 0],
+    "cov": lambda z: torch.cov(z),
+    "corrcoef": lambda z: torch.corrcoef(z),
+}
+
+
+@pytest.mark.filterwarnings("ignore:cov")  # of a single observation, which capture tries
+@pytest.mark.parametrize("name", BY_SIZE)
+def test_arithmetic_with_numbers_that_are_sizes(name):
+    function = BY_SIZE[name]
+    any_size = torch.export.Dim.AUTO
+    compiled = fxp.compile(function, (Z[0],), dynamic_shapes=({0: any_size, 1: any_size},), strict=True)
+    for rows, columns in ((4, 6), (2, 6), (3, 2), (4, 5), (5, 4)):
+        z = Z.reshape(-1)[: rows * columns].reshape(rows, columns)
+        torch.testing.assert_close(compiled(z), function(z))

@@ -94,11 +94,9 @@ def _sum(g: Editor, name: str, x: Any, y: Any, alpha: Any) -> Any:
     if isinstance(alpha, complex) and alpha.imag:
         return None
     if alpha != 1:
-        y = (
-            Pair(g.call(aten.mul.Scalar, y.node, alpha))
-            if isinstance(y, Pair)
-            else _apply(g, "mul", y, alpha)
-        )
+        is_pair = isinstance(y, Pair)
+        y = _apply(g, "mul", y.node if is_pair else y, alpha)
+        y = Pair(y) if is_pair else y
     (a, b), (c, d) = parts(g, x), parts(g, y)
     return pair(g, _apply(g, name, a, c), _apply(g, name, b, d))
 

@@ -50,6 +50,13 @@ def slice_(g: Editor, self: Any, dim: int, start: Any, end: Any, step: Any) -> A
     return on_parts(g, aten.slice.Tensor, self, dim % self.rank, start, end, step)
 
 
+@complex_row(aten.diagonal.default)
+def diagonal(g: Editor, self: Any, offset: int, dim1: int, dim2: int) -> Any:
+    found = g.call(aten.diagonal.default, self.node, offset, dim1 % self.rank, dim2 % self.rank)
+    rank = self.rank - 1  # the diagonal comes last, after the parts
+    return Pair(g.call(aten.permute.default, found, [*range(rank - 1), rank, rank - 1]))
+
+
 @complex_row(aten.flip.default)
 def flip(g: Editor, self: Any, dims: Any) -> Any:
     return on_parts(g, aten.flip.default, self, [dim % max(self.rank, 1) for dim in dims if self.rank])
@@ -181,6 +188,8 @@ def where(g: Editor, condition: fx.Node, self: Any, other: Any) -> Any:
 def full_(
     g: Editor, size: Any, fill_value: Any, *, dtype: Any, layout: Any, device: Any, pin_memory: Any
 ) -> Any:
-    number = complex(fill_value)
     kind = (dtype or torch.get_default_dtype().to_complex()).to_real()
+    if isinstance(fill_value, fx.Node):  # a size, or read from a tensor
+        return pair(g, full(g, size, fill_value, kind), full(g, [], 0, kind))
+    number = complex(fill_value)
     return pair(g, full(g, size, number.real, kind), full(g, size, number.imag, kind))
