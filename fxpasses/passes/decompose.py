@@ -21,7 +21,7 @@ from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 
 from fxpasses.functionalize import replace_fresh_mutations
-from fxpasses.guards import restricted
+from fxpasses.guards import restricted, test
 from fxpasses.passes.complexes.table import complex_rows
 from fxpasses.passes.decompositions.composed import composed_kernel
 from fxpasses.passes.decompositions.strided import READS_STRIDES
@@ -31,7 +31,9 @@ from fxpasses.passes.decompositions.views import copied_view
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 from fxpasses.schema import bind, draws_random, is_canonical_target, is_complex
+from fxpasses.signature import asserted_sizes
 from fxpasses.tracing import mended_operators
+from fxpasses.tracing.typical_sizes import example_sizes, with_typical_sizes
 
 __all__ = ["decompose_to_core_aten", "has_decomposition"]
 
@@ -44,6 +46,20 @@ def decompose_to_core_aten(program: Program) -> Program:
     """
     if not any(_needs_work(node) for node in program.nodes()):
         return program
+    typical = with_typical_sizes(program)
+    result = _decomposed(typical)
+    if typical is program or _serves(result, example_sizes(program)):
+        return result
+    return _decomposed(program)
+
+
+def _serves(program: Program, sizes: dict[Any, int]) -> bool:
+    """Whether *sizes* are within the ranges and conditions of *program*."""
+    within = all(program.ranges[s].lower <= size <= program.ranges[s].upper for s, size in sizes.items())
+    return within and all(test(condition)(sizes) for condition in asserted_sizes(program).values())
+
+
+def _decomposed(program: Program) -> Program:
     g = program.edit()
     known = _Known(program)
     pending = deque(_in_order(node for node in g.nodes() if _needs_work(node)))

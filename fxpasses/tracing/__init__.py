@@ -12,6 +12,7 @@ file                 what it puts in the place of torch's
 `functions`          a function in Python that looks at values before any operator is called
 `stack_traces`       nothing: it finds out faster where a node comes from
 `fake_values`        nothing: it runs one call on fake tensors, with the mends that it needs
+`typical_sizes`      the sizes that it decides by, where those of the example are 0 or 1
 ===================  ========================================================================
 
 What these kernels demand of values becomes an assertion that the graph keeps.
