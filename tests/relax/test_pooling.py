@@ -87,6 +87,21 @@ def test_mean_of_integers_is_cut_off():
     )
 
 
+@pytest.mark.parametrize(("rank", "padded"), [(1, True), (1, False), (3, True)])
+def test_mean_of_integers_whose_number_varies(rank, padded):
+    """No lane of a vector divides by the size of a window that is not there."""
+
+    def mean(x):
+        return getattr(torch.nn.functional, f"avg_pool{rank}d")(x, 3, 2, 1, count_include_pad=padded)
+
+    example = random((2, *[9] * rank), torch.int64)
+    sizes = dict.fromkeys(range(example.dim()), torch.export.Dim.AUTO)
+    compiled = fxp.compile(mean, (example,), dynamic_shapes=(sizes,), strict=True)
+    for shape in ((2, *[9] * rank), (1, *[3] * rank), (3, *[14] * rank), (1, *[4] * rank)):
+        x = random(shape, torch.int64)
+        assert torch.equal(compiled(x), mean(x))
+
+
 def test_dynamic_sizes():
     class Model(torch.nn.Module):
         def forward(self, x):

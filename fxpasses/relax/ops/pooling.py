@@ -262,7 +262,8 @@ def _mean(b: Any, value: Any, window: Any, with_padding: bool = True, divisor: i
                     count = count * window.count(dim, i, sizes[dim], results[dim], with_padding)
             if work.startswith("float"):
                 return convert(summed(*at) / convert(count, work), dtype)
-            return tirx.truncdiv(summed(*at), convert(count, work))
+            # A vector's lanes behind the last window compute, too, and the processor traps a division by zero.
+            return tirx.truncdiv(summed(*at), convert(tirx.max(count, tirx.IntImm("int64", 1)), work))
 
         return te.compute(tuple(shape), mean, name="avg_pool")
 
