@@ -25,7 +25,7 @@ from fxpasses.errors import CaptureError
 from fxpasses.program import Program
 from fxpasses.tracing.functions import functions_in_graphs
 
-__all__ = ["Effects", "agree", "check_effects", "effects_for_dynamo", "effects_of"]
+__all__ = ["Effects", "agree", "agree_in_shape", "check_effects", "effects_for_dynamo", "effects_of"]
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,7 @@ def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[st
 
     Both run for real, on copies of what they change, and draw the same random numbers. They do not agree
     where PyTorch is not safe to run, nor where a value of the program has another shape than its metadata says.
-    Where the program raises, as for values out of range, shapes are compared instead: what it would do is no
-    silent wrong result. None where these are refused, too.
+    None where the program raises.
     """
 
     def copied(tree: Any) -> Any:
@@ -170,7 +169,7 @@ def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[st
     except (NotDescribedError, UnsafeCall):
         return False
     except Exception:  # of values, or of sizes
-        return _agree_in_shape(program, source, call)
+        return None
     try:
         # without torch's kernels in Python for recurrent layers, which are not safe for empty tensors
         with (
@@ -193,9 +192,10 @@ def agree(program: Program, source: Source, call: tuple[tuple[Any, ...], dict[st
     return spec == expected_spec and all(map(_close, values, expected_values))
 
 
-def _agree_in_shape(
+def agree_in_shape(
     program: Program, source: Source, call: tuple[tuple[Any, ...], dict[str, Any]]
 ) -> bool | None:
+    """`agree` for dtypes and shapes alone, which needs no values; None where these are refused, too."""
     from fxpasses.capture.exported import quiet
 
     try:

@@ -46,6 +46,9 @@ Door = Callable[[Source], Captured]
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 """Arguments and keyword arguments."""
 
+_Place = tuple[int, int]
+"""The id of a tensor, and a dim of it."""
+
 
 def capture_dynamic(door: Door, source: Source) -> Program:
     """Run *door*; its program is right for every size within its ranges.
@@ -58,13 +61,55 @@ def capture_dynamic(door: Door, source: Source) -> Program:
         return door(source).program
     source = _with_resolved_shapes(source)
     example = source.args, source.kwargs
-    source = _with_bigger_examples(source)
-    program = _captured_dynamic(door, source)
-    static = _with_static_ones(source)
-    if static is not source and not _admits(program, example):
-        with suppress(Exception):  # what is refused then is told by the program
-            return _captured_dynamic(door, static)
-    return program
+    for settled in _settled(door, source):
+        with suppress(Exception):  # what is refused with fewer dynamic dims, too, is told below
+            program = _captured_dynamic(door, _with_bigger_examples(settled))
+            if _admits(program, example):
+                return program
+    return _captured_dynamic(door, _with_bigger_examples(source))
+
+
+def _settled(door: Door, source: Source) -> Iterator[Source]:
+    """*source* where each dim of size 0 or 1 that may be static is so, or else dynamic; none without such dims.
+
+    First those are dynamic that tracing leaves so, then none. As they are, a size of 1 would stay the one that
+    torch's shape rules go by, and they take it for a size that is broadcast.
+    """
+    single = {
+        (id(tensor), dim % tensor.dim()): what
+        for tensor, dim, what in _each_dim(source)
+        if _may_be_static(what) and tensor.shape[dim] < 2
+    }
+    if single:
+        dynamic: set[_Place] = set()
+        with suppress(Exception), _sizes_of_one():
+            dynamic = _dynamic_dims(_captured(door, source).program, source) & single.keys()
+        for dims in (dynamic, set()) if dynamic else (dynamic,):
+            yield _with_settled(source, single, dims)
+
+
+def _with_settled(source: Source, single: dict[_Place, Any], dynamic: set[_Place]) -> Source:
+    from torch.export import Dim
+    from torch.export.dynamic_shapes import _tree_map_with_path
+
+    def settled(path: Any, value: Any, spec: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or spec is None:
+            return spec
+        dims = dict(spec.items() if isinstance(spec, dict) else enumerate(spec))
+        for dim in dims:
+            place = id(value), dim % value.dim()
+            if place in single:
+                bounds = {"min": single[place].min, "max": single[place].max}
+                dims[dim] = Dim.DYNAMIC(**bounds) if place in dynamic else None
+        return dims
+
+    shapes = _tree_map_with_path(settled, combined(source), source.dynamic_shapes, tree_name="inputs")
+    return source.replace(dynamic_shapes=shapes)
+
+
+def _dynamic_dims(program: Program, source: Source) -> set[_Place]:
+    leaves = pytree.tree_leaves((source.args, source.kwargs))
+    return {(id(leaves[index]), dim) for index, dim, _ in _dynamic_sizes(program)}
 
 
 def _captured_dynamic(door: Door, source: Source) -> Program:
@@ -138,10 +183,11 @@ def _serving_less(program: Program, source: Source) -> Program:
     A size is tried alone and beside the sizes that are accepted already: 1 beside 1 for all others,
     and 0 beside 1 for all others and beside 0 for up to three of them. Where program and code refuse
     all that, it is tried beside the same size of others.
+
+    Where the example's values are refused at a size of 1, as an index out of range, shapes tell what the
+    program does with others. At 0 only values do: a maximum of nothing has a shape, and raises.
     """
     from torch.utils._sympy.value_ranges import ValueRanges
-
-    from fxpasses.capture.effects import agree
 
     program = _serving_single(program, source)
     wanted = _wanted_lowest(program, source)
@@ -156,10 +202,14 @@ def _serving_less(program: Program, source: Source) -> Program:
         }
         trial = program.replace(ranges={**program.ranges, **lower})
 
-        def answers(tried: Iterable[dict[Any, int]], trial: Program = trial) -> Iterator[bool]:
+        def answers(
+            tried: Iterable[dict[Any, int]], trial: Program = trial, size: int = size
+        ) -> Iterator[bool]:
             calls = (_at(trial, source, sizes) for sizes in tried)
             found = (
-                agree(trial, source, call) for call in calls if call is not None and _admits(trial, call)
+                _agrees(trial, source, call, size)
+                for call in calls
+                if call is not None and _admits(trial, call)
             )
             return (answer for answer in found if answer is not None)
 
@@ -173,6 +223,16 @@ def _serving_less(program: Program, source: Source) -> Program:
         served = {symbol: lower[symbol] for symbol in accepted[size]}
         program = program.replace(ranges={**program.ranges, **served})
     return program
+
+
+def _agrees(program: Program, source: Source, call: _Call, size: int) -> bool | None:
+    """Whether program and code agree for a *call* where some size is *size*; None where it says nothing."""
+    from fxpasses.capture.effects import agree, agree_in_shape
+
+    answer = agree(program, source, call)
+    if answer is not None:
+        return answer
+    return agree_in_shape(program, source, call) if size else None
 
 
 def _beside(accepted: dict[int, list[Any]], size: int, symbol: Any) -> Iterator[dict[Any, int]]:
@@ -197,15 +257,14 @@ def _admits(program: Program, call: _Call) -> bool:
 
 def _serving_single(program: Program, source: Source) -> Program:
     """*program* without the conditions ``size != n`` for each n at which it agrees with the code."""
-    from fxpasses.capture.effects import agree
-
     for node, condition in asserted_sizes(program).items():
         if isinstance(condition, sympy.Ne) and condition.lhs.is_Symbol and condition.rhs.is_Integer:
             g = program.edit()
             g.erase(next(n for n in g.graph.nodes if n.name == node.name))
             wider = g.finish()
-            case = _at(wider, source, {condition.lhs: int(condition.rhs)})
-            if case is not None and agree(wider, source, case):
+            size = int(condition.rhs)
+            case = _at(wider, source, {condition.lhs: size})
+            if case is not None and _agrees(wider, source, case, size):
                 program = wider
     return program
 
@@ -429,22 +488,6 @@ def _is_dynamic_hint(what: Any) -> bool:
         and what.type == Dim.DYNAMIC.type
         and (what.max is None or what.max > 1)
     )
-
-
-def _with_static_ones(source: Source) -> Source:
-    """*source* with the dims of size 0 or 1 static that may become so."""
-    from torch.export.dynamic_shapes import _tree_map_with_path
-
-    def static(path: Any, value: Any, spec: Any) -> Any:
-        if not isinstance(value, torch.Tensor) or spec is None:
-            return spec
-        dims = spec.items() if isinstance(spec, dict) else enumerate(spec)
-        return {dim: what for dim, what in dims if value.shape[dim] > 1 or not _may_be_static(what)}
-
-    if not any(tensor.shape[dim] < 2 and _may_be_static(what) for tensor, dim, what in _each_dim(source)):
-        return source
-    shapes = _tree_map_with_path(static, combined(source), source.dynamic_shapes, tree_name="inputs")
-    return source.replace(dynamic_shapes=shapes)
 
 
 def _may_be_static(what: Any) -> bool:

@@ -239,3 +239,9 @@ def test_sizes_that_are_tried_in_vain_print_nothing(capfd) -> None:
     (bounds,) = program.ranges.values()
     assert bounds.lower == 2
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("f", [lambda x: x.max(), lambda x: x.kthvalue(1, 0)[0], lambda x: x.median(0)[0]])
+def test_no_elements_are_not_served_by_the_shape_of_what_raises(f):
+    program = fxp.capture(f, (torch.rand(3),), dynamic_shapes=({0: Dim.AUTO},))
+    assert [bounds.lower for bounds in program.ranges.values()] == [1]

@@ -110,3 +110,36 @@ def test_an_example_of_size_one_is_served_where_it_may_become_static(f, shapes):
     dims = tuple(dict.fromkeys(range(len(shape)), Dim.AUTO) for shape in shapes)
     compiled = fxp.compile(f, args, dynamic_shapes=dims)
     torch.testing.assert_close(compiled(*args), f(*args))
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes"),
+    [
+        (lambda x: nn.functional.linear(x, WEIGHT, WEIGHT[0, :2]), [(1, 1, 2)]),
+        (lambda x: nn.functional.interpolate(x, scale_factor=2.0, mode="bicubic"), [(1, 1, 3, 5)]),
+        (lambda x, y: torch.einsum("ij,jk->ik", x, y), [(1, 1), (1, 2)]),
+        (lambda x, y: x.softmax(0) @ y.mT, [(1, 1), (1, 1)]),
+        (lambda x: x.sum(1, keepdim=True) / (x + 1), [(1, 1)]),
+    ],
+)
+def test_an_example_of_size_one_serves_others_where_it_may_become_static(f, shapes):
+    """No shape rule after the capture takes the size for 1, which is broadcast."""
+    args = tuple(map(torch.rand, shapes))
+    dims = tuple({dim: Dim.AUTO for dim, size in enumerate(shape) if size == 1} for shape in shapes)
+    program = fxp.capture(f, args, dynamic_shapes=dims)
+    compiled = fxp.compile(program)
+    for rows in (1, 2, 5):
+        sizes = [[rows if size == 1 else size for size in shape] for shape in shapes]
+        x = tuple(map(torch.rand, sizes))
+        torch.testing.assert_close(compiled(*x), f(*x), rtol=1e-5, atol=1e-5)
+
+
+WEIGHT = torch.rand(2, 2)
+
+
+def test_bounds_of_a_dim_that_may_become_static_stay():
+    dims = ({0: Dim.AUTO(max=4)},)
+    compiled = fxp.compile(lambda x: x * 2, (torch.rand(1, 3),), dynamic_shapes=dims)
+    torch.testing.assert_close(compiled(torch.ones(4, 3)), torch.full((4, 3), 2.0))
+    with pytest.raises(InputError, match="outside the range"):
+        compiled(torch.ones(5, 3))
