@@ -86,10 +86,22 @@ class Builder:
     def emit(self, expr: Any) -> Any:
         """Bind a Relax expression to a variable, named like the node that is being lowered."""
         node = getattr(self, "node", None)  # a function may return before the first of them
-        variable = self.block.emit(expr, name_hint="" if node is None else node.name)
+        variable = self.block.emit(self._simplified(expr), name_hint="" if node is None else node.name)
         if node is not None:
             self.emission.origins[self._name, variable.name] = node
         return variable
+
+    def _simplified(self, expr: Any) -> Any:
+        """*expr*, whose type has sizes as `Symbols.prim` writes them: TVM infers 2 + n, and n + 2 is another to it."""
+        expr = self.block.normalize(expr)
+        if not isinstance(expr, T.ir.Call) or not isinstance(expr.ty, T.TensorType) or expr.ty.shape is None:
+            return expr
+        sizes = expr.ty.shape.values
+        simple = [self.analyzer.simplify(size) for size in sizes]
+        if all(map(T.tvm_ffi.structural_equal, sizes, simple)):
+            return expr
+        kind = T.TensorType(simple, str(expr.ty.dtype))
+        return T.ir.Call(expr.op, expr.args, expr.attrs, expr.ty_args, ret_ty=kind)
 
     def te(self, function: Callable[..., Any], *args: Any, name: str | None = None, **attrs: Any) -> Any:
         """Call a kernel given as a tensor expression: ``function(*te_tensors, **attrs)``."""

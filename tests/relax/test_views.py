@@ -218,6 +218,22 @@ def test_bounds_that_are_arguments():
             assert torch.equal(got, want)
 
 
+@pytest.mark.parametrize("lengths", [(1,), (1, 2), (3, None, 1), (None, 2, None)])
+def test_parts_around_one_whose_length_varies(lengths):
+    """None stands for the part that varies; what is joined goes on to another kernel."""
+    known = [None if length is None else random((length, 2)) for length in (*lengths, None)]
+
+    def join(x):
+        parts = [x if part is None else part for part in known]
+        return torch.cat(parts).abs(), torch.cat(parts)[1:]
+
+    compiled = fxp.compile(join, (random((3, 2)),), dynamic_shapes=({0: torch.export.Dim("n")},), strict=True)
+    for n in (1, 2, 7, 0):
+        x = random((n, 2))
+        for got, want in zip(compiled(x), join(x), strict=True):
+            assert torch.equal(got, want)
+
+
 SLICES_BY_VALUE = {
     "end": (lambda x, i, j: x[: i.item()] * 2),
     "start": (lambda x, i, j: x[i.item() :] * 2),
