@@ -60,11 +60,15 @@ def capture_dynamic(door: Door, source: Source) -> Program:
     if source.dynamic_shapes is None:
         return door(source).program
     source = _with_resolved_shapes(source)
+    from fxpasses.capture.effects import agree
+
     example = source.args, source.kwargs
     for settled in _settled(door, source):
         with suppress(Exception):  # what is refused with fewer dynamic dims, too, is told below
-            program = _captured_dynamic(door, _with_bigger_examples(settled))
-            if _admits(program, example):
+            grown = _with_bigger_examples(settled)
+            program = _captured_dynamic(door, grown)
+            runs = grown is settled or agree(program, grown, (grown.args, grown.kwargs))
+            if runs and _admits(program, example):
                 return program
     return _captured_dynamic(door, _with_bigger_examples(source))
 

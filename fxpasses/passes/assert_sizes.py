@@ -15,7 +15,7 @@ from fxpasses.passes.decompositions.values import shape
 from fxpasses.program import Program
 from fxpasses.rewrite import Editor
 from fxpasses.schema import bind
-from fxpasses.tracing.fake_values import same_size
+from fxpasses.tracing.fake_values import broadcast_sizes, same_size
 
 __all__ = ["assert_sizes"]
 
@@ -43,18 +43,24 @@ def assert_sizes(program: Program) -> Program:
                     continue
                 truth = g.call(operator.eq, one, other)
                 condition = _expression(truth)
+                if condition == False or truth.meta["val"].node.hint is False:  # noqa: E712, of sympy
+                    raise FxpassesError(_mismatch(node, one, other))
                 if not condition.free_symbols or (node.graph, condition) in asserted:
                     g.erase(truth)
                     continue
-                if condition == False or truth.meta["val"].node.hint is False:  # noqa: E712, of sympy
-                    raise FxpassesError(
-                        f"{node.target} takes operands whose sizes {_expression(one)} and {_expression(other)} are "
-                        f"equal ({source_line(node) or 'no source line'}), and those of the example are not; a size "
-                        "of 1 is made 2 where dynamic_shapes lets it vary: leave it static"
-                    )
                 asserted.add((node.graph, condition))
                 g.call(aten._assert_scalar.default, truth, "")
     return g.finish()
+
+
+def _mismatch(node: fx.Node, one: Any, other: Any) -> str:
+    sizes = _expression(one), _expression(other)
+    varies = any(size.free_symbols for size in sizes)
+    advice = "; a size of 1 is made 2 where dynamic_shapes lets it vary: leave it static" if varies else ""
+    return (
+        f"{node.target} takes operands whose sizes {sizes[0]} and {sizes[1]} are equal "
+        f"({source_line(node) or 'no source line'}), and those of the example are not{advice}"
+    )
 
 
 def _expression(condition: Any) -> Any:
@@ -105,6 +111,11 @@ def _pivots(g: Editor, factors: fx.Node, pivots: fx.Node, *options: Any) -> Pair
     yield from zip(shape(pivots), [*batch, torch.sym_min(rows, columns)], strict=True)
 
 
+def _keys_and_values(g: Editor, query: fx.Node, key: fx.Node, value: fx.Node, *options: Any) -> Pairs:
+    """A value for each key; the kernel that PyTorch chooses for most sizes does not look."""
+    yield shape(key)[-2], shape(value)[-2]
+
+
 def _index(g: Editor, self: fx.Node, indices: Sequence[fx.Node | None], *more: Any) -> Pairs:
     """Masks have the sizes of the dims they stand for; index tensors are broadcast together."""
     dim, sizes = 0, shape(self)
@@ -122,13 +133,26 @@ def _index_put(
     g: Editor, self: fx.Node, indices: Sequence[fx.Node | None], values: fx.Node, *options: Any
 ) -> Pairs:
     yield from _index(g, self, indices)
-    if not any(index is not None and _is_mask(index) for index in indices):
-        probe = g.call(aten.index.Tensor, self, indices)
-        into = shape(probe)
-        g.erase(probe)
-        # What is put there is repeated, and the place is not.
-        pairs = zip_longest(reversed(shape(values)), reversed(into), fillvalue=1)
-        yield from (pair for pair in pairs if not same_size(pair[0], 1))
+    # What is put there is repeated, and the place is not.
+    pairs = zip_longest(reversed(shape(values)), reversed(_picked(self, indices)), fillvalue=1)
+    yield from (pair for pair in pairs if pair[1] is not None and not same_size(pair[0], 1))
+
+
+def _picked(self: fx.Node, indices: Sequence[fx.Node | None]) -> list[Any]:
+    """The sizes of what *indices* pick out of *self*; None for those that the values of a mask tell."""
+    dims: list[int] = []
+    dim = 0
+    for index in indices:
+        count = len(shape(index)) if index is not None and _is_mask(index) else 1
+        dims += range(dim, dim + count) if index is not None else []
+        dim += count
+    given = [index for index in indices if index is not None]
+    common = broadcast_sizes(*(shape(index) for index in given if not _is_mask(index)))
+    if any(map(_is_mask, given)):
+        common = [None] * max(1, len(common))
+    rest = [size for dim, size in enumerate(shape(self)) if dim not in dims]
+    start = dims[0] if dims and dims[-1] - dims[0] == len(dims) - 1 else 0
+    return [*rest[:start], *common, *rest[start:]]
 
 
 def _masked(pairs: Callable[..., Pairs]) -> Callable[..., Pairs]:
@@ -153,11 +177,9 @@ def _selected(g: Editor, self: fx.Node, mask: fx.Node) -> Pairs:
 def _attention(
     g: Editor, query: fx.Node, key: fx.Node, value: fx.Node, mask: fx.Node | None = None, *options: Any
 ) -> Pairs:
-    """A value for each key; the kernel that PyTorch chooses for most sizes does not look."""
-    keys = shape(key)[-2]
-    yield keys, shape(value)[-2]
+    yield from _keys_and_values(g, query, key, value)
     if mask is not None:
-        yield from _broadcast(shape(mask)[-2:], [shape(query)[-2], keys])
+        yield from _broadcast(shape(mask)[-2:], [shape(query)[-2], shape(key)[-2]])
 
 
 def _is_unknown(size: Any) -> bool:
@@ -192,6 +214,7 @@ _EQUAL: dict[Any, Callable[..., Pairs]] = {
     aten.lu_unpack.default: _pivots,
     aten.masked_select.default: _selected,
     aten.scaled_dot_product_attention.default: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: _keys_and_values,
     aten.slice_scatter.default: _view(aten.slice.Tensor),
     aten.select_scatter.default: _select,
     aten.diagonal_scatter.default: _view(aten.diagonal.default),

@@ -43,6 +43,16 @@ CALLS = {
         (X, PLACES, PLACES, ROWS[:, 0]),
         {1: [(2,), (4,)], 2: [(4,)], 3: [(2,), (4,)]},
     ),
+    "masked rows": (
+        lambda x, m, v: x.index_put((None, m), v),
+        (X.reshape(3, 2, 4), torch.tensor([True, False]), ROWS[0]),
+        {0: [(3, 2, 3), (3, 2, 5)], 2: [(2,), (5,)]},
+    ),
+    "masked in two dims": (
+        lambda x, m, v: x.index_put((m,), v),
+        (X.reshape(3, 2, 4), X[:3, :2] > 2, ROWS[0]),
+        {0: [(3, 2, 3), (3, 2, 5)], 2: [(2,), (5,)]},
+    ),
     "one place": (
         lambda x, v: x.index_put((torch.tensor([1]),), v),
         (X, ROWS[:1]),
@@ -102,6 +112,13 @@ def test_other_sizes_are_refused_as_in_eager(name):
                 with pytest.raises((InputError, RunError)) as caught:
                     compiled(*wrong)
                 assert not isinstance(caught.value, RunError) or "test_assert_sizes.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_keys_without_values_are_refused_where_both_are_known(count):
+    args = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 5, 4), torch.randn(1, 2, count, 4)
+    with pytest.raises(PassError, match=f"sizes 5 and {count} are equal .*test_assert_sizes"):
+        fxp.compile(lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v), args)
 
 
 def test_pivots_of_another_size_are_refused():
