@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import fxpasses as fxp
 from fxpasses.passes import expand_complex
@@ -126,7 +127,14 @@ ARITHMETIC = {
     "sums of products": lambda z: (
         torch.addmm(z[0, 0, :1], z[0], z[1].mT[:, :1], beta=0.5, alpha=2),
         torch.baddbmm(z[:, :, :1], z, z.mT, beta=0),
-        torch.nn.functional.linear(z, z[0], z[0, :, 0]),
+        F.linear(z, z[0], z[0, :, 0]),
+    ),
+    "convolutions": lambda z: (
+        F.conv1d(z, z[:, :, :2], z[:, 0, 0], stride=2, padding=1),
+        F.conv1d(z, z[:2, :2, 1:4], groups=2, dilation=2, padding="same"),
+        F.conv_transpose1d(z, z[:, :, :2].transpose(0, 1), z[:, 0, 0], stride=3, output_padding=1),
+        F.conv2d(z, z[None, :, 1:3, :3], z[0, 0, :1]),
+        F.conv3d(z[None, None], z[None, None, :2, :2, :2]),
     ),
     "parts written": lambda z: (
         z.slice_scatter(2 * z[:, 1:], 1, 1),

@@ -271,6 +271,30 @@ def baddbmm(g: Editor, self: Any, batch1: Any, batch2: Any, *, beta: Any, alpha:
     return _plus(g, self, _product(g, aten.bmm.default, batch1, batch2), beta, alpha)
 
 
+@complex_row(aten.convolution.default)
+def convolution(
+    g: Editor,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: Any,
+    output_padding: Any,
+    groups: Any,
+) -> Any:
+    geometry = stride, padding, dilation, transposed, output_padding, groups
+    (a, b), (c, d) = parts(g, input), parts(g, weight)
+    offset = (None, None) if bias is None else parts(g, bias)
+
+    def windows(x: Any, taps: Any, plus: Any = None) -> fx.Node:
+        return g.call(aten.convolution.default, x, taps, plus, *geometry)
+
+    real = g.call(aten.sub.Tensor, windows(a, c, offset[0]), windows(b, d))
+    return pair(g, real, g.call(aten.add.Tensor, windows(a, d, offset[1]), windows(b, c)))
+
+
 def _plus(g: Editor, offset: Any, value: Pair, beta: Any, alpha: Any) -> Any:
     """``beta * offset + alpha * value``; a beta of 0 leaves even a NaN out."""
     value = value if alpha == 1 else multiply(g, value, alpha)
