@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from fxpasses.codegen.axes_apart import axes_apart
 from fxpasses.codegen.bfloat16_constants import bfloat16_constants
 from fxpasses.codegen.binding_order import order_bindings
 from fxpasses.codegen.columns import run_by_columns
@@ -142,6 +143,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 s_tir.RenormalizeSplitPattern(),
                 tirx.StmtSimplify(),
                 tirx.RemoveNoOp(),
+                axes_apart(),
                 safe_divisors(),
                 tirx.CommonSubexprElim(),
                 tirx.FP8ComputeLegalize(),
