@@ -21,6 +21,7 @@ __all__ = [
     "cells",
     "const",
     "convert",
+    "few_rows",
     "grid",
     "highest",
     "is_at_most",
@@ -126,6 +127,14 @@ def is_known(size: Any) -> bool:
 def is_at_most(size: Any, bound: int) -> bool:
     """Whether a size is known to be no larger than *bound*."""
     return isinstance(size, T.tirx.IntImm) and int(size) <= bound
+
+
+def few_rows(rows: Any, terms: Any, lanes: int = 16) -> Any:
+    """Whether so many rows are multiplied with a matrix faster as it lies, along its *terms*, than with a turned copy.
+
+    To add up the lanes of a sum takes as long as a few vectors of terms.
+    """
+    return T.tirx.all(rows <= 64, rows * lanes <= terms * 2, terms >= lanes)
 
 
 def product(sizes: Sequence[Any]) -> Any:

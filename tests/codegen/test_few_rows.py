@@ -117,11 +117,33 @@ def test_some_sizes_are_known(varying, size):
             assert torch.equal(compiled(x, w), x @ w.mT)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("function", "varies", "expected"),
-    [(plain, True, 1), (with_tail, True, 1), (plain, False, 0), (turned_twice, True, 0), (of_plain, True, 0)],
+    "size", [(1, 1, 40, 1), (1, 2, 40, 9), (3, 3, 77, 5), (1, 4, 32, 4), (2, 64, 520, 6)], ids=str
 )
-def test_which_kernels_have_a_part_for_few_rows(function, varies, expected):
-    args = torch.randn(8, 8), torch.randn(8, 8)
+def test_known_sizes(size, dtype):
+    batch, m, k, n = size
+    x, w = draw(batch, m, k, dtype=dtype), draw(batch, n, k, dtype=dtype)
+    for args in ((x, w), (x[0], w[0])):
+        for function in (plain, with_tail):
+            torch.testing.assert_close(compiled_of(function, *args)(*args), function(*args))
+
+
+@pytest.mark.parametrize(
+    ("function", "rows", "varies", "expected"),
+    [
+        (plain, 8, True, 1),
+        (with_tail, 8, True, 1),
+        (plain, 8, False, 1),
+        (plain, 9, False, 0),
+        (turned_twice, 8, True, 0),
+        (of_plain, 8, True, 0),
+        (of_plain, 8, False, 0),
+    ],
+)
+def test_which_kernels_have_a_part_for_few_rows(function, rows, varies, expected):
+    args = torch.randn(rows, 64), torch.randn(*((64, 64) if function is of_plain else (9, 64)))
     module = scheduled(function, *args, dynamic_shapes=(AUTO, AUTO) if varies else None)
-    assert sum(DOTS in f.script() for _, f in module.functions_items()) == expected
+    scripts = [f.script() for _, f in module.functions_items() if isinstance(f, T.tirx.PrimFunc)]
+    assert sum(DOTS in script for script in scripts) == expected
+    assert any("if" in script and DOTS in script for script in scripts) == (varies and expected > 0)

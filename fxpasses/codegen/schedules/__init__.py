@@ -13,11 +13,11 @@ each other block   the first of `BLOCK_RULES` that fits
 =================  ===================================================================
 
 A product with a turned matrix, of sizes known only at run time, has a second
-part for few rows (`few_rows`).
+part for few rows (`for_few_rows`), which is the only one where they are known to be few.
 
 Some rules leave loops whole and annotate them, where a split would cost TVM its
 sight of what lies side by side in memory, or needs a last step of another form:
-the passes `lanes`, `columns`, `turned` and `vectors` of `fxpasses.codegen`
+the passes `lanes`, `columns`, `dots`, `turned` and `vectors` of `fxpasses.codegen`
 write these out once only loops are left.
 
 A rule that does not fit leaves the kernel as it was; the schedule primitives
@@ -33,7 +33,7 @@ from typing import Any
 from fxpasses.codegen.schedules.cells import cells
 from fxpasses.codegen.schedules.depthwise import depthwise
 from fxpasses.codegen.schedules.elementwise import elementwise, outer, outermost
-from fxpasses.codegen.schedules.few import few_rows, or_else
+from fxpasses.codegen.schedules.few import for_few_rows, or_else
 from fxpasses.codegen.schedules.inline import inline
 from fxpasses.codegen.schedules.kernel import Kernel, NoFit
 from fxpasses.codegen.schedules.packed import tiles
@@ -102,7 +102,7 @@ def _or_for_few(made: Any, function: Any, cpu: CpuInfo) -> Any:
     """*made* of *function*, with another part for few rows where that pays."""
     kernel = Kernel(function, cpu)
     try:
-        condition = few_rows(kernel)
+        condition = for_few_rows(kernel)
     except (NoFit, T.ScheduleError, T.InternalError):
         return made
     return or_else(kernel.sch.mod["main"], condition, made)

@@ -1,8 +1,9 @@
-"""Products with a matrix that lies turned in memory, of which few rows may turn up at run time.
+"""Products of few rows with a matrix that lies turned in memory.
 
 To turn a copy of the matrix takes longer than to multiply a few rows with it.
-So such a kernel has two parts: one for few rows, which reads the matrix as it
-lies, and what the other rules make of it.
+Where it shows only at run time how many there are, such a kernel has two parts:
+one for few rows, which reads the matrix as it lies, and what the other rules
+make of it.
 """
 
 from __future__ import annotations
@@ -18,32 +19,29 @@ from fxpasses.codegen.schedules.memory import step
 from fxpasses.codegen.schedules.products import axes_of
 from fxpasses.codegen.target import CpuInfo
 from fxpasses.relax import tvm_api as T
+from fxpasses.relax.kernel import few_rows
 
-__all__ = ["DOTS", "few_rows", "or_else"]
+__all__ = ["DOTS", "for_few_rows", "or_else"]
 
 DOTS = "fxpasses.dots"
 """The annotation of the loop over columns, for `fxpasses.codegen.dots`: lanes, rows and columns at a time."""
 
-# Up to so many rows, and two for each vector of what is summed, which pay for adding up the lanes.
-_ROWS, _ROWS_OF_A_VECTOR = 64, 2
 
-
-def few_rows(kernel: Kernel) -> Any:
+def for_few_rows(kernel: Kernel) -> Any:
     """Schedule a kernel for few rows; the condition on which they are few.
 
     Raises:
-        NoFit: no product in it has a turned operand, or all sizes are known.
+        NoFit: no product in it has a turned operand.
     """
     sch = kernel.sch
-    if not any(map(_sizes, sch.mod["main"].params)):
-        raise NoFit
+    _product_with_turned(kernel)
     inline(kernel)
     block, copy = _product_with_turned(kernel)
     axes = axes_of(block)
     (m,), n, k = axes.rows, axes.columns, block.rank
     lanes = block.lanes(kernel.cpu)
     rows, terms = (block.stmt.iter_vars[axis].dom.extent for axis in (m, k))
-    few = T.tirx.all(rows <= _ROWS, rows * lanes <= terms * _ROWS_OF_A_VECTOR, terms >= lanes)
+    condition = T.Analyzer().simplify(few_rows(rows, terms, lanes))
     sch.compute_inline(copy.rv)
     for other in kernel.blocks():
         if other.name != block.name:
@@ -54,7 +52,7 @@ def few_rows(kernel: Kernel) -> Any:
     kernel.parallel(kernel.fuse(others, block) if others else loops[n], elements(block.extents))
     sch.decompose_reduction(block.rv, loops[n])
     sch.annotate(loops[n], DOTS, [lanes, *_tile(kernel.cpu)])
-    return T.Analyzer().simplify(few)
+    return condition
 
 
 def _product_with_turned(kernel: Kernel) -> tuple[Block, Block]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fxpasses.relax import tvm_api as T
-from fxpasses.relax.kernel import WITH_TAIL, accumulator, convert, is_at_most, is_known, product
+from fxpasses.relax.kernel import WITH_TAIL, accumulator, convert, few_rows, is_at_most, is_known, product
 from fxpasses.relax.table import lowering
 
 aten = torch.ops.aten
@@ -57,14 +57,14 @@ def _product(b: Any, left: Any, right: Any) -> Any:
 
 
 def _turned(b: Any, left: Any, right: Any) -> Any:
-    """The tensor that *right* turns for this call alone; None where it is no such, and where all sizes are known.
+    """The tensor that *right* turns for this call alone; None where it is no such, or has to be turned.
 
-    The kernel then decides at run time whether it turns a copy.
+    Where sizes show at run time, the kernel decides then.
     """
     sizes = [*b.shape_of(left), *b.shape_of(right)]
-    if all(map(is_known, sizes)) or len(b.node.args[-1].users) > 1:
-        return None
-    return b.behind_turn(right)
+    *_, rows, terms = b.shape_of(left)
+    are_few = not all(map(is_known, sizes)) or bool(T.Analyzer().simplify(few_rows(rows, terms)))
+    return b.behind_turn(right) if are_few and len(b.node.args[-1].users) == 1 else None
 
 
 def _product_with_turned(left: Any, turned: Any, dtype: str) -> Any:
