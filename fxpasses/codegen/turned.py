@@ -27,6 +27,9 @@ __all__ = ["run_turned"]
 _SOURCES = 2
 """How many squares are turned for one that is written, as of the parts of a complex number."""
 
+_BITS = {"bfloat16": "uint16"}
+"""What is exchanged for numbers that TVM 0.27 has no shuffles of."""
+
 
 def run_turned() -> Any:
     """The pass."""
@@ -140,7 +143,10 @@ class _Squares(LoopWriter):
     def turned(self, source: Any, i: Any, j: Any, statements: list[Any]) -> Any:
         """The buffer with the square of *source*, which *statements* read and turn."""
         tirx, lanes, rows = T.tirx, self.lanes, self.rows
-        size, dtype = (self.number(rows * lanes),), str(source.source.dtype)
+        size, dtype = (
+            (self.number(rows * lanes),),
+            _BITS.get(str(source.source.dtype), str(source.source.dtype)),
+        )
         now, then = (
             tirx.decl_buffer(size, dtype, name, scope="local", layout=None) for name in ("rows", "columns")
         )
@@ -154,7 +160,8 @@ class _Squares(LoopWriter):
         (start,) = source.indices
         for row in range(rows):
             at = at_place(start, {**places, self.writing.loop_var: i + self.number(row)})
-            statements.append(self.put(now, row, tirx.BufferLoad(source.source, [self.ramp(at)])))
+            read = tirx.BufferLoad(source.source, [self.ramp(at)])
+            statements.append(self.put(now, row, _reinterpreted(read, dtype)))
         part = 1
         while part < rows:
             for row in range(rows):
@@ -182,7 +189,9 @@ class _Squares(LoopWriter):
             def replaced(load: Any) -> Any:
                 for source, square in zip(self.sources, squares, strict=True):
                     if T.tvm_ffi.structural_equal(load, source):
-                        return tirx.BufferLoad(square, [start + lane])
+                        return _reinterpreted(
+                            tirx.BufferLoad(square, [start + lane]), str(source.source.dtype)
+                        )
                 return load if self.unit == 1 else tirx.BufferLoad(load.source, [at(load.indices[0])])
 
             value = T.tvm_ffi.structural_map(self.store.value, [(T.ir.TensorLoad, replaced)])
@@ -201,6 +210,16 @@ class _Squares(LoopWriter):
 
     def put(self, square: Any, row: int, value: Any) -> Any:
         return T.tirx.BufferStore(square, value, [self.ramp(self.number(row * self.lanes))])
+
+
+def _reinterpreted(value: Any, dtype: str) -> Any:
+    """The bits of *value* as numbers of *dtype*."""
+    own = value.ty.dtype
+    return (
+        value
+        if str(own.with_lanes(1)) == dtype
+        else T.tirx.reinterpret(f"{dtype}x{own.lanes}" if own.lanes > 1 else dtype, value)
+    )
 
 
 def _exchanged(lanes: int, part: int) -> tuple[list[int], list[int]]:

@@ -42,7 +42,7 @@ ORDERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int32", "float64", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", "int32", "float64", "int64", "float16", "bfloat16", "int16"])
 @pytest.mark.parametrize(("shape", "order"), ORDERS, ids=str)
 def test_permutations(shape, order, dtype):
     agrees(shape, order, dtype)
@@ -71,7 +71,7 @@ PAIRS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "float16", "bfloat16"])
 @pytest.mark.parametrize(("shape", "order"), PAIRS, ids=str)
 def test_pairs_stay_together(shape, order, dtype):
     agrees(shape, order, dtype)
@@ -118,7 +118,7 @@ def test_a_quarter_turn_is_made_of_squares():
     assert TURNED in schedule_function(te.create_prim_func([x, out]), CpuInfo.of(host_target())).script()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8", "bool"])
+@pytest.mark.parametrize("dtype", ["int8", "bool"])
 def test_other_types(dtype):
     x = torch.randint(0, 2, (40, 50)).to(getattr(torch, dtype))
     turn = fxp.compile(lambda x: x.t().contiguous(), (x,))
@@ -135,11 +135,37 @@ CHAINS = {
 }
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", CHAINS)
-def test_what_is_computed_on_the_way(name):
-    args = torch.randn(37, 50), torch.randn(50, 37), torch.randn(37), torch.randn(50, 1)
+def test_what_is_computed_on_the_way(name, dtype):
+    sizes = (37, 50), (50, 37), (37,), (50, 1)
+    args = tuple(torch.randn(size).to(dtype) for size in sizes)
     got, want = fxp.compile(CHAINS[name], args)(*args), CHAINS[name](*args)
     torch.testing.assert_close(got, want, equal_nan=True)
+
+
+@pytest.mark.parametrize("to", [torch.float32, torch.float64, torch.bfloat16, torch.int8, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int16])
+def test_half_types_become_others_on_the_way(dtype, to):
+    x, y = torch.randint(-9, 9, (37, 50)).to(dtype), torch.randint(-9, 9, (37, 50)).to(torch.float32)
+    for function in (lambda x, y: x.t().to(to), lambda x, y: (x.t() + y.t()).to(to)):
+        assert torch.equal(fxp.compile(function, (x, y))(x, y), function(x, y))
+
+
+@pytest.mark.parametrize("mcpu", ["x86-64", "x86-64-v3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_shorter_vectors(dtype, mcpu):
+    x = torch.randn(41, 50).to(dtype)
+    turn = fxp.compile(lambda x: x.t().contiguous(), (x,), target={"kind": "llvm", "mcpu": mcpu})
+    assert torch.equal(turn(x), x.t())
+
+
+def test_halves_keep_their_bits():
+    bits = torch.arange(-(1 << 15), 1 << 15).to(torch.int16).reshape(256, 256)
+    for dtype in (torch.float16, torch.bfloat16):
+        x = bits.view(dtype)
+        turn = fxp.compile(lambda x: x.t().contiguous(), (x,))
+        assert torch.equal(turn(x).view(torch.int16), bits.t())
 
 
 def test_a_dynamic_size():

@@ -40,9 +40,12 @@ def turned(kernel: Kernel, block: Block) -> None:
         for axis in range(writing)
         if block.extents[axis] != 1 and step(block, source, axis) in (unit, -unit)
     ]
-    lanes = kernel.cpu.lanes(source.source.dtype)
+    # Half types are turned in the half of a vector: a square of all its lanes would not stay in registers.
+    half = source.source.dtype.bits == 16
+    lanes = kernel.cpu.lanes(source.source.dtype) // (2 if half else 1)
     sizes = [block.extents[axis] for axis in (*along, writing)]
-    wide = source.source.dtype.bits in (32, 64) and block.lanes(kernel.cpu) == lanes >= 2 * unit
+    wide = half or source.source.dtype.bits in (32, 64)
+    wide = wide and block.lanes(kernel.cpu) in (lanes, *([2 * lanes] if half else [])) and lanes >= 2 * unit
     if len(along) != 1 or not wide or any(size is not None and size < lanes // unit for size in sizes):
         raise NoFit
     (reading,) = along
