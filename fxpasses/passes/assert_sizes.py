@@ -82,6 +82,12 @@ def _by_slices(g: Editor, self: fx.Node, dim: int, index: fx.Node, source: fx.No
     return zip(given, into, strict=True)
 
 
+def _of_scalar(g: Editor, self: fx.Node, dim: int, index: fx.Node) -> Pairs:
+    """A scalar is selected once."""
+    if not shape(self):
+        yield index.meta["val"].numel(), 1
+
+
 def _view(view: Any) -> Callable[..., Pairs]:
     """*source* is put in the place of a view of *self*, which the further arguments tell."""
 
@@ -204,6 +210,7 @@ _EQUAL: dict[Any, Callable[..., Pairs]] = {
     aten.index_add.default: _by_slices,
     aten.index_copy.default: _by_slices,
     aten.index_reduce.default: _by_slices,
+    aten.index_select.default: _of_scalar,
     aten.index.Tensor: _index,
     aten.index_put.default: _index_put,
     aten._index_put_impl.default: _index_put,

@@ -1,13 +1,14 @@
 """`check_arguments`: refuse what eager PyTorch refuses, where torch's shape rules let it pass.
 
 A number that is to be an element of a tensor is one of its dtype; in arithmetic it wraps around instead, so that
-has no row. A greatest element, or a pixel between others, takes a tensor that has some.
+has no row. A greatest element, a pixel between others, or the mean of some, takes a tensor that has these:
+sizes that vary start at 1 there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from fxpasses.errors import FxpassesError, source_line
+from fxpasses.guards import restricted
 from fxpasses.program import Program
 from fxpasses.schema import bind
 from fxpasses.tracing.fake_values import same_size
@@ -48,12 +50,12 @@ _FILLED = (aten.fill.Scalar, aten.full.default, aten.full_like.default, aten.new
 
 _SUBTRACTIONS = (aten.sub.Tensor, aten.sub.Scalar, aten.rsub.Tensor, aten.rsub.Scalar)
 
-_OF_ELEMENTS = ("aten::_upsample", "aten::grid_sampler", "aten::max.dim", "aten::min.dim", "aten::upsample")
-"""How the names begin of operators of which no elements have no result."""
+_EXTREMES = (aten.max.dim, aten.min.dim)
+"""Operators of which no elements have no result."""
 
 
 def check_arguments(program: Program) -> Program:
-    """Refuse numbers beyond the range of their dtype, truths in subtractions, and extremes of no elements.
+    """Refuse numbers beyond the range of their dtype, truths in subtractions, and extremes and pixels of no elements.
 
     Raises:
         FxpassesError: there are some; the message names all of them.
@@ -66,12 +68,14 @@ def check_arguments(program: Program) -> Program:
     ]
     if problems:
         raise FxpassesError("eager PyTorch raises an error for this program:\n  " + "\n  ".join(problems))
-    return program
+    sizes = dict.fromkeys(size.node.expr for size in _demanded(program) if isinstance(size, torch.SymInt))
+    conditions = [_at_least_one(size) for size in sizes if not _has_elements(size, program)]
+    return restricted(program, [(str(condition), condition) for condition in conditions])
 
 
 def _problems(node: fx.Node, op: OpOverload) -> list[str]:
-    is_of_elements = op.name().startswith(_OF_ELEMENTS)
-    if not (op in _ELEMENTS or op in _SUBTRACTIONS or is_of_elements):
+    sizes = _sizes_of(node, op)
+    if not (op in _ELEMENTS or op in _SUBTRACTIONS or op in _EXTREMES or sizes):
         return []
     args, kwargs = bind(op, node.args, node.kwargs)
     if op in _ELEMENTS:
@@ -79,9 +83,71 @@ def _problems(node: fx.Node, op: OpOverload) -> list[str]:
         return _numbers(node, op, dict(zip(names, args, strict=False)) | kwargs)
     if op in _SUBTRACTIONS and any(map(_is_truth, args[:2])):
         return ["truths are subtracted; logical_xor and logical_not take them"]
-    if is_of_elements and _is_empty(args[0]) and not _is_empty(node):
+    no_extreme = op in _EXTREMES and _is_empty(args[0]) and not _is_empty(node)
+    if no_extreme or any(same_size(size, 0) for size in sizes):
         return ["the result is taken from a tensor without elements"]
     return []
+
+
+# -- sizes that are not 0 ------------------------------------------------------------------
+
+
+def _demanded(program: Program) -> Iterator[Any]:
+    for node in program.nodes():
+        if isinstance(node.target, OpOverload):
+            yield from _sizes_of(node, node.target)
+
+
+def _sizes_of(node: fx.Node, op: OpOverload) -> list[Any]:
+    """The sizes for which *op* takes no 0."""
+    name = op.name().removeprefix("aten::").removeprefix("_")
+    kind = next((kind for kind in _NOT_EMPTY if name.startswith(kind)), None)
+    if kind is None or "backward" in name:
+        return []
+    return _NOT_EMPTY[kind](node, *bind(op, node.args, node.kwargs)[0])
+
+
+def _upsampled(node: fx.Node, image: fx.Node, *more: Any) -> list[Any]:
+    """Each image has channels and pixels, and pixels come out of it."""
+    return [*_shape(image)[1:], *_shape(node)[2:]]
+
+
+def _sampled(node: fx.Node, image: fx.Node, *more: Any) -> list[Any]:
+    return _shape(image)[2:]
+
+
+def _pooled(node: fx.Node, image: fx.Node, output_size: Any) -> list[Any]:
+    """The image has pixels, and a volume channels, too; the mean of a whole one, which is of none, is NaN."""
+    if all(isinstance(size, int) and size == 1 for size in output_size):
+        return []
+    return _shape(image)[1 if len(output_size) == 3 else -len(output_size) :]
+
+
+_NOT_EMPTY: dict[str, Callable[..., list[Any]]] = {
+    "adaptive_avg_pool": _pooled,
+    "grid_sampler": _sampled,
+    "upsample": _upsampled,
+}
+"""By the beginning of the name of an operator, the sizes that are not 0."""
+
+
+def _shape(node: fx.Node) -> list[Any]:
+    return list(node.meta["val"].shape)
+
+
+def _at_least_one(size: Any) -> Any:
+    import sympy
+
+    return sympy.Ge(size, 1, evaluate=False)  # sympy takes it for granted
+
+
+def _has_elements(size: Any, program: Program) -> bool:
+    """Whether *size* is known not to be 0, or depends on values."""
+    from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols
+
+    if not size.free_symbols <= program.ranges.keys() or has_free_unbacked_symbols(size):
+        return True
+    return bool(size.is_Symbol and program.ranges[size].lower >= 1)
 
 
 def _is_truth(operand: Any) -> bool:

@@ -284,3 +284,24 @@ def test_a_size_that_has_to_be_one_does_not_vary():
     sizes = (None, {1: Dim.DYNAMIC})
     with pytest.raises(FxpassesError, match="test_assert_sizes.*leave it static"):
         fxp.compile(f, (X, rows), dynamic_shapes=sizes)
+
+
+@pytest.mark.parametrize("count", [0, 2, 3])
+def test_a_scalar_is_selected_once(count):
+    def f(x, i):
+        return x.index_select(0, i) * 2
+
+    x, one, other = (
+        torch.tensor(3.0),
+        torch.zeros(1, dtype=torch.int64),
+        torch.zeros(count, dtype=torch.int64),
+    )
+    compiled = fxp.compile(f, (x, one), dynamic_shapes=(None, {0: A}))
+    assert torch.equal(compiled(x, one), f(x, one))
+    with pytest.raises(RuntimeError, match="Index to scalar"):
+        f(x, other)
+    with pytest.raises(InputError):
+        compiled(x, other)
+    for sizes in (None, (None, {0: A})):
+        with pytest.raises(PassError, match=r"index_select.*equal.*test_assert_sizes\.py"):
+            fxp.compile(f, (x, other), dynamic_shapes=sizes)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fxpasses as fxp
-from fxpasses.errors import FxpassesError, PassError
+from fxpasses.errors import FxpassesError, InputError, PassError
 from fxpasses.passes.check_arguments import check_arguments
 from tests.passes.helpers import program_of
 
@@ -137,3 +137,62 @@ def test_a_size_that_varies_stays_one():
         torch.testing.assert_close(
             tuple(compiled(x[:1].repeat(rows, 1))), tuple(function(x[:1].repeat(rows, 1)))
         )
+
+
+F = torch.nn.functional
+
+# function, shape of the example, shapes that eager PyTorch refuses, others that have no elements
+OF_SIZES = {
+    "bilinear": (
+        lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+        (2, 3, 4, 5),
+        [(2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0), (0, 3, 4, 0)],
+        [(0, 3, 4, 5)],
+    ),
+    "of one channel": (
+        lambda x: F.interpolate(x, size=(6, 7), mode="bicubic"),
+        (1, 1, 4, 4),
+        [(1, 0, 4, 4), (1, 1, 0, 4)],
+        [(0, 1, 4, 4)],
+    ),
+    "smaller": (
+        lambda x: F.interpolate(x, scale_factor=0.5, mode="linear"),
+        (2, 3, 6),
+        [(2, 3, 1), (2, 3, 0), (2, 0, 6)],
+        [(0, 3, 6)],
+    ),
+    "grid": (lambda x: F.grid_sample(x, torch.zeros(2, 2, 2, 2)), (2, 3, 4, 5), [(2, 3, 0, 5)], [(2, 0, 4, 5)]),
+    "means": (
+        lambda x: F.adaptive_avg_pool2d(x, (1, 3)),
+        (2, 3, 4, 5),
+        [(2, 3, 4, 0), (2, 3, 0, 5)],
+        [(0, 3, 4, 5), (2, 0, 4, 5)],
+    ),
+    "means of lines": (lambda x: F.adaptive_avg_pool1d(x, 2), (3, 5), [(3, 0)], [(0, 5)]),
+    "means of volumes": (
+        lambda x: F.adaptive_avg_pool3d(x, 2),
+        (2, 3, 4, 5, 6),
+        [(2, 0, 4, 5, 6), (2, 3, 4, 5, 0)],
+        [(0, 3, 4, 5, 6)],
+    ),
+    "mean": (lambda x: F.adaptive_avg_pool2d(x, 1), (2, 3, 4, 5), [], [(2, 3, 4, 0), (2, 3, 0, 0), (0, 3, 4, 5)]),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Default grid_sample")
+@pytest.mark.parametrize("name", OF_SIZES)
+def test_sizes_of_tensors_without_elements(name):
+    function, example, refused, others = OF_SIZES[name]
+    sizes = dict.fromkeys(range(len(example)), torch.export.Dim.AUTO)
+    compiled = fxp.compile(function, (torch.randn(example),), dynamic_shapes=({**sizes},), strict=True)
+    larger = tuple(size + 1 if dim > 1 else size for dim, size in enumerate(example))
+    for shape in (example, larger, *others):
+        x = torch.randn(shape)
+        torch.testing.assert_close(compiled(x), function(x), equal_nan=True)
+    for shape in refused:
+        with pytest.raises(RuntimeError):
+            function(torch.randn(shape))
+        with pytest.raises(InputError):
+            compiled(torch.randn(shape))
+        with pytest.raises((FxpassesError, RuntimeError)):
+            fxp.compile(function, (torch.randn(shape),))
