@@ -267,3 +267,28 @@ def test_arithmetic_with_numbers_that_are_sizes(name):
     for rows, columns in ((4, 6), (2, 6), (3, 2), (4, 5), (5, 4)):
         z = Z.reshape(-1)[: rows * columns].reshape(rows, columns)
         torch.testing.assert_close(compiled(z), function(z))
+
+
+def test_an_infinite_real_summand_has_no_imaginary_part_as_in_eager():
+    """PyTorch multiplies the second summand by a complex 1, and infinity times 0 is NaN."""
+    real = torch.tensor([1.0, torch.inf, -torch.inf, torch.nan])
+    z = torch.tensor([1 + 2j, 3 - 1j, -1j, 2 + 0j])
+    for function in (
+        lambda z, x: z + x,
+        lambda z, x: z - x,
+        lambda z, x: x + z,
+        lambda z, x: torch.add(z, x, alpha=2),
+    ):
+        torch.testing.assert_close(
+            fxp.compile(function, (z, real))(z, real), function(z, real), equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_logarithms_of_determinants_of_singular_matrices(dynamic):
+    sizes = (dict.fromkeys(range(3), torch.export.Dim.AUTO),) if dynamic else None
+    matrices = torch.stack([Z[0, :3, :3], torch.zeros(3, 3), torch.ones(3, 3), Z[1, :3, :3]])
+    for function in (torch.logdet, torch.linalg.slogdet):
+        compiled = fxp.compile(lambda x, f=function: f(x), (matrices,), dynamic_shapes=sizes)
+        for got, want in zip(compiled(matrices), function(matrices), strict=True):
+            torch.testing.assert_close(got, want, equal_nan=True)

@@ -98,6 +98,8 @@ def _sum(g: Editor, name: str, x: Any, y: Any, alpha: Any) -> Any:
         y = _apply(g, "mul", y.node if is_pair else y, alpha)
         y = Pair(y) if is_pair else y
     (a, b), (c, d) = parts(g, x), parts(g, y)
+    if isinstance(y, fx.Node) and y.meta["val"].dtype.is_floating_point:
+        d = g.call(aten.mul.Scalar, y, 0)  # PyTorch multiplies by alpha, a complex 1: NaN where y is infinite
     return pair(g, _apply(g, name, a, c), _apply(g, name, b, d))
 
 
