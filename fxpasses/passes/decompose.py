@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -20,6 +21,7 @@ from torch import fx
 from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 
+from fxpasses.errors import FxpassesError
 from fxpasses.functionalize import replace_fresh_mutations
 from fxpasses.guards import restricted, test
 from fxpasses.passes.complexes.table import complex_rows
@@ -47,9 +49,11 @@ def decompose_to_core_aten(program: Program) -> Program:
     if not any(_needs_work(node) for node in program.nodes()):
         return program
     typical = with_typical_sizes(program)
-    result = _decomposed(typical)
-    if typical is program or _serves(result, example_sizes(program)):
-        return result
+    if typical is not program:
+        with suppress(FxpassesError):  # what cannot be told for these sizes may be for those of the example
+            result = _decomposed(typical)
+            if _serves(result, example_sizes(program)):
+                return result
     return _decomposed(program)
 
 
