@@ -21,6 +21,7 @@ from fxpasses.codegen.one_plus_erf import one_plus_erf
 from fxpasses.codegen.outer_conditions import conditions_outside
 from fxpasses.codegen.packed_api import make_packed_api
 from fxpasses.codegen.plain_indices import plain_indices
+from fxpasses.codegen.reshapes import rewrite_reshapes
 from fxpasses.codegen.safe_divisors import safe_divisors
 from fxpasses.codegen.scaling import scale_in_vectors
 from fxpasses.codegen.schedules import schedule
@@ -44,7 +45,7 @@ def fusion_passes() -> list[Any]:
         T.relax.backend.DispatchSortScan(),
         transform.LegalizeOps(skip_ops=_VIEWS),
         transform.AnnotateTIROpPattern(),
-        transform.RewriteDataflowReshape(),
+        rewrite_reshapes(),
         transform.DeadCodeElimination(["main"]),  # FuseOps prints a warning otherwise
         fuse_groups(),
         order_bindings(),
