@@ -104,7 +104,7 @@ def _with_settled(source: Source, single: dict[_Place, Any], dynamic: set[_Place
             place = id(value), dim % value.dim()
             if place in single:
                 bounds = {"min": single[place].min, "max": single[place].max}
-                dims[dim] = Dim.DYNAMIC(**bounds) if place in dynamic else None
+                dims[dim] = Dim.DYNAMIC(**bounds) if place in dynamic else Dim.STATIC
         return dims
 
     shapes = _tree_map_with_path(settled, combined(source), source.dynamic_shapes, tree_name="inputs")

@@ -537,3 +537,20 @@ def test_batches_of_one_in_the_example(shapes):
     for batch, inner in ((1, 8), (3, 8), (4, 1), (2, 5)):
         given = [torch.randn(batch, *shape[1:-1], inner) for shape in shapes]
         torch.testing.assert_close(dynamic(*given), function(*given))
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (lambda x, y: torch.linalg.cross(x, y), [(7, 3), (1, 3)]),
+        (lambda x, y: torch.linalg.cross(x, y, dim=0), [(3, 5), (3, 5)]),
+        (lambda x, y: torch.cross(x, y), [(2, 3, 3), (2, 3, 3)]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.complex64])
+def test_cross_products_pick_nothing_out_by_indices(function, shapes, dtype):
+    args = [(torch.randn(shape) * 9).to(dtype) for shape in shapes]
+    program = fxp.capture(function, tuple(args))
+    after = decompose(program)
+    assert aten.index_select.default not in [node.target for node in after.nodes()]
+    torch.testing.assert_close(fxp.compile(after)(*args), function(*args))

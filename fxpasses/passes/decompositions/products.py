@@ -1,4 +1,4 @@
-"""Products of more than two tensors."""
+"""Products of more than two tensors, and of vectors with three elements."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from fxpasses.passes.decompositions.table import decomposition
+from fxpasses.passes.decompositions.values import shape
 from fxpasses.rewrite import Editor
 
 aten = torch.ops.aten
@@ -35,3 +36,24 @@ def trilinear(
     return (
         g.call(aten.sum.dim_IntList, product, sumdim, dtype=product.meta["val"].dtype) if sumdim else product
     )
+
+
+@decomposition(aten.linalg_cross.default)
+def linalg_cross(g: Editor, self: fx.Node, other: fx.Node, *, dim: int) -> fx.Node:
+    """By rolls, which a kernel absorbs; torch picks elements out by indices, in kernels of their own."""
+
+    def rolled(x: fx.Node, by: int) -> fx.Node:
+        return g.call(aten.roll.default, x, [by], [dim])
+
+    one = g.call(aten.mul.Tensor, rolled(self, -1), rolled(other, -2))
+    return g.call(aten.sub.Tensor, one, g.call(aten.mul.Tensor, rolled(self, -2), rolled(other, -1)))
+
+
+@decomposition(aten.cross.default)
+def cross(g: Editor, self: fx.Node, other: fx.Node, dim: int | None) -> fx.Node | None:
+    if dim is None:
+        sizes = shape(self)
+        if not all(isinstance(size, int) for size in sizes):
+            return None  # the first dim of three elements, in the example
+        dim = sizes.index(3)
+    return linalg_cross(g, self, other, dim=dim)
