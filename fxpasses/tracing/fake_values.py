@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Collection, Container, Iterator, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Any
 
 import torch
@@ -58,31 +58,8 @@ def fake_value(fake_mode: Any, node: fx.Node) -> Any:
         if node.target in MENDED:
             stack.enter_context(mended_operators())
             stack.enter_context(enable_python_dispatcher())  # torch looks at some kernels under it alone
-        if node.target is torch.ops.aten.slice.Tensor and _may_be_small(args[0], shape_env):
-            stack.enter_context(_as_captured_for_small_sizes(fake_mode))
         result = node.target(*args, **kwargs)  # type: ignore[operator]
         return _of_asked_sizes(result, *args[:2]) if node.target in _RESHAPES else result
-
-
-def _may_be_small(x: torch.Tensor, shape_env: Any) -> bool:
-    """Whether a size of *x* may be 0 or 1."""
-    ranges = {} if shape_env is None else shape_env.var_to_range
-    sizes = [size for size in x.shape if isinstance(size, torch.SymInt)]
-    symbols = {symbol for size in sizes for symbol in size.node.expr.free_symbols}
-    return any(symbol in ranges and ranges[symbol].lower < 2 for symbol in symbols)
-
-
-@contextlib.contextmanager
-def _as_captured_for_small_sizes(fake_mode: Any) -> Iterator[None]:
-    """Ends of slices are told for any size, as they are in a capture that admits 0 and 1, and not by the example."""
-    from torch.fx.experimental import _config
-
-    before, fake_mode.cache_enabled = fake_mode.cache_enabled, False  # of values that were told by it
-    try:
-        with _config.patch(backed_size_oblivious=True):
-            yield
-    finally:
-        fake_mode.cache_enabled = before
 
 
 def _of_asked_sizes(reshaped: torch.Tensor, x: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:

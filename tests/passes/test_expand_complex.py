@@ -292,22 +292,3 @@ def test_logarithms_of_determinants_of_singular_matrices(dynamic):
         compiled = fxp.compile(lambda x, f=function: f(x), (matrices,), dynamic_shapes=sizes)
         for got, want in zip(compiled(matrices), function(matrices), strict=True):
             torch.testing.assert_close(got, want, equal_nan=True)
-
-
-SLICES = {
-    "some": lambda x: x[:2] * 2,
-    "last": lambda x: x[-2:] * 2,
-    "inner": lambda x: x[1:-1] * 2,
-    "half": lambda x: x[: x.shape[0] // 2] * 2,
-}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
-@pytest.mark.parametrize("name", SLICES)
-def test_slices_with_fewer_elements_than_asked_for(name, dtype):
-    function, rows = SLICES[name], torch.export.Dim("rows")
-    args = (torch.randn(6, dtype=dtype),)
-    compiled = fxp.compile(function, args, dynamic_shapes=({0: rows},), strict=True)
-    for size in (6, 9, 2, 1, 0):
-        x = torch.randn(size, dtype=dtype)
-        assert torch.equal(compiled(x), function(x))
