@@ -14,6 +14,7 @@ from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from fxpasses.graph_modules import body_of
+from fxpasses.schema import bind
 from fxpasses.tracing import MENDED, mended_operators
 
 __all__ = ["broadcast_sizes", "fake_tensor", "fake_value", "same_size", "same_type"]
@@ -59,7 +60,10 @@ def fake_value(fake_mode: Any, node: fx.Node) -> Any:
             stack.enter_context(mended_operators())
             stack.enter_context(enable_python_dispatcher())  # torch looks at some kernels under it alone
         result = node.target(*args, **kwargs)  # type: ignore[operator]
-        return _of_asked_sizes(result, *args[:2]) if node.target in _RESHAPES else result
+        if node.target in _RESHAPES:
+            x, sizes, *_ = bind(node.target, args, kwargs)[0]  # type: ignore[arg-type]
+            return _of_asked_sizes(result, x, sizes)
+        return result
 
 
 def _of_asked_sizes(reshaped: torch.Tensor, x: torch.Tensor, sizes: Sequence[Any]) -> torch.Tensor:

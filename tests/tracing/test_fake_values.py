@@ -54,3 +54,12 @@ def test_the_sizes_of_what_is_reshaped(name, dtype):
             function(given(sizes))
         with pytest.raises(InputError):
             compiled(given(sizes))
+
+
+def test_sizes_that_are_told_by_name():
+    def reshaped(x):
+        return torch.ops.aten.view.default(self=x, size=[4])
+
+    program = fxp.capture(reshaped, (torch.ones(2, 2),), via="symbolic_trace")
+    (call,) = [node for node in fxp.passes.propagate_shapes(program).nodes() if node.op == "call_function"]
+    assert call.meta["val"].shape == (4,)
