@@ -140,10 +140,10 @@ def _captured(model_or_program: Any, args: Any, kwargs: Any, dynamic_shapes: Any
 
 
 def to_canonical(program: Program) -> Program:
-    """*program* in canonical form, for the sizes at which eager PyTorch takes its calls as they were captured."""
+    """*program* in canonical form."""
     from fxpasses.passes import canonicalize
 
-    return canonicalize(narrow_ranges(program))
+    return canonicalize(program)
 
 
 @dataclass(frozen=True)

@@ -143,10 +143,8 @@ class _Squares(LoopWriter):
     def turned(self, source: Any, i: Any, j: Any, statements: list[Any]) -> Any:
         """The buffer with the square of *source*, which *statements* read and turn."""
         tirx, lanes, rows = T.tirx, self.lanes, self.rows
-        size, dtype = (
-            (self.number(rows * lanes),),
-            _BITS.get(str(source.source.dtype), str(source.source.dtype)),
-        )
+        size = (self.number(rows * lanes),)
+        dtype = _BITS.get(str(source.source.dtype), str(source.source.dtype))
         now, then = (
             tirx.decl_buffer(size, dtype, name, scope="local", layout=None) for name in ("rows", "columns")
         )

@@ -179,31 +179,11 @@ def _convolution(number: Any, node: fx.Node, image: fx.Node, weight: fx.Node, *m
     yield from (number(size) >= 1 for of in (weight, node) for size in _sizes(of)[2:])
 
 
-def _resampling(number: Any, node: fx.Node, image: fx.Node, *more: Any) -> Iterator[Any]:
-    """There are pixels to take, in each channel, and to give."""
-    yield from (number(size) >= 1 for size in (*_sizes(image)[1:], *_sizes(node)[2:]))
-
-
-def _sampling(number: Any, node: fx.Node, image: fx.Node, *more: Any) -> Iterator[Any]:
-    """There are pixels between which the places lie."""
-    yield from (number(size) >= 1 for size in _sizes(image)[2:])
-
-
 def _elements(number: Any, node: fx.Node, whole: fx.Node, *more: Any) -> Iterator[Any]:
     """What is reduced has elements."""
     sizes, dim = _sizes(whole) or [1], OF_ELEMENTS[node.target]
     yield from (number(size) >= 1 for size in (sizes if dim is None else [sizes[more[dim - 1]]]))
 
-
-_RESAMPLINGS = [
-    overload
-    for name in """
-        upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d
-        upsample_bicubic2d upsample_trilinear3d _upsample_nearest_exact1d _upsample_nearest_exact2d
-        _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_lanczos2d_aa
-    """.split()  # noqa: SIM905
-    for overload in (getattr(aten, name).default, getattr(aten, name).vec)
-]
 
 _OF_CALLS: dict[Any, Callable[..., Iterator[Any]]] = {
     aten.slice.Tensor: _slice,
@@ -211,11 +191,7 @@ _OF_CALLS: dict[Any, Callable[..., Iterator[Any]]] = {
     aten.select.int: _select,
     aten.select_scatter.default: _select,
     aten.convolution.default: _convolution,
-    aten.grid_sampler.default: _sampling,
-    aten.grid_sampler_2d.default: _sampling,
-    aten.grid_sampler_3d.default: _sampling,
     **dict.fromkeys(OF_ELEMENTS, _elements),
-    **dict.fromkeys(_RESAMPLINGS, _resampling),
 }
 """By operator, what must hold of the sizes of a call."""
 

@@ -55,10 +55,8 @@ def _windows(at: Sequence[Any], sizes: Sequence[Any], results: Sequence[Any]) ->
 def _means_of_columns(sums: Any, width: Any, out: Any, row: Sequence[Any], columns: Any, height: Any) -> None:
     """A row of results: windows of *sums* added up, by the number of elements that each is the sum of."""
     tirx, work = T.tirx, str(sums.dtype)
-    start, rest = (
-        Local(),
-        Local(),
-    )  # of ``column * width`` by *columns*: a division takes longer than a window
+    # The quotient and the rest of ``column * width`` by *columns*: a division takes longer than a window.
+    start, rest = Local(), Local()
     start.set(int64(0))
     rest.set(int64(0))
     each, over = Local(), Local()

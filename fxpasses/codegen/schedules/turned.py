@@ -41,12 +41,12 @@ def turned(kernel: Kernel, block: Block) -> None:
         if block.extents[axis] != 1 and step(block, source, axis) in (unit, -unit)
     ]
     # Half types are turned in the half of a vector: a square of all its lanes would not stay in registers.
-    half = source.source.dtype.bits == 16
-    lanes = kernel.cpu.lanes(source.source.dtype) // (2 if half else 1)
+    bits, whole = source.source.dtype.bits, kernel.cpu.lanes(source.source.dtype)
+    lanes = whole // 2 if bits == 16 else whole
     sizes = [block.extents[axis] for axis in (*along, writing)]
-    wide = half or source.source.dtype.bits in (32, 64)
-    wide = wide and block.lanes(kernel.cpu) in (lanes, *([2 * lanes] if half else [])) and lanes >= 2 * unit
-    if len(along) != 1 or not wide or any(size is not None and size < lanes // unit for size in sizes):
+    if len(along) != 1 or bits not in (16, 32, 64) or block.lanes(kernel.cpu) not in (lanes, whole):
+        raise NoFit
+    if lanes < 2 * unit or any(size is not None and size < lanes // unit for size in sizes):
         raise NoFit
     (reading,) = along
     loops = block.loops
