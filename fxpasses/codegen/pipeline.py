@@ -9,6 +9,7 @@ from fxpasses.codegen.axes_apart import axes_apart
 from fxpasses.codegen.bfloat16_constants import bfloat16_constants
 from fxpasses.codegen.binding_order import order_bindings
 from fxpasses.codegen.columns import run_by_columns
+from fxpasses.codegen.compact_buffers import compact_buffers
 from fxpasses.codegen.dots import run_dots
 from fxpasses.codegen.fused_groups import fuse_groups
 from fxpasses.codegen.lanes import run_in_lanes
@@ -115,7 +116,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 s_tir.LowerInitBlock(),
                 s_tir.PlanAndUpdateBufferAllocationLocation(),
                 s_tir.ConvertBlocksToOpaque(),
-                s_tir.CompactBufferAllocation(),
+                compact_buffers(),
                 s_tir.LowerMatchBuffer(),
                 s_tir.StmtSimplify(),
                 s_tir.LowerOpaqueBlock(),

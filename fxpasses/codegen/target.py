@@ -101,7 +101,13 @@ def _from_flags(target: str) -> Any:
 
 def target_features(target: Any) -> list[str]:
     """The vector instruction sets that code for *target* may use, by LLVM's names."""
-    return sorted(set(map(str, T.target_codegen.llvm_get_cpu_features(target))) & _FEATURES.keys())
+    return sorted(_llvm_features(str(target)) & _FEATURES.keys())
+
+
+@cache
+def _llvm_features(target: str) -> frozenset[str]:
+    """All that LLVM has for *target*, as JSON; it takes longer to tell than a small kernel to schedule."""
+    return frozenset(map(str, T.target_codegen.llvm_get_cpu_features(T.tvm.target.Target(target))))
 
 
 def missing_features(features: list[str]) -> list[str]:
@@ -114,7 +120,7 @@ def missing_features(features: list[str]) -> list[str]:
 
 def vector_bytes(target: Any) -> int:
     """Bytes in a vector register of *target*."""
-    features = set(map(str, T.target_codegen.llvm_get_cpu_features(target)))
+    features = _llvm_features(str(target))
     if "avx512f" in features:
         return 64
     return 32 if "avx" in features else 16
