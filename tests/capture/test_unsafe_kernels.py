@@ -42,28 +42,28 @@ def lowest(name):
 '''
 
 
-@pytest.mark.parametrize("name", ["bag_max", "bag_double", "bag_padded"])
-def test_sizes_that_pytorch_cannot_run_are_not_tried(name: str) -> None:
-    script = f"{MODELS}\nprint(lowest({name!r}))"
+def test_sizes_that_pytorch_cannot_run_are_not_tried() -> None:
+    script = f"{MODELS}\nprint(*map(lowest, CASES))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (run.returncode, run.stdout.split()) == (0, ["1"]), run.stderr
+    assert (run.returncode, run.stdout.split()) == (0, ["1"] * 3), run.stderr
 
 
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_an_lstm_is_tried_without_elements(batch_first: bool) -> None:
+def test_an_lstm_is_tried_without_elements() -> None:
     """PyTorch's kernel in Python of a layer would end the process; the layer itself is safe."""
-    script = f"""
+    script = """
 import torch
 from torch.export import Dim
 import fxpasses as fxp
 
-model, auto = torch.nn.LSTM(3, 4, batch_first={batch_first}).eval(), {{0: Dim.AUTO, 1: Dim.AUTO}}
-program = fxp.capture(model, (torch.randn(4, 6, 3),), dynamic_shapes=(auto,))
-batch, time = program.inputs[-1].meta["val"].shape[:2] if {batch_first} else program.inputs[-1].meta["val"].shape[1::-1]
-print(*(int(program.ranges[size.node.expr].lower) for size in (batch, time)))
+for batch_first in (False, True):
+    model, auto = torch.nn.LSTM(3, 4, batch_first=batch_first).eval(), {0: Dim.AUTO, 1: Dim.AUTO}
+    program = fxp.capture(model, (torch.randn(4, 6, 3),), dynamic_shapes=(auto,))
+    sizes = program.inputs[-1].meta["val"].shape
+    for size in sizes[:2] if batch_first else sizes[1::-1]:  # of the batch, and of the time
+        print(int(program.ranges[size.node.expr].lower))
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert (run.returncode, run.stdout.split()) == (0, ["0", "1"]), run.stderr
+    assert (run.returncode, run.stdout.split()) == (0, ["0", "1"] * 2), run.stderr
 
 
 def x(*sizes: int) -> torch.Tensor:

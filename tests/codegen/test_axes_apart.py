@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fxpasses.codegen.axes_apart import axes_apart
 from fxpasses.codegen.schedules.expressions import returning_none
 from fxpasses.relax import tvm_api as T
-from tests.codegen.helpers import compiled_of
+from tests.codegen.helpers import compiled_of, threads
 
 FUNCTIONS = {
     "slice": lambda x: x[:, 1:] + 1,
@@ -33,20 +33,15 @@ SIZES = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_four_sizes(name, threads):
+def test_four_sizes(name):
     function = FUNCTIONS[name]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        sizes = {at: Dim(letter, min=1) for at, letter in enumerate("abcd")}
-        compiled = compiled_of(function, torch.randn(2, 3, 4, 5), dynamic_shapes=(sizes,))
-        for lead, width in itertools.product(SIZES, (1, 2, 17)):
-            x = torch.randint(-9, 9, (*lead, width)) / 8
+    sizes = {at: Dim(letter, min=1) for at, letter in enumerate("abcd")}
+    compiled = compiled_of(function, torch.randn(2, 3, 4, 5), dynamic_shapes=(sizes,))
+    for count, lead, width in itertools.product((1, 2), SIZES, (1, 2, 17)):
+        x = torch.randint(-9, 9, (*lead, width)) / 8
+        with threads(count):
             torch.testing.assert_close(compiled(x), function(x))
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", ["flip", "sum", "permute", "product"])

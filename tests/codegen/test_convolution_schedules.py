@@ -16,6 +16,7 @@ from fxpasses.codegen.pipeline import kernel_passes
 from fxpasses.codegen.target import host_target
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.emit import lower
+from tests.codegen.helpers import threads
 
 
 def check(model, x, *more, dynamic_shapes=None):
@@ -172,17 +173,12 @@ LARGE = [
 
 
 @pytest.mark.parametrize(("conv", "size"), LARGE, ids=str)
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_border_of_a_large_image(conv, size, threads):
+def test_the_border_of_a_large_image(conv, size):
     model = nn.Sequential(
         conv, nn.BatchNorm2d(conv.out_channels) if len(size) == 2 else nn.Identity(), nn.ReLU()
     )
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(2):
         check(model, torch.randn(1, conv.in_channels, *size))
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_the_border_of_a_large_image_is_made_in_bands():

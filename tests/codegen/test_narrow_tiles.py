@@ -14,7 +14,7 @@ from fxpasses.codegen.schedules.products import NARROW
 from fxpasses.codegen.target import host_target
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.emit import lower
-from tests.codegen.helpers import compiled_of
+from tests.codegen.helpers import compiled_of, threads
 
 COLUMNS = (0, 1, 2, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 80, 130)
 
@@ -53,22 +53,17 @@ def scheduled(function, *args, dynamic_shapes=None):
         return T.tvm.transform.Sequential(kernel_passes(host_target()))(lower(program))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "function", [plain, of_turned, with_tail, to_truth, to_half, with_every_second, with_border]
 )
-def test_columns_of_a_product(function, threads):
+def test_columns_of_a_product(function):
     m, k, n = Dim("m", min=0), Dim("k", min=1), Dim("n", min=0)
     args = torch.randn(4, 5), torch.randn(5, 6)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        compiled = compiled_of(function, *args, dynamic_shapes=({0: m, 1: k}, {0: k, 1: n}))
-        for rows, inner, columns in itertools.product((0, 1, 5, 6, 13), (1, 7), COLUMNS):
-            x, y = torch.randn(rows, inner), torch.randn(inner, columns)
+    compiled = compiled_of(function, *args, dynamic_shapes=({0: m, 1: k}, {0: k, 1: n}))
+    for count, rows, inner, columns in itertools.product((1, 2), (0, 1, 5, 6, 13), (1, 7), COLUMNS):
+        x, y = torch.randn(rows, inner), torch.randn(inner, columns)
+        with threads(count):
             torch.testing.assert_close(compiled(x, y), function(x, y), rtol=1e-5, atol=1e-5)
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32, torch.bfloat16])

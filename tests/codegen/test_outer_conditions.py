@@ -10,7 +10,7 @@ from torch.export import Dim
 
 from fxpasses.codegen.outer_conditions import conditions_outside
 from fxpasses.relax import tvm_api as T
-from tests.codegen.helpers import compiled_of
+from tests.codegen.helpers import compiled_of, threads
 
 FUNCTIONS = {
     "softmax": lambda x: x.softmax(-1),
@@ -22,22 +22,17 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_rows_of_four_sizes(name, threads):
+def test_rows_of_four_sizes(name):
     function = FUNCTIONS[name]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        sizes = {at: Dim(letter, min=1 if at == 3 else 0) for at, letter in enumerate("abcd")}
-        compiled = compiled_of(function, torch.randn(2, 3, 4, 5), dynamic_shapes=(sizes,))
-        for lead, width in itertools.product(
-            ((1, 1, 1), (2, 0, 3), (2, 3, 5), (7, 1, 40)), (1, 2, 15, 16, 17, 64, 129)
-        ):
-            x = torch.randn(*lead, width)
+    sizes = {at: Dim(letter, min=1 if at == 3 else 0) for at, letter in enumerate("abcd")}
+    compiled = compiled_of(function, torch.randn(2, 3, 4, 5), dynamic_shapes=(sizes,))
+    for count, lead, width in itertools.product(
+        (1, 2), ((1, 1, 1), (2, 0, 3), (2, 3, 5), (7, 1, 40)), (1, 2, 15, 16, 17, 64, 129)
+    ):
+        x = torch.randn(*lead, width)
+        with threads(count):
             torch.testing.assert_close(compiled(x), function(x), rtol=1e-5, atol=1e-5)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _outside(body):

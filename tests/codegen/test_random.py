@@ -114,7 +114,7 @@ DISCRETE = {
     ),
     "dropout": (lambda x: F.dropout(x * 0 + 1, 0.25, training=True), {0: 0.25, 4 / 3: 0.75}),
     "native_dropout": (lambda x: torch.native_dropout(x, 0.25, True)[1], {False: 0.25, True: 0.75}),
-    "randperm": (lambda x: torch.stack([torch.randperm(4)[0] for _ in range(500)]), dict.fromkeys(range(4), 0.25)),
+    "randperm": (lambda x: torch.stack([torch.randperm(4)[0] for _ in range(120)]), dict.fromkeys(range(4), 0.25)),
 }  # fmt: skip
 
 DRAWS = torch.zeros(4000)

@@ -50,8 +50,15 @@ def test_canonical_form(name):
     assert_matches(program.run(*case(name).args, **case(name).kwargs)[0], eager(name))
 
 
-DOORS = [(name, via) for name in ZOO for via in ("dynamo", "make_fx")] + [
-    (n, "symbolic_trace") for n in SYMBOLIC
+SLOW_IN_DYNAMO = ("mobilenet_v2", "swin")
+BY_DISPATCH = ("lstm_classifier", "unet", "gpt2", "t5_encoder")
+DOORS = [
+    *(
+        pytest.param(name, "dynamo", marks=pytest.mark.sweep if name in SLOW_IN_DYNAMO else ())
+        for name in ZOO
+    ),
+    *((name, "symbolic_trace") for name in SYMBOLIC),
+    *(pytest.param(name, "make_fx", marks=() if name in BY_DISPATCH else pytest.mark.sweep) for name in ZOO),
 ]
 
 

@@ -457,7 +457,7 @@ def test_common_short_forms_need_no_trace(name, monkeypatch):
 
 @pytest.mark.parametrize("op", ["addmm", "addmv", "addbmm", "baddbmm"])
 @pytest.mark.parametrize("size", [3, 9])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_an_alpha_or_beta_of_zero_hides_what_eager_does_not_read(op, size, dtype):
     matrix = torch.rand(size, size, dtype=dtype)
     matrix[0, 1], matrix[1, 0] = torch.inf, torch.nan

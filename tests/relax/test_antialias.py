@@ -15,8 +15,9 @@ OPERATORS = [aten._upsample_bilinear2d_aa, aten._upsample_bicubic2d_aa, aten._up
 SIZES = [(7, 5), (1, 1), (13, 30), (4, 4), (26, 2)]
 
 
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "align_corners"), [(torch.float32, False), (torch.float32, True), (torch.float64, False)]
+)
 @pytest.mark.parametrize("op", OPERATORS, ids=str)
 def test_sizes(op, dtype, align_corners):
     images = random((2, 3, 13, 17), dtype), random((1, 1, 5, 4), dtype)

@@ -106,7 +106,7 @@ def test_dynamic_sizes():
         torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("dims", [1, 2, pytest.param(3, marks=pytest.mark.sweep)])
 def test_padding_that_follows_from_a_dynamic_window(dims):
     convolve = getattr(torch.nn.functional, f"conv{dims}d")
 

@@ -1,9 +1,12 @@
 """Bags of rows against eager."""
 
+import itertools
+
 import pytest
 import torch
 
 import fxpasses as fxp
+from tests.codegen.helpers import threads
 from tests.relax.helpers import ULPS, call, check_calls, random
 
 aten = torch.ops.aten
@@ -31,30 +34,24 @@ def test_the_layer_is_native():
     torch.testing.assert_close(compiled(indices), bag(indices))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_sizes_that_are_not_known(mode, dtype, threads):
+def test_sizes_that_are_not_known(mode, dtype):
     def function(i, w, o):
         return torch.nn.functional.embedding_bag(i, w, o, mode=mode)
 
     n, rows, width, bags = (torch.export.Dim(name, min=1) for name in ("n", "rows", "width", "bags"))
     args = torch.tensor([1, 0, 2]), torch.randn(3, 4).to(dtype), torch.tensor([0, 1])
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        compiled = fxp.compile(
-            function, args, strict=True, dynamic_shapes=({0: n}, {0: rows, 1: width}, {0: bags})
-        )
-        for count, size in ((1, 1), (17, 3), (1000, 130)):
-            table = torch.randn(11, size).to(dtype)
-            offsets = torch.cat([torch.zeros(1, dtype=torch.long), torch.randint(0, count, (9,)).sort()[0]])
-            indices = torch.randint(0, 11, (count,))
-            tolerance = 3e-2 if dtype is torch.bfloat16 else 1e-4
+    sizes = {0: n}, {0: rows, 1: width}, {0: bags}
+    compiled = fxp.compile(function, args, strict=True, dynamic_shapes=sizes)
+    for used, (count, size) in itertools.product((1, 2), ((1, 1), (17, 3), (1000, 130))):
+        table = torch.randn(11, size).to(dtype)
+        offsets = torch.cat([torch.zeros(1, dtype=torch.long), torch.randint(0, count, (9,)).sort()[0]])
+        indices = torch.randint(0, 11, (count,))
+        tolerance = 3e-2 if dtype is torch.bfloat16 else 1e-4
+        with threads(used):
             got, want = (f(indices, table, offsets) for f in (compiled, function))
-            torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
-    finally:
-        torch.set_num_threads(before)
+        torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])

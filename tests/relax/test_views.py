@@ -159,7 +159,7 @@ SHIFTED = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int8, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
 @pytest.mark.parametrize("name", SHIFTED)
 def test_short_rows_behind_a_dim_that_varies(name, dtype):
     function, auto = SHIFTED[name], torch.export.Dim.AUTO

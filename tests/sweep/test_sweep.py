@@ -21,7 +21,7 @@ aten = torch.ops.aten
 SAMPLED = 12
 SAMPLED_AT_EDGES = 5
 FOR_ANY_SIZES = (
-    *("addmm complex64", "nn.functional.avg_pool2d float32", "nn.functional.layer_norm float16"),
+    *("diagonal complex64", "nn.functional.avg_pool2d float32", "nn.functional.layer_norm float16"),
     *("roll int64", "take_along_dim bool"),
 )
 COUNT = 2
