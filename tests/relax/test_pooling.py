@@ -82,9 +82,8 @@ def test_mean(dtype):
 
 
 def test_mean_of_integers_is_cut_off():
-    check_calls(
-        [call(aten.avg_pool2d.default, random((2, 3, 7, 9), torch.int64), [3, 2], [2, 2], [1, 1], True)]
-    )
+    x, window = random((2, 3, 7, 9), torch.int64), ([3, 2], [2, 2], [1, 1], True, True)
+    check_calls([call(aten.avg_pool2d.default, x, *window, by) for by in (None, 3, -2)])
 
 
 @pytest.mark.parametrize(("rank", "padded"), [(1, True), (1, False), (3, True)])

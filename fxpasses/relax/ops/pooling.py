@@ -262,8 +262,10 @@ def _mean(b: Any, value: Any, window: Any, with_padding: bool = True, divisor: i
                     count = count * window.count(dim, i, sizes[dim], results[dim], with_padding)
             if work.startswith("float"):
                 return convert(summed(*at) / convert(count, work), dtype)
-            # A vector's lanes behind the last window compute, too, and the processor traps a division by zero.
-            return tirx.truncdiv(summed(*at), convert(tirx.max(count, tirx.IntImm("int64", 1)), work))
+            if divisor is None:
+                # A vector's lanes behind the last window compute, too, and the processor traps a division by zero.
+                count = tirx.max(count, tirx.IntImm("int64", 1))
+            return tirx.truncdiv(summed(*at), convert(count, work))
 
         return te.compute(tuple(shape), mean, name="avg_pool")
 
