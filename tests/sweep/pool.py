@@ -216,6 +216,7 @@ class _Worker:
 
 def _main(connection: Connection) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["FXPASSES_CACHE"] = "0"  # what comes from there says no more why something runs in PyTorch
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TVM writes about what it then raises
     import logging
     import signal
