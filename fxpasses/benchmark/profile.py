@@ -14,6 +14,7 @@ from torch import fx
 
 from fxpasses.benchmark.origins import Site, call_sites
 from fxpasses.benchmark.roofline import Roofline, roofline
+from fxpasses.benchmark.threads import torch_threads
 from fxpasses.benchmark.work import Work, count_work
 from fxpasses.codegen.callbacks import ISLAND
 from fxpasses.codegen.compile import Lowered, lower_optimized, to_canonical, to_program
@@ -159,15 +160,11 @@ def profile(
     kernels, sites = _kernels(lowered.module, target)
     compiled = lowered.build(shared=program)
     recorder = Recorder()
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
+    with torch_threads(count):
         whole = _best(lambda: compiled(*args, **keywords), rounds)
         with compiled.instrumented(recorder):
             runs = [recorder.during(lambda: compiled(*args, **keywords)) for _ in range(max(rounds, 1))]
         machine = roofline(target, count)
-    finally:
-        torch.set_num_threads(before)
     namer = _Namer(sites, origins, lowered)
     measured = [namer.kernel(calls, kernels, machine) for calls in _aligned(runs)]
     return Profile(tuple(_merged(measured)), whole, count, machine)

@@ -3,8 +3,8 @@
 Where a schedule moves the maker of a buffer into the loop of its reader, the
 buffer shrinks to what one round reads. Kernels that are written as loops, such
 as that of a sort, have their buffers in statements: TVM follows each index of
-theirs through all conditions, for a third of the time of a build, and changes
-nothing.
+theirs through all conditions, for half of the time of a sort's build, and
+changes nothing.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
-from fxpasses.errors import FxpassesError, source_line
 from fxpasses.guards import assert_conditions, points, test
 from fxpasses.program import Program
 from fxpasses.schema import OF_ELEMENTS, bind
@@ -27,9 +26,6 @@ def narrow_ranges(program: Program) -> Program:
 
     Capture takes ``x[1:]`` to have one row less than x, and ``x[:1]`` to have one, also where x has none, and
     ``x[len(y)]`` to be a row of x. What the range of one size cannot say is asserted.
-
-    Raises:
-        FxpassesError: not even the sizes of the example are among them.
     """
     import sympy
 
@@ -42,18 +38,13 @@ def narrow_ranges(program: Program) -> Program:
     plain = {symbol: sympy.Symbol(symbol.name, integer=True) for symbol in inputs if symbol in program.ranges}
     ranges = {plain[symbol]: program.ranges[symbol] for symbol in plain}
     torchs = {plain[symbol]: symbol for symbol in plain}
-    needs = _conditions(program, plain)
-    example = _example(program, plain)
     conditions = [
         condition
-        for condition in needs
+        for condition in _conditions(program, plain)
         if condition.free_symbols
         and condition.free_symbols <= ranges.keys()
         and not _is_plain(condition, ranges)
     ]
-    for condition in conditions:
-        if condition.free_symbols <= example.keys() and not test(condition)(example):
-            raise FxpassesError(_refusal(needs[condition], condition.xreplace(torchs)))
     for symbol, bounds in ranges.items():
         ranges[symbol] = _narrowed(symbol, bounds, [c for c in conditions if c.free_symbols == {symbol}])
     for condition in conditions:
@@ -62,22 +53,6 @@ def narrow_ranges(program: Program) -> Program:
         ranges={**program.ranges, **{torchs[s]: bounds for s, bounds in ranges.items()}}
     )
     return assert_conditions(program, [condition.xreplace(torchs) for condition in conditions])
-
-
-def _example(program: Program, plain: dict[Any, Any]) -> dict[Any, int]:
-    """The sizes of the example, by the symbols *plain*."""
-    sizes = [size for node in program.inputs for size in _sizes(node) if isinstance(size, torch.SymInt)]
-    known = {
-        symbol: int(size) for one in sizes for symbol, size in one.node.shape_env.backed_var_to_val.items()
-    }
-    return {plain[symbol]: known[symbol] for symbol in plain if symbol in known}
-
-
-def _refusal(node: fx.Node, condition: Any) -> str:
-    return (
-        f"{node.target} takes sizes with {condition} ({source_line(node) or 'no source line'}), and those of the "
-        "example are others; a size of 1 is made 2 where dynamic_shapes lets it vary: leave it static"
-    )
 
 
 _MOST_ROWS = 64
@@ -118,8 +93,8 @@ def _is_plain(condition: Any, ranges: dict[Any, Any]) -> bool:
     return bool(bound_sympy(condition.lhs - condition.rhs, ranges).lower >= 0)
 
 
-def _conditions(program: Program, plain: dict[Any, Any]) -> dict[Any, fx.Node]:
-    """What must hold of the sizes, with the symbols *plain* in the place of torch's, and the call that needs it."""
+def _conditions(program: Program, plain: dict[Any, Any]) -> list[Any]:
+    """What must hold of the sizes, with the symbols *plain* in the place of torch's."""
     import sympy
 
     def number(value: Any) -> Any:
@@ -127,14 +102,13 @@ def _conditions(program: Program, plain: dict[Any, Any]) -> dict[Any, fx.Node]:
             value = value.meta["val"]
         return value.node.expr.xreplace(plain) if isinstance(value, torch.SymInt) else sympy.Integer(value)
 
-    found: dict[Any, fx.Node] = {}
+    found: list[Any] = []
     for node in program.nodes():
-        conditions = [sympy.Ge(number(size), 0) for size in _sizes(node)]
+        found += [sympy.Ge(number(size), 0) for size in _sizes(node)]
         if node.target in _OF_CALLS:
             arguments = bind(node.target, node.args, node.kwargs)[0]  # type: ignore[arg-type]
-            conditions += _OF_CALLS[node.target](number, node, *arguments)
-        found.update((condition, node) for condition in conditions if condition not in found)
-    return found
+            found += _OF_CALLS[node.target](number, node, *arguments)
+    return list(dict.fromkeys(found))
 
 
 def _slice(

@@ -14,7 +14,6 @@ takes more than twice the library's time.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import math
 import time
@@ -32,6 +31,7 @@ from torch.utils import _pytree as pytree
 import fxpasses as fxp
 from fxpasses.benchmark import geometric_mean
 from fxpasses.benchmark.profile import Recorder
+from fxpasses.benchmark.threads import torch_threads
 from fxpasses.view.console import open_console, plain_table
 from tests.benchmarks import further, usual, wide
 from tests.benchmarks.products import HEADS, MATRICES, Case, attention_cases, linear_cases
@@ -321,7 +321,7 @@ def main(
     torch.manual_seed(0)
     console, progress = open_console(), open_console(stderr=True)
     rows: list[Row] = []
-    with _threads(options.threads), progress.status("measuring"):
+    with torch_threads(options.threads), progress.status("measuring"):
         for kind in options.kinds or kinds:
             rows += [measure(kind, case, options.rounds, options.dynamic) for case in kinds[kind]()]
     done = sorted((row for row in rows if not row.error), key=lambda row: -row.ratio)
@@ -350,16 +350,6 @@ def main(
     for row in rows:
         if row.error:
             console.print(f"failed: {row.name}: {row.error}", markup=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,14 +20,3 @@ def program_of(model: Any, *args: Any, dynamic_shapes: Any = None, **kwargs: Any
 
 def compiled_of(model: Any, *args: Any, dynamic_shapes: Any = None, **kwargs: Any) -> Compiled:
     return compile(program_of(model, *args, dynamic_shapes=dynamic_shapes, **kwargs))
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Calls in the body run in *count* threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -9,10 +9,11 @@ import torch
 from torch.export import Dim
 from torch.nn import functional as F
 
+from fxpasses.benchmark.threads import torch_threads
 from fxpasses.codegen.axes_apart import axes_apart
 from fxpasses.codegen.schedules.expressions import returning_none
 from fxpasses.relax import tvm_api as T
-from tests.codegen.helpers import compiled_of, threads
+from tests.codegen.helpers import compiled_of
 
 FUNCTIONS = {
     "slice": lambda x: x[:, 1:] + 1,
@@ -40,7 +41,7 @@ def test_four_sizes(name):
     compiled = compiled_of(function, torch.randn(2, 3, 4, 5), dynamic_shapes=(sizes,))
     for count, lead, width in itertools.product((1, 2), SIZES, (1, 2, 17)):
         x = torch.randint(-9, 9, (*lead, width)) / 8
-        with threads(count):
+        with torch_threads(count):
             torch.testing.assert_close(compiled(x), function(x))
 
 

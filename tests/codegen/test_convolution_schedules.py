@@ -10,24 +10,26 @@ from torch import nn
 from torch.export import Dim
 
 import fxpasses as fxp
+from fxpasses.benchmark.threads import torch_threads
 from fxpasses.codegen.compile import to_canonical, to_program
 from fxpasses.codegen.optimize import optimizations
 from fxpasses.codegen.pipeline import kernel_passes
 from fxpasses.codegen.target import host_target
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.emit import lower
-from tests.codegen.helpers import threads
 
 
 def check(model, x, *more, dynamic_shapes=None):
-    """Compile for *x*; compare with eager for it, and for *more* inputs."""
+    """Compile for *x*; compare with eager for it, and for *more* inputs, in one thread and in two."""
     model = model.eval()
     compiled = fxp.compile(model, (x,), dynamic_shapes=dynamic_shapes, strict=True)
     for value in (x, *more):
         with torch.no_grad():
             want = model.double()(value.double())
             model.float()
-        torch.testing.assert_close(compiled(value).double(), want, rtol=1e-4, atol=1e-4)
+        for count in (1, 2):
+            with torch_threads(count):
+                torch.testing.assert_close(compiled(value).double(), want, rtol=1e-4, atol=1e-4)
 
 
 def script(model, x) -> str:
@@ -177,8 +179,7 @@ def test_the_border_of_a_large_image(conv, size):
     model = nn.Sequential(
         conv, nn.BatchNorm2d(conv.out_channels) if len(size) == 2 else nn.Identity(), nn.ReLU()
     )
-    with threads(2):
-        check(model, torch.randn(1, conv.in_channels, *size))
+    check(model, torch.randn(1, conv.in_channels, *size))
 
 
 def test_the_border_of_a_large_image_is_made_in_bands():

@@ -9,12 +9,13 @@ import torch
 from torch.export import Dim
 
 import fxpasses as fxp
+from fxpasses.benchmark.threads import torch_threads
 from fxpasses.codegen.pipeline import kernel_passes
 from fxpasses.codegen.schedules.few import DOTS
 from fxpasses.codegen.target import host_target
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.emit import lower
-from tests.codegen.helpers import compiled_of, threads
+from tests.codegen.helpers import compiled_of
 
 ROWS = (0, 1, 2, 5, 8, 64, 65)
 TERMS = (1, 16, 17, 40, 77, 520)
@@ -71,10 +72,9 @@ def draw(*size, dtype=torch.float32):
 def test_any_sizes(function):
     m, k, n = Dim("m", min=0), Dim("k", min=1), Dim("n", min=0)
     compiled = compiled_of(function, draw(5, 7), draw(6, 7), dynamic_shapes=({0: m, 1: k}, {0: n, 1: k}))
-    for count, sizes in enumerate(itertools.product(ROWS, TERMS, COLUMNS)):
-        rows, inner, columns = sizes
+    for count, rows, inner, columns in itertools.product((1, 2), ROWS, TERMS, COLUMNS):
         x, w = draw(rows, inner) / 8, draw(columns, inner) / 8
-        with threads(1 + count % 2):
+        with torch_threads(count):
             torch.testing.assert_close(compiled(x, w), function(x, w))
 
 

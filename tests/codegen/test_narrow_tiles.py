@@ -9,12 +9,13 @@ import torch
 from torch.export import Dim
 
 import fxpasses as fxp
+from fxpasses.benchmark.threads import torch_threads
 from fxpasses.codegen.pipeline import kernel_passes, lower_kernel
 from fxpasses.codegen.schedules.products import NARROW
 from fxpasses.codegen.target import host_target
 from fxpasses.relax import tvm_api as T
 from fxpasses.relax.emit import lower
-from tests.codegen.helpers import compiled_of, threads
+from tests.codegen.helpers import compiled_of
 
 COLUMNS = (0, 1, 2, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 80, 130)
 
@@ -62,7 +63,7 @@ def test_columns_of_a_product(function):
     compiled = compiled_of(function, *args, dynamic_shapes=({0: m, 1: k}, {0: k, 1: n}))
     for count, rows, inner, columns in itertools.product((1, 2), (0, 1, 5, 6, 13), (1, 7), COLUMNS):
         x, y = torch.randn(rows, inner), torch.randn(inner, columns)
-        with threads(count):
+        with torch_threads(count):
             torch.testing.assert_close(compiled(x, y), function(x, y), rtol=1e-5, atol=1e-5)
 
 

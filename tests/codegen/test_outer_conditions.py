@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.export import Dim
 
+from fxpasses.benchmark.threads import torch_threads
 from fxpasses.codegen.outer_conditions import conditions_outside
 from fxpasses.relax import tvm_api as T
-from tests.codegen.helpers import compiled_of, threads
+from tests.codegen.helpers import compiled_of
 
 FUNCTIONS = {
     "softmax": lambda x: x.softmax(-1),
@@ -31,7 +32,7 @@ def test_rows_of_four_sizes(name):
         (1, 2), ((1, 1, 1), (2, 0, 3), (2, 3, 5), (7, 1, 40)), (1, 2, 15, 16, 17, 64, 129)
     ):
         x = torch.randn(*lead, width)
-        with threads(count):
+        with torch_threads(count):
             torch.testing.assert_close(compiled(x), function(x), rtol=1e-5, atol=1e-5)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch.export import Dim
 
 import fxpasses as fxp
+from fxpasses.benchmark.threads import torch_threads
 from fxpasses.codegen.runtime import ALIGNMENT, overlap
 from fxpasses.errors import InputError, LoweringError
 from tests.codegen.helpers import compiled_of
@@ -439,14 +440,10 @@ def test_a_program_without_computation_and_one_without_arguments():
 
 def test_the_number_of_threads_follows_torch(linear):
     model, compiled = linear
-    before = torch.get_num_threads()
     x = torch.randn(64, 16)
-    try:
-        for count in (2, 1):
-            torch.set_num_threads(count)
+    for count in (2, 1):
+        with torch_threads(count):
             torch.testing.assert_close(compiled(x), model(x).detach())
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_a_deep_copy_has_buffers_of_its_own():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fxpasses as fxp
-from tests.codegen.helpers import threads
+from fxpasses.benchmark.threads import torch_threads
 from tests.relax.helpers import ULPS, call, check_calls, random
 
 aten = torch.ops.aten
@@ -49,7 +49,7 @@ def test_sizes_that_are_not_known(mode, dtype):
         offsets = torch.cat([torch.zeros(1, dtype=torch.long), torch.randint(0, count, (9,)).sort()[0]])
         indices = torch.randint(0, 11, (count,))
         tolerance = 3e-2 if dtype is torch.bfloat16 else 1e-4
-        with threads(used):
+        with torch_threads(used):
             got, want = (f(indices, table, offsets) for f in (compiled, function))
         torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
 
