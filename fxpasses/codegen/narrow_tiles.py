@@ -76,9 +76,26 @@ def _guarded(loop: Any) -> tuple[list[Any], Any]:
 
 
 def _stores(loop: Any) -> bool:
-    """Whether it takes the columns of a tile to memory."""
-    _, body = _guarded(loop)
-    return _is_annotated(loop) and isinstance(body, T.tirx.BufferStore) and body.buffer.scope() != "local"
+    """Whether it takes the columns of a tile to memory, behind conditions that `_end` knows."""
+    conditions, body = _guarded(loop)
+    known = (T.tirx.LT, T.tirx.LE, T.tirx.Or)
+    return (
+        _is_annotated(loop)
+        and isinstance(body, T.tirx.BufferStore)
+        and body.buffer.scope() != "local"
+        and all(isinstance(condition, known) for condition in conditions)
+    )
+
+
+def _end(condition: Any) -> Any:
+    """The end ``place < size`` that *condition* asks for; None where it asks for what always holds.
+
+    TVM writes ``place <= n`` for the size ``n + 1``, and asks for ``0 <= place``, and with an
+    "or" for what it knows to hold where all sizes are above 0.
+    """
+    if isinstance(condition, T.tirx.Or) or int_value(condition.a) is not None:
+        return None
+    return condition if isinstance(condition, T.tirx.LT) else condition.a < condition.b + 1
 
 
 class _Tile(LoopWriter):
@@ -98,8 +115,7 @@ class _Tile(LoopWriter):
         count, column = int_value(self.columns.extent), self.columns.loop_var
         self.vectors = -(-count // self.lanes)  # type: ignore[operator]
         conditions, self.body = _guarded(self.columns)
-        # What else TVM asks for, with an "or", it knows to hold where all sizes are above 0.
-        ends = [condition for condition in conditions if isinstance(condition, T.tirx.LT)]
+        ends = [end for end in map(_end, conditions) if end is not None]
         self.of_row = [end for end in ends if not uses(end, [column])]
         left = [at_place(end.b - end.a, {column: self.number(0)}) for end in ends if uses(end, [column])]
         left += [self.columns.extent] if count != self.vectors * self.lanes else []
@@ -149,7 +165,8 @@ class _Tile(LoopWriter):
             if uses(condition, [lane]):
                 return load if vector is None else at_place(load, {vector: vector + first})
             (row,) = [variable for variable in variables if uses(condition, [variable])]
-            last = self.simplified(at_place(condition.b - condition.a, {row: self.number(0)}) - 1)
+            end = _end(condition)
+            last = self.simplified(at_place(end.b - end.a, {row: self.number(0)}) - 1)
             return at_place(load, {row: T.tirx.min(row, last)})
 
         def shorter(loop: Any) -> Any:

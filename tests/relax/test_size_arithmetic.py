@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+import fxpasses as fxp
 from tests.codegen.helpers import compiled_of
 
 ARITHMETIC = {
@@ -58,3 +59,21 @@ def test_parts_of_a_size_that_is_not_known_are_put_together(half):
     for rows, width in ((5, 2 * half), (3, half + 7), (1, 3 * half + 2)):
         x, c = torch.randn(rows, width), torch.randn(rows, width)
         torch.testing.assert_close(compiled(x, c), function(x, c))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_parts_whose_sizes_are_equal_by_an_assertion_alone(axis):
+    """What goes up again is joined to what went down, as in a U-Net: (n - 1) // 2 + 1 is 2 * ((n - 1) // 4 + 1)."""
+    pool, grow = torch.nn.functional.max_pool2d, torch.nn.functional.interpolate
+
+    def function(x):
+        half = pool(x, 1, 2)
+        return torch.cat([half, grow(pool(half, 1, 2), scale_factor=2)], axis)
+
+    sizes = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    compiled = compiled_of(function, torch.randn(1, 2, 16, 12), dynamic_shapes=(sizes,))
+    for size in ((8, 24), (19, 4)):
+        x = torch.randn(1, 2, *size)
+        torch.testing.assert_close(compiled(x), function(x), rtol=0, atol=0)
+    with pytest.raises(fxp.errors.InputError):
+        compiled(torch.randn(1, 2, 17, 13))

@@ -341,11 +341,14 @@ def cat(b: Any, tensors: Any, dim: Any) -> Any:
     ]
     if len(parts) == 1:
         return parts[0]
-    if is_known(b.shape(b.val)[axis]) or axis == b.val.dim() - 1:
+    wide = b.shape(b.val)
+    # Sizes may be equal by an assertion alone.
+    parts = [b.of_shape(part, [*wide[:axis], b.shape_of(part)[axis], *wide[axis + 1 :]]) for part in parts]
+    if is_known(wide[axis]) or axis == b.val.dim() - 1:
         return T.relax.op.concat(parts, axis)
     # Along the last axis, however short what lies behind it turns out to be.
     parts = [b.emit(T.relax.op.reshape(part, _in_rows(b.shape_of(part), axis))) for part in parts]
-    return T.relax.op.reshape(b.emit(T.relax.op.concat(parts, 1)), b.shape(b.val))
+    return T.relax.op.reshape(b.emit(T.relax.op.concat(parts, 1)), wide)
 
 
 def _in_rows(sizes: Sequence[Any], axis: int) -> list[Any]:
