@@ -76,7 +76,7 @@ def _guarded(loop: Any) -> tuple[list[Any], Any]:
 
 
 def _stores(loop: Any) -> bool:
-    """Whether it takes the columns of a tile to memory, behind conditions that `_end` knows."""
+    """Whether it takes the columns of a tile to memory, behind conditions that `_left` knows."""
     conditions, body = _guarded(loop)
     known = (T.tirx.LT, T.tirx.LE, T.tirx.Or)
     return (
@@ -87,15 +87,30 @@ def _stores(loop: Any) -> bool:
     )
 
 
-def _end(condition: Any) -> Any:
-    """The end ``place < size`` that *condition* asks for; None where it asks for what always holds.
+def _asking(conditions: Sequence[Any]) -> list[Any]:
+    """The *conditions* without those that always hold: TVM asks for ``0 <= place``, too."""
+    return [
+        condition
+        for condition in conditions
+        if isinstance(condition, T.tirx.Or) or int_value(condition.a) is None
+    ]
 
-    TVM writes ``place <= n`` for the size ``n + 1``, and asks for ``0 <= place``, and with an
-    "or" for what it knows to hold where all sizes are above 0.
+
+def _left(condition: Any, place: Any) -> Any:
+    """How many there are until *condition* ends, counted from where *place* is 0.
+
+    TVM writes ``place <= n`` for the size ``n + 1``, and takes the larger and the smaller
+    of two sizes apart.
     """
-    if isinstance(condition, T.tirx.Or) or int_value(condition.a) is not None:
-        return None
-    return condition if isinstance(condition, T.tirx.LT) else condition.a < condition.b + 1
+    tirx = T.tirx
+    if isinstance(condition, tirx.Or | tirx.And):
+        either = tirx.max if isinstance(condition, tirx.Or) else tirx.min
+        return either(_left(condition.a, place), _left(condition.b, place))
+    none, endless = (tirx.IntImm(str(place.ty.dtype), number) for number in (0, 2**31 - 1))
+    if not uses(condition, [place]):
+        return tirx.Select(condition, endless, none)
+    size = condition.b - condition.a
+    return at_place(size + 1 if isinstance(condition, tirx.LE) else size, {place: none})
 
 
 class _Tile(LoopWriter):
@@ -115,9 +130,9 @@ class _Tile(LoopWriter):
         count, column = int_value(self.columns.extent), self.columns.loop_var
         self.vectors = -(-count // self.lanes)  # type: ignore[operator]
         conditions, self.body = _guarded(self.columns)
-        ends = [end for end in map(_end, conditions) if end is not None]
+        ends = _asking(conditions)
         self.of_row = [end for end in ends if not uses(end, [column])]
-        left = [at_place(end.b - end.a, {column: self.number(0)}) for end in ends if uses(end, [column])]
+        left = [_left(end, column) for end in ends if uses(end, [column])]
         left += [self.columns.extent] if count != self.vectors * self.lanes else []
         self.left = self.simplified(reduce(T.tirx.min, left)) if left else None
 
@@ -165,8 +180,7 @@ class _Tile(LoopWriter):
             if uses(condition, [lane]):
                 return load if vector is None else at_place(load, {vector: vector + first})
             (row,) = [variable for variable in variables if uses(condition, [variable])]
-            end = _end(condition)
-            last = self.simplified(at_place(end.b - end.a, {row: self.number(0)}) - 1)
+            last = self.simplified(_left(condition, row) - 1)
             return at_place(load, {row: T.tirx.min(row, last)})
 
         def shorter(loop: Any) -> Any:
