@@ -58,7 +58,7 @@ def explicit_promotion(program: Program) -> Program:
 
 
 def _explicit(g: Editor, node: fx.Node, op: OpOverload) -> None:
-    val = node.meta["val"]
+    val = node.meta.get("val")  # an assertion has none where `torch.export` traced through a `vmap`
     if op in _REDUCTIONS:
         args = list(node.args)
         args[0] = _cast(g, args[0], val.dtype)

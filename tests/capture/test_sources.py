@@ -387,6 +387,21 @@ def test_the_root_of_a_size() -> None:
     torch.testing.assert_close(compiled(torch.ones(4, 2)), torch.full((4, 2), 0.5))
 
 
+@pytest.mark.parametrize("number", [1, 0.5, True])
+def test_a_number_and_an_assertion_beside_functions_of_one_sample(number: float) -> None:
+    """A number of an operator under `torch.vmap` is a tensor to it; an assertion in such a program has no value."""
+
+    def model(x: torch.Tensor) -> Any:
+        torch._assert_async((x < 9).all(), "too large")
+        return torch.vmap(lambda row: row + number)(x), torch.vmap(lambda row: number * row)(x.int())
+
+    x = torch.randn(4, 3)
+    compiled = fxp.compile(model, (x,), strict=True)
+    torch.testing.assert_close(compiled(x), model(x))
+    with pytest.raises(fxp.errors.RunError, match="too large"):
+        compiled(x + 20)
+
+
 def test_functions_of_one_sample() -> None:
     """The values between the ends of `torch.vmap` have the shape of one sample, and may be written to."""
 

@@ -92,7 +92,7 @@ def type_as(g: Editor, self: fx.Node, other: fx.Node) -> fx.Node:
 @decomposition(aten._to_copy.default)
 def _to_copy(
     g: Editor,
-    self: fx.Node,
+    self: fx.Node | complex,
     *,
     dtype: Any,
     layout: Any,
@@ -101,6 +101,8 @@ def _to_copy(
     non_blocking: bool,
     memory_format: Any,
 ) -> Any:
+    if not isinstance(self, fx.Node):  # the number of an operator under `vmap`
+        return g.call(aten.full.default, [], self, dtype=dtype)
     if dtype is None or dtype == self.meta["val"].dtype:
         return self
     if any(x is not None for x in (layout, device, pin_memory, memory_format)) or non_blocking:
