@@ -20,8 +20,8 @@ wrong, more noise tells whether the first runs moved it little by chance. Then:
 - NaN must agree with NaN and an infinity with the same infinity. Where noise
   makes another kind of number of the reference, each of these kinds will do, and
   a finite number has to be near the oracle or the runs that are finite;
-- what is next to an oracle that the dtype can hold is right, whatever the reference
-  has lost or let overflow on the way;
+- what is next to an oracle that the dtype can hold, or nearer to it than the reference
+  is, is right, whatever the reference has lost or let overflow on the way;
 - dtype and shape must be the same.
 
 Where the reference cannot be followed (both sides are compiled, or run in
@@ -192,12 +192,15 @@ def _is_inexact(tensor: torch.Tensor) -> bool:
 
 
 def _is_oracle(reference: Reference, candidate: torch.Tensor) -> torch.Tensor:
-    """Where the other side is next to the oracle, whatever the reference has lost or let overflow on the way."""
+    """Where the other side is next to the oracle, or nearer to it than the reference, whatever that has lost."""
     if reference.oracle is None or not _is_inexact(reference.value):
         return torch.zeros_like(candidate, dtype=torch.bool)
     oracle, info = _wide(reference.oracle), torch.finfo(reference.value.dtype)
     floor = FLOOR_OF_HALF if reference.value.dtype in HALF else FLOOR
-    near = (candidate - oracle).abs() <= floor * info.eps * oracle.abs() + _smallest(info, floor)
+    lost = (_wide(reference.value) - oracle).abs().nan_to_num(0.0, 0.0)
+    near = (candidate - oracle).abs() <= lost.maximum(
+        floor * info.eps * oracle.abs() + _smallest(info, floor)
+    )
     return near & (oracle.abs() <= info.max)
 
 

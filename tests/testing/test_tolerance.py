@@ -93,6 +93,16 @@ def test_overflow_of_the_narrow_dtype_is_no_error_against_the_oracle():
     assert compare_tensors(reference, torch.tensor([6e4], dtype=torch.float16)) is not None
 
 
+def test_what_is_nearer_to_the_oracle_than_the_reference_is_right():
+    value = torch.tensor([-0.0, 1.0])  # such as GELU's of -5.7, which cancels; no noise moves it
+    reference = Reference(value, torch.tensor([-3.8e-9, 1.0]).double(), [value], followed=True)
+    assert compare_tensors(reference, torch.tensor([-1.5e-9, 1.0])) is None
+    for wrong in (1.5e-9, -8e-9):
+        difference = compare_tensors(reference, torch.tensor([wrong, 1.0]))
+        assert difference is not None
+        assert difference.index == (0,)
+
+
 def test_given_tolerances_replace_the_rule():
     reference = rounded([1.0])
     assert compare_tensors(reference, torch.tensor([1.05]), rtol=0.1) is None
