@@ -115,7 +115,11 @@ def _counts(name: str, table: dict[str, Finished]) -> None:
 
 @app.command()
 def write(to: Path = MATRIX) -> None:
-    """Write the support matrix of the package; not as long as there is a failure."""
+    """Write the support matrix of the package; not as long as there is a failure, or a sweep is missing."""
+    needed = [(name, "plain") for name in SYSTEMS] + [("fxpasses", "edges")]
+    if missing := [path for path in (state_file(*sweep) for sweep in needed) if not load(path)]:
+        print(f"no unit is finished in {', '.join(map(str, missing))}: run these sweeps first")
+        raise typer.Exit(1)
     outcomes = [
         outcome
         for form in ("plain", "edges")

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from fxpasses.support import FAILURES, OUTCOMES, matrix
 from tests.sweep import dynamic
+from tests.sweep.__main__ import app
 from tests.sweep.edges import Variant, variants
 from tests.sweep.judge import judge
 from tests.sweep.samples import operator_of, reach, units
@@ -144,6 +146,14 @@ def test_values_at_edges_are_compared():
     assert at("NaN", aten.relu.default, X) == "exact"
     assert at("empty first dim", aten.relu.default, X) == "exact"
     assert at("negative integers", aten.index.Tensor, X, [torch.tensor([0, 2])]) == "exact"
+
+
+def test_no_matrix_without_a_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["write", "--to", "matrix.json"])
+    assert result.exit_code == 1
+    assert "sweep-tvm.jsonl" in result.output
+    assert not (tmp_path / "matrix.json").exists()
 
 
 def test_the_matrix_of_the_package():
