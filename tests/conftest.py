@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ os.environ["FXPASSES_CACHE"] = "0"  # each test builds what it tests
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 _COMMON = {
     "deadline": None,  # the first example of a process pays for imports
@@ -32,6 +35,22 @@ def _fixed_seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _equal_draws(request: pytest.FixtureRequest) -> None:
+    """Hypothesis draws among the constants of imported modules too: have those be the same in any worker."""
+    if is_hypothesis_test(getattr(request.node, "obj", None)):
+        _import_all()
+
+
+@functools.cache
+def _import_all() -> None:
+    import fxpasses
+
+    for module in pkgutil.walk_packages(fxpasses.__path__, "fxpasses."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
 
 
 @pytest.fixture
