@@ -159,8 +159,9 @@ SHIFTED = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.int8])
-@pytest.mark.parametrize("name", SHIFTED)
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, torch.float32) for name in SHIFTED), ("one", torch.int8), ("roll", torch.int8)]
+)
 def test_short_rows_behind_a_dim_that_varies(name, dtype):
     function, auto = SHIFTED[name], torch.export.Dim.AUTO
     sizes = {0: auto, 1: auto, 2: auto}
