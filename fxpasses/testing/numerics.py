@@ -188,9 +188,14 @@ class RoundingNoise(TorchDispatchMode):
                 return value  # one of a few numbers is exact in float32
             return self._move(value, OPERAND_ULPS, False)
 
+        call = self._sampled if name in _SAMPLES else _call
         if self.operands and _gives_floats(func, args, kwargs):
-            args, kwargs = pytree.tree_map(operand, (args, kwargs))
-        result = self._sampled(func, args, kwargs) if name in _SAMPLES else func(*args, **kwargs)
+            try:
+                result = call(func, *pytree.tree_map(operand, (args, kwargs)))
+            except RuntimeError:  # such as a probability that is now above 1
+                result = call(func, args, kwargs)
+        else:
+            result = call(func, args, kwargs)
         return pytree.tree_map(lambda value: self._move(value, RESULT_ULPS, func._schema.is_mutable), result)
 
     def _sampled(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -306,6 +311,10 @@ def _written(func: OpOverload, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
             value = args[index] if index < len(args) else kwargs.get(argument.name)
             found += [(argument.name, leaf) for leaf in pytree.tree_leaves(value)]
     return found
+
+
+def _call(func: Any, args: Any, kwargs: Any) -> Any:
+    return func(*args, **kwargs)
 
 
 def _narrows(func: Any, args: Any, kwargs: Any) -> bool:

@@ -20,18 +20,21 @@ EXAMPLES = all_examples()
 MODULES = {info.name: info for info in module_db}
 
 REFUSED = {
-    "nn.CTCLoss": "could not be captured: DynamicOutputShapeException",
-    "nn.GaussianNLLLoss": "a branch depends on the values of a tensor",
+    "nn.FractionalMaxPool2d": "Expect _random_samples to have the same dtype as input",
+    "nn.FractionalMaxPool3d": "Expect _random_samples to have the same dtype as input",
     "tensor_setattr": "draws random numbers",
 }
-"""What no graph can hold, or is not meant to by default, with words of the message."""
+"""What no graph is meant to hold by default, or eager PyTorch refuses too, with words of the message."""
+
+ISLANDS = {"nn.CTCLoss"}
+"""What runs in PyTorch."""
 
 
 def check(name, model, args, kwargs, *, more=None, **options):
     """Compiled and eager agree, on *more* arguments too; or the message of the refusal is the expected one."""
     if name in REFUSED:
         with pytest.raises(FxpassesError, match=REFUSED[name]):
-            fxp.compile(model, args, kwargs, **options)
+            fxp.compile(model, args, kwargs, **options)(*args, **kwargs)
         return
     compiled = fxp.compile(model, args, kwargs, **options)
     assert_equivalent(model, compiled, args, kwargs=kwargs)
@@ -49,7 +52,7 @@ def test_example_of_export(name):
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_module_of_torch(name):
-    """Two samples of each module, without islands."""
+    """Two samples of each module, without islands but for those of `ISLANDS`."""
     info = MODULES[name]
     samples = info.module_inputs_func(
         info, device="cpu", dtype=torch.float32, requires_grad=False, training=False
@@ -58,4 +61,4 @@ def test_module_of_torch(name):
     for sample in called[:2]:
         constructor, call = sample.constructor_input, sample.forward_input
         module = info.module_cls(*constructor.args, **constructor.kwargs).eval()
-        check(name, module, call.args, call.kwargs, strict=True)
+        check(name, module, call.args, call.kwargs, strict=name not in ISLANDS | REFUSED.keys())

@@ -160,7 +160,8 @@ SHIFTED = {
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [*((name, torch.float32) for name in SHIFTED), ("one", torch.int8), ("roll", torch.int8)]
+    ("name", "dtype"),
+    [*((name, torch.float32) for name in SHIFTED), ("one", torch.int8), ("roll", torch.int8)],
 )
 def test_short_rows_behind_a_dim_that_varies(name, dtype):
     function, auto = SHIFTED[name], torch.export.Dim.AUTO

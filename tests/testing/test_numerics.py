@@ -80,6 +80,15 @@ def test_noise_shows_cancellation():
     assert max(abs(run - 1.0) for run in runs) > 1e-4
 
 
+def test_noise_keeps_to_the_numbers_that_an_operator_takes():
+    chances, targets = torch.full((40,), 0.3), torch.ones(40)
+    with RoundingNoise(1):
+        moved = torch.nn.functional.binary_cross_entropy(chances, targets, reduction="none")
+    assert 0 < (moved - 1.2039728).abs().max() < 1e-6
+    with RoundingNoise(1), pytest.raises(RuntimeError, match="between 0 and 1"):
+        torch.nn.functional.binary_cross_entropy(chances, targets + 1)
+
+
 def test_noise_flips_what_is_at_an_edge():
     x = torch.full((32,), 3.0)
     with RoundingNoise(0):
