@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import linecache
 import os
 import re
@@ -70,8 +71,10 @@ def reason_of(error: BaseException) -> Reason:
 def capture_error(source: Source, errors: Mapping[str, BaseException]) -> CaptureError:
     """The error that says why every door failed. *errors*: door name to what it raised."""
     reasons = {door: reason_of(error) for door, error in errors.items()}
-    main = next((r for r in reasons.values() if r.advice), None)
-    main = main or next((r for r in reasons.values() if r.frame), None) or next(iter(reasons.values()))
+    ours = [reasons[door] for door, error in errors.items() if isinstance(error, FxpassesError)]
+    advised = [reason for reason in reasons.values() if reason.advice]
+    placed = [reason for reason in reasons.values() if reason.frame]
+    main = next(itertools.chain(advised, ours, placed, reasons.values()))
     lines = [f"{source.label} could not be captured: {main.problem}"]
     if main.frame is not None:
         lines.append(f"  {main.frame}")

@@ -29,6 +29,16 @@ def line_of(function: Callable[..., Any], text: str) -> str:
     )
 
 
+class ChangesParameterByKind(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.weight.mul_({True: 2}[isinstance(x, torch.Tensor)])
+        return x @ self.weight
+
+
 class ChangesParameter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -129,6 +139,16 @@ def test_changed_view_of_a_parameter() -> None:
     assert line_of(ChangesParameter.forward, "add_(1)") in message
     assert "self.register_buffer" in message
     assert torch.equal(model.weight, torch.ones(3, 3))
+
+
+def test_what_has_advice_is_said_first() -> None:
+    """Before the error of a door that came further, or that failed for want of a tensor."""
+    model = ChangesParameterByKind()
+    with pytest.raises(
+        CaptureError, match="could not be captured: the code changes parameter 'weight'"
+    ) as caught:
+        fxp.capture(model, (X,))
+    assert "symbolic_trace: KeyError: False" in str(caught.value)
 
 
 def test_error_of_the_code_itself() -> None:
