@@ -34,6 +34,7 @@ from fxpasses.functionalize import functionalize
 from fxpasses.graph_modules import copy_graph_module, make_graph_module
 from fxpasses.guards import hold
 from fxpasses.program import Input, Output, Program
+from fxpasses.schema import shared_arguments
 from fxpasses.tracing.fake_values import fake_tensor, fake_value
 
 __all__ = [
@@ -512,7 +513,7 @@ def _join_outputs(graph: fx.Graph) -> None:
 def _may_share_memory(value: fx.Node) -> set[fx.Node]:
     """The placeholders that *value* may be a view of.
 
-    Alias annotations of the schemas tell, except for composite operators, which
+    Schemas tell (see `shared_arguments`), except for composite operators, which
     may return an operand itself (`dropout`) or a view of one (`einsum`) without.
     """
     found, queue = set(), [value]
@@ -524,12 +525,9 @@ def _may_share_memory(value: fx.Node) -> set[fx.Node]:
         elif not isinstance(op, OpOverload) or op._can_decompose():
             queue += node.all_input_nodes
         else:
-            annotated = {
-                argument.name for argument in op._schema.arguments if argument.alias_info is not None
-            }
             names = [argument.name for argument in op._schema.arguments]
             given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-            for name in annotated & given.keys():
+            for name in shared_arguments(op) & given.keys():
                 queue += [item for item in pytree.tree_leaves(given[name]) if isinstance(item, fx.Node)]
     return found
 

@@ -42,6 +42,7 @@ __all__ = [
     "is_read",
     "is_unbound",
     "opset",
+    "shared_arguments",
     "unbound_symbols",
 ]
 
@@ -202,6 +203,19 @@ def bind(
 def is_functional(op: Any) -> bool:
     """Whether calling *op* changes no argument, by its schema."""
     return not (isinstance(op, OpOverload) and op._schema.is_mutable)
+
+
+# Views that keep quiet about it: their schemas have no alias annotation.
+_SILENT_VIEWS = frozenset(
+    {aten._unsafe_view.default, aten.unsafe_split.Tensor, aten.unsafe_split_with_sizes.default}
+)
+
+
+def shared_arguments(op: OpOverload) -> frozenset[str]:
+    """Names of the arguments whose memory a result of *op*, which is no composite operator, may share."""
+    if op in _SILENT_VIEWS:
+        return frozenset({"self"})
+    return frozenset(argument.name for argument in op._schema.arguments if argument.alias_info is not None)
 
 
 def is_random(op: Any) -> bool:

@@ -93,6 +93,28 @@ def test_old_values_of_what_is_mutated_leave_a_program_as_values():
         fxp.testing.assert_equivalent(Swap(), module, (x,), calls=3)
 
 
+def test_a_view_that_keeps_quiet_about_it_leaves_a_program_as_a_value():
+    class Changes(nn.Module):
+        def forward(self, x):
+            old = (
+                aten._unsafe_view(x, [4]),
+                *aten.unsafe_split(x, 1),
+                *aten.unsafe_split_with_sizes(x, [1, 1]),
+            )
+            old = [value.clone() for value in old]
+            x.add_(1)
+            return old
+
+    x = torch.zeros(2, 2)
+    editor = program_of(Changes(), x).edit()
+    for clone in editor.nodes(aten.clone.default):
+        with editor.at(clone):
+            editor.replace(clone, clone.args[0])
+    program = editor.finish()
+    assert not program.graph.find_nodes(op="call_function", target=aten.clone.default)
+    fxp.testing.assert_equivalent(Changes(), program.to_module(), (x,), calls=2)
+
+
 def test_one_value_may_be_the_new_one_of_two_buffers():
     class Both(nn.Module):
         def __init__(self):

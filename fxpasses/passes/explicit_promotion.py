@@ -38,6 +38,7 @@ _REDUCTIONS = frozenset(
         aten.cumprod.default,
     }
 )
+_HALF = (torch.float16, torch.bfloat16)
 _WITH_CORRECTION = frozenset(op.correction for op in (aten.var, aten.std, aten.var_mean, aten.std_mean))
 
 
@@ -59,7 +60,11 @@ def explicit_promotion(program: Program) -> Program:
 
 def _explicit(g: Editor, node: fx.Node, op: OpOverload) -> None:
     val = node.meta.get("val")  # an assertion has none where `torch.export` traced through a `vmap`
-    if op in _REDUCTIONS:
+    if op is aten.mean.dim and val.dtype in _HALF and _operand(node.args[0]).dtype != val.dtype:
+        # In float32, and rounded last, unlike a sum.
+        wide = _cast(g, node.args[0], torch.float32)  # type: ignore[arg-type]
+        g.replace(node, _cast(g, g.call(op, wide, *node.args[1:], dtype=None), val.dtype))
+    elif op in _REDUCTIONS:
         args = list(node.args)
         args[0] = _cast(g, args[0], val.dtype)
         kwargs = {**node.kwargs, "dtype": None} if "dtype" in node.kwargs else node.kwargs

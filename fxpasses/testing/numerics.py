@@ -188,7 +188,7 @@ class RoundingNoise(TorchDispatchMode):
                 return value  # one of a few numbers is exact in float32
             return self._move(value, OPERAND_ULPS, False)
 
-        call = self._sampled if name in _SAMPLES else _call
+        call = self._sampled if name in _SAMPLES else self._gelu if name == "gelu" else _call
         if self.operands and _gives_floats(func, args, kwargs):
             try:
                 result = call(func, *pytree.tree_map(operand, (args, kwargs)))
@@ -216,6 +216,14 @@ class RoundingNoise(TorchDispatchMode):
         if not image.numel() or not image.is_floating_point():
             return result
         return result + self._around_zero(result, RESULT_ULPS) * image.where(image.isfinite(), 0).abs().max()
+
+    def _gelu(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Half of the operand times ``1 + erf`` or ``1 + tanh``, which cancels, and is rounded by what 1 is."""
+        operand, result = args[0], func(*args, **kwargs)
+        wide = result.float() if result.dtype in HALF else result
+        return (wide + self._around_zero(wide, RESULT_ULPS) * operand.where(operand.isfinite(), 0) / 2).to(
+            result.dtype
+        )
 
     def _around_zero(self, like: torch.Tensor, ulps: float) -> torch.Tensor:
         """Numbers by which 1 may be off."""

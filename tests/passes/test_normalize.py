@@ -217,6 +217,25 @@ def test_alpha_is_multiplied_out_of_the_operand_that_it_scales(op):
     assert call.args[2:] in ((), (1,))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("given", [torch.float32, torch.float64, torch.int64, torch.bfloat16], ids=str)
+def test_a_mean_in_a_half_type_is_rounded_last(given, dtype):
+    """PyTorch computes it in float32; a sum it rounds first."""
+    x = (torch.randn(40, 9) * 100).to(given)
+
+    def model(x):
+        return (
+            x.mean(0, dtype=dtype),
+            x.mean(dtype=dtype),
+            x.mean((0, 1), True, dtype=dtype),
+            x.sum(0, dtype=dtype),
+        )
+
+    for found, expected in zip(fxp.compile(model, (x,), strict=True)(x), model(x), strict=True):
+        ulp = torch.finfo(dtype).eps * expected.abs()
+        assert bool(((found - expected).abs() <= ulp).all())
+
+
 def test_alpha_may_be_a_size():
     def model(x):
         return torch.add(x, x.shape[0], alpha=x.shape[1]), torch.sub(x, 2, alpha=x.shape[0])

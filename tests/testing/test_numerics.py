@@ -80,6 +80,21 @@ def test_noise_shows_cancellation():
     assert max(abs(run - 1.0) for run in runs) > 1e-4
 
 
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_noise_shows_the_cancellation_in_gelu(approximate):
+    """-3.8 times 1 - 0.99989: as exact as the second number, in either dtype."""
+    for dtype in (torch.float32, torch.float64):
+        x, eps = torch.full((64,), -3.8, dtype=dtype), torch.finfo(dtype).eps
+        with RoundingNoise(1):
+            moved = torch.nn.functional.gelu(x, approximate=approximate)
+        spread = float(moved.max() - moved.min())
+        assert 2 * eps < spread < 16 * eps  # noise of the result alone is 1e-3 of it
+    ends = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    with RoundingNoise(1):
+        moved = torch.nn.functional.gelu(ends, approximate=approximate)
+    torch.testing.assert_close(moved, torch.nn.functional.gelu(ends, approximate=approximate), equal_nan=True)
+
+
 def test_noise_keeps_to_the_numbers_that_an_operator_takes():
     chances, targets = torch.full((40,), 0.3), torch.ones(40)
     with RoundingNoise(1):

@@ -21,6 +21,7 @@ from fxpasses.errors import UnsupportedOperatorError, source_line
 from fxpasses.passes.decompositions.table import decomposition
 from fxpasses.passes.decompositions.values import reshape
 from fxpasses.rewrite import Editor
+from fxpasses.schema import shared_arguments
 
 __all__ = ["READS_STRIDES"]
 
@@ -134,10 +135,9 @@ def _is_view(op: Any) -> bool:
     """Whether the result of *op* always shares memory with its first operand; that of `reshape` may be a copy."""
     if not isinstance(op, OpOverload) or op in _MAY_COPY:
         return False
-    if op is aten._unsafe_view.default:  # which keeps quiet about it
-        return True
-    first = op._schema.arguments[0].alias_info
-    return first is not None and not first.is_write
+    first = op._schema.arguments[0]
+    is_written = first.alias_info is not None and first.alias_info.is_write
+    return first.name in shared_arguments(op) and not is_written
 
 
 def _cannot_select(val: torch.Tensor, places: torch.Tensor) -> str | None:
