@@ -480,7 +480,7 @@ def _leaf_paths(spec: pytree.TreeSpec) -> list[str]:
 
 
 def _separate_outputs(graph: fx.Graph) -> None:
-    """Clone each output that may be a view of a placeholder that another output mutates.
+    """Clone each output that may be a view of a placeholder that an output mutates.
 
     And each new value of two mutations: torch's signature knows mutations by
     the name of the value.
@@ -493,7 +493,10 @@ def _separate_outputs(graph: fx.Graph) -> None:
         if not isinstance(value, fx.Node) or not isinstance(value.meta.get("val"), torch.Tensor):
             continue
         sources = {node.meta["role"].target for node in _may_share_memory(value)}
-        if sources & (mutated - {role.target}) or (role.target is not None and value in written):
+        own = (
+            {role.target} if value.op == "placeholder" else set()
+        )  # a view of what it is written to may overlap
+        if sources & (mutated - own) or (role.target is not None and value in written):
             with graph.inserting_before(output):
                 values[index] = graph.call_function(torch.ops.aten.clone.default, (value,))
             values[index].meta.update(value.meta, custom={**value.meta.get("custom", {}), _SEPARATED: True})

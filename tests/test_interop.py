@@ -115,6 +115,20 @@ def test_a_view_that_keeps_quiet_about_it_leaves_a_program_as_a_value():
     fxp.testing.assert_equivalent(Changes(), program.to_module(), (x,), calls=2)
 
 
+def test_the_new_value_may_be_a_view_of_the_old_one():
+    class Turns(nn.Module):
+        def forward(self, x, same):
+            x.copy_(x.mT.clone())
+            same.copy_(same.view(-1).view(2, 2).clone())
+            return x + 1
+
+    inputs = torch.arange(4.0).view(2, 2), torch.ones(2, 2)
+    program = fxp.canonicalize(program_of(Turns(), *inputs))
+    assert not program.graph.find_nodes(op="call_function", target=aten.clone.default)
+    for model in (program, program.to_module(), program.to_exported_program().module(), fxp.compile(program)):
+        fxp.testing.assert_equivalent(Turns(), model, inputs, calls=2)
+
+
 def test_one_value_may_be_the_new_one_of_two_buffers():
     class Both(nn.Module):
         def __init__(self):
