@@ -50,8 +50,9 @@ def capture(
         source: a module, a function or a method of a module; a `GraphModule`
             from `symbolic_trace`, `make_fx` or dynamo; an `ExportedProgram` or
             the path of a ``.pt2`` file; a TorchScript module or function.
-        args: tuple of example positional arguments. Their values play no part;
-            an `ExportedProgram` and a ``.pt2`` file need none.
+        args: tuple of example positional arguments. Their values play no part, nor
+            does it matter whether some are one tensor; an `ExportedProgram` and a
+            ``.pt2`` file need none.
         kwargs: example keyword arguments.
         dynamic_shapes: the sizes that vary, as `torch.export.export` takes
             them. A size of 1 in the example is no hindrance; a program serves

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
@@ -91,6 +92,7 @@ def make_source(
                 f"{where} of {label} is of type {type(leaf_value).__name__}, which a graph cannot take; "
                 + (_CHOICE_ADVICE.format(leaf_value) if isinstance(leaf_value, _CHOICES) else _TYPE_ADVICE)
             )
+    args, kwargs = _told_apart((args, kwargs), (*state_of(root).values(), *free))
     return Source(root, args, kwargs, dynamic_shapes, label, leaf, free)
 
 
@@ -116,6 +118,25 @@ def _arguments(args: Any, kwargs: Any, label: str) -> tuple[tuple[Any, ...], dic
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise InputError(f"kwargs of {label} is of type {type(kwargs).__name__}; write a dict")
     return tuple(args), dict(kwargs or {})
+
+
+def _told_apart(tree: Any, held: tuple[torch.Tensor, ...]) -> Any:
+    """*tree* with a tensor of its own at each place, and none of those that the model holds.
+
+    Tracers know tensors by identity: a graph of ``a - b`` captured with one tensor for
+    both would compute ``b - b``, whatever it is called with.
+    """
+    seen = {id(tensor) for tensor in held}
+
+    def own(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        if id(leaf) in seen:
+            leaf = copy.deepcopy(leaf.detach()).requires_grad_(leaf.requires_grad)
+        seen.add(id(leaf))
+        return leaf
+
+    return pytree.tree_map(own, tree)
 
 
 def _as_module(source: Any) -> tuple[torch.nn.Module, str, tuple[torch.Tensor, ...]]:
