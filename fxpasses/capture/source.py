@@ -121,22 +121,33 @@ def _arguments(args: Any, kwargs: Any, label: str) -> tuple[tuple[Any, ...], dic
 
 
 def _told_apart(tree: Any, held: tuple[torch.Tensor, ...]) -> Any:
-    """*tree* with a tensor of its own at each place, and none of those that the model holds.
+    """*tree* with memory of its own for each tensor, and none of what the model holds.
 
     Tracers know tensors by identity: a graph of ``a - b`` captured with one tensor for
-    both would compute ``b - b``, whatever it is called with.
+    both would compute ``b - b``, whatever it is called with. AOT autograd fails where one
+    of two views is written to.
     """
-    seen = {id(tensor) for tensor in held}
+    seen = {_memory(tensor) for tensor in held}
 
-    def own(leaf: Any) -> Any:
+    def apart(leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return leaf
-        if id(leaf) in seen:
-            leaf = copy.deepcopy(leaf.detach()).requires_grad_(leaf.requires_grad)
-        seen.add(id(leaf))
+        if _memory(leaf) in seen:
+            plain = leaf.detach()
+            own = plain.clone() if plain.is_contiguous() else copy.deepcopy(plain)  # which keeps strides
+            leaf = own.requires_grad_(leaf.requires_grad)
+        seen.add(_memory(leaf))
         return leaf
 
-    return pytree.tree_map(own, tree)
+    return pytree.tree_map(apart, tree)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """What tells the memory of *tensor* from that of others; *tensor* itself where it has none to be asked for."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (RuntimeError, NotImplementedError):  # it is sparse, or a wrapper of others
+        return id(tensor)
 
 
 def _as_module(source: Any) -> tuple[torch.nn.Module, str, tuple[torch.Tensor, ...]]:

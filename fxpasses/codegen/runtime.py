@@ -119,7 +119,7 @@ class Compiled:
             IndexRangeError: an index, given or computed, is out of range.
             DivisionError: an integer is divided by zero.
         """
-        if torch._C._len_torch_dispatch_stack():
+        if torch._C._len_torch_dispatch_stack() or torch._C._is_tracing():
             _refuse_tracing()
         leaves = self.signature.flatten(args, kwargs)
         symbols = self.signature.check(leaves)
@@ -323,13 +323,13 @@ def _processors() -> int:
 
 
 def _refuse_tracing() -> None:
-    """Raise where `make_fx` listens, which would take the results for constants."""
+    """Raise where a tracer listens, which would take the results for constants."""
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-    if get_proxy_mode() is not None:
+    if get_proxy_mode() is not None or torch._C._is_tracing():
         raise InputError(
-            "a compiled program cannot be traced (torch.fx.experimental.proxy_tensor.make_fx, torch.export); "
-            "trace the model that it was compiled from"
+            "a compiled program cannot be traced (torch.fx.experimental.proxy_tensor.make_fx, torch.export, "
+            "torch.jit.trace); trace the model that it was compiled from"
         )
 
 

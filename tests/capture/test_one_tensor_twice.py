@@ -82,7 +82,16 @@ def test_an_argument_that_is_written_to() -> None:
         a.add_(1)
         return a * b
 
-    compiled = fxp.compile(function, (X.clone(),) * 2)
-    a = Y.clone()
-    assert torch.equal(compiled(a, Z), (Y + 1) * Z)
-    assert torch.equal(a, Y + 1)
+    whole = X.clone()
+    for example in (
+        (whole, whole),
+        (whole, whole.view(2, 3, 8)),
+        (whole[:1], whole[1:]),
+        (whole.mT, whole.mT),
+    ):
+        compiled = fxp.compile(function, example)
+        a, b = (torch.randn(part.shape) for part in example)
+        expected = (a + 1) * b
+        assert torch.equal(compiled(a, b), expected)
+        assert torch.equal(a * b, expected)
+    assert torch.equal(whole, X)

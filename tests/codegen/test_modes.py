@@ -105,6 +105,7 @@ TRANSFORMS = {
     "fake tensors": lambda f: f(FakeTensorMode().from_tensor(X)),
     "nested tensors": lambda f: f(torch.nested.nested_tensor([X, X])),
     "make_fx": lambda f: make_fx(f)(X),
+    "torch.jit.trace": lambda f: torch.jit.trace(lambda x: f(x), (X,)),
 }
 
 
