@@ -9,6 +9,7 @@ rewritten in place; for everything else torch does the work.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import fx
 from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
 
 from fxpasses.errors import CaptureError, source_line
 from fxpasses.graph_modules import body_of, copy_graph_module, graph_modules
@@ -106,11 +108,33 @@ def functionalize(exported: ExportedProgram) -> tuple[fx.GraphModule, ExportedPr
     if not has_transforms:
         replace_fresh_mutations(module)
     if has_transforms or not _is_functional(module):
-        with python_kernels({aten.dropout.default: {DispatchKey.CompositeImplicitAutograd: _dropout}}):
+        with (
+            python_kernels({aten.dropout.default: {DispatchKey.CompositeImplicitAutograd: _dropout}}),
+            _untied(exported),
+        ):
             exported = exported.run_decompositions(_DECOMPOSED)
         module, _ = copy_graph_module(exported.graph_module)
         _inline_regions(module)
     return module, exported
+
+
+@contextmanager
+def _untied(exported: ExportedProgram) -> Iterator[None]:
+    """A copy of a buffer under each name that the graph does not read; AOT autograd fails where it is written to."""
+    read = {node.name for node in exported.graph.find_nodes(op="placeholder") if node.users}
+    unread = {
+        spec.target
+        for spec in exported.graph_signature.input_specs
+        if spec.kind is InputKind.BUFFER and spec.arg.name not in read
+    }
+    before = [(held, held.copy()) for held in (exported.state_dict, exported.constants)]
+    for held, tensors in before:
+        held.update({name: tensors[name].detach().clone() for name in unread & tensors.keys()})
+    try:
+        yield
+    finally:
+        for held, tensors in before:
+            held.update(tensors)
 
 
 def _refuse_overlapping_writes(module: fx.GraphModule) -> None:

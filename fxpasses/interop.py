@@ -98,6 +98,7 @@ def unguarded(exported: ExportedProgram) -> Program:
     """`from_exported_program` without the guards."""
     _refuse_fake_constants(exported)
     _refuse_autocast(exported)
+    held = {**exported.constants, **exported.state_dict}
     module, exported = functionalize(exported)
     signature = exported.graph_signature
     graph = module.graph
@@ -121,7 +122,7 @@ def unguarded(exported: ExportedProgram) -> Program:
         else:
             assert spec.target is not None
             target = spec.target
-            tensors[target] = _tensor_of(exported, target)
+            tensors[target] = held[target] if target in held else _tensor_of(exported, target)
             if is_traceable_wrapper_subclass(tensors[target]):
                 raise CaptureError(
                     f"{target!r} is a {type(tensors[target]).__name__}, and a Program holds plain tensors; "
@@ -130,17 +131,24 @@ def unguarded(exported: ExportedProgram) -> Program:
                 )
         names[spec.arg.name] = target
         node.meta["role"] = Input(kind, target, persistent=spec.persistent is not False)  # type: ignore[arg-type]
-    roles = []
-    for spec in signature.output_specs:
+    buffers = [spec.target for spec in signature.input_specs if spec.kind is InputKind.BUFFER and spec.target]
+    roles, values = [], []
+    output = graph.output_node()
+    for spec, value in zip(signature.output_specs, output.args[0], strict=True):  # type: ignore[arg-type]
         if spec.kind not in _OUTPUT_KINDS:
             raise _refused_output(spec, graph)
         kind = _OUTPUT_KINDS[spec.kind]
         target_ = names.get(spec.target, spec.target) if kind == "input_mutation" else spec.target
-        roles.append(Output(kind, None if kind == "user" else target_))  # type: ignore[arg-type]
+        targets = [None if kind == "user" else target_]
         if kind == "buffer_mutation":
-            tensors[target_] = tensors[target_].detach().clone()
-    output = graph.output_node()
-    output.args = (tuple(output.args[0]),)  # type: ignore[arg-type]
+            assert target_ is not None
+            old, new = tensors[target_], tensors[target_].detach().clone()
+            tied = [name for name in buffers if tensors[name] is old]
+            tensors.update(dict.fromkeys(tied, new))
+            targets = [*tied]
+        roles += [Output(kind, target) for target in targets]  # type: ignore[arg-type]
+        values += [value] * len(targets)
+    output.args = (tuple(values),)
     output.meta["roles"] = tuple(roles)
     _join_outputs(graph)
     return Program(

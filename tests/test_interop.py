@@ -129,6 +129,40 @@ def test_the_new_value_may_be_a_view_of_the_old_one():
         fxp.testing.assert_equivalent(Turns(), model, inputs, calls=2)
 
 
+class Counter(nn.Module):
+    def __init__(self, persistent):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(4), persistent=persistent)
+
+    def forward(self, x):
+        self.seen[:2] += x[:2]
+        self.seen.mul_(2)
+        return x + self.seen
+
+
+class Shares(nn.Module):
+    """A layer that changes a buffer, under two names."""
+
+    def __init__(self, persistent=True):
+        super().__init__()
+        self.first = Counter(persistent)
+        self.inner = nn.Sequential(self.first, nn.ReLU())
+
+    def forward(self, x):
+        return self.inner(self.first(x)) * self.first.seen
+
+
+@pytest.mark.parametrize("via", ["export", "make_fx", "symbolic_trace"])
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_tied_buffer_changes_under_each_of_its_names(persistent, via):
+    x = torch.arange(4.0)
+    program = fxp.capture(Shares(persistent), (x,), via=via)
+    assert {"first.seen", "inner.0.seen"} == {role.target for role, _ in program.outputs if role.target}
+    assert program.tensors["first.seen"] is program.tensors["inner.0.seen"]
+    for model in (program, fxp.canonicalize(program), program.to_module(), fxp.compile(program)):
+        fxp.testing.assert_equivalent(Shares(persistent), model, (x,), calls=3)
+
+
 def test_one_value_may_be_the_new_one_of_two_buffers():
     class Both(nn.Module):
         def __init__(self):
