@@ -14,7 +14,7 @@ from fxpasses.capture.effects import check_effects, effects_for_dynamo
 from fxpasses.capture.exported import export, inference_tracing, quiet
 from fxpasses.capture.replay import interpret
 from fxpasses.capture.shapes import Captured, combined, settle
-from fxpasses.capture.source import Source
+from fxpasses.capture.source import Source, state_of, told_apart
 from fxpasses.errors import CaptureError, InputError
 from fxpasses.program import Input, Output, Program
 
@@ -176,7 +176,7 @@ def _as_source(graph_module: fx.GraphModule, slots: list[_Slot]) -> Source:
         else:
             root.register_buffer(slot.attribute, slot.value)
     root.forward = forward
-    args = tuple(_example(slot) for slot in given)
+    args = told_apart(tuple(map(_example, given)), tuple(state_of(root).values()))
     return Source(root, args, {}, {"args": tuple(map(_dynamic, given))}, "the dynamo graph")
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "register_containers",
     "sharing_state",
     "state_of",
+    "told_apart",
     "untouched",
     "without_transforms",
 ]
@@ -92,7 +93,7 @@ def make_source(
                 f"{where} of {label} is of type {type(leaf_value).__name__}, which a graph cannot take; "
                 + (_CHOICE_ADVICE.format(leaf_value) if isinstance(leaf_value, _CHOICES) else _TYPE_ADVICE)
             )
-    args, kwargs = _told_apart((args, kwargs), (*state_of(root).values(), *free))
+    args, kwargs = told_apart((args, kwargs), (*state_of(root).values(), *free))
     return Source(root, args, kwargs, dynamic_shapes, label, leaf, free)
 
 
@@ -120,7 +121,7 @@ def _arguments(args: Any, kwargs: Any, label: str) -> tuple[tuple[Any, ...], dic
     return tuple(args), dict(kwargs or {})
 
 
-def _told_apart(tree: Any, held: tuple[torch.Tensor, ...]) -> Any:
+def told_apart(tree: Any, held: tuple[torch.Tensor, ...]) -> Any:
     """*tree* with memory of its own for each tensor, and none of what the model holds.
 
     Tracers know tensors by identity: a graph of ``a - b`` captured with one tensor for

@@ -26,6 +26,20 @@ def test_two_arguments(via: str) -> None:
     assert str(program) == str(fxp.capture(difference, (X, Y), via=via))
 
 
+def test_a_graph_of_dynamo() -> None:
+    graphs: list[Any] = []
+
+    def backend(graph_module: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        graphs.append(graph_module)
+        return graph_module.forward
+
+    torch.compile(difference, backend=backend)(X, Y)
+    program = fxp.capture(graphs[0], (X, X))
+    given = {"L_a_": X, "L_b_": Y}
+    args = [given[node.target] for node in graphs[0].graph.find_nodes(op="placeholder")]
+    assert torch.equal(program(*args)[0], difference(X, Y))
+
+
 def test_compiled_and_any_size() -> None:
     batch = torch.export.Dim("batch")
     compiled = fxp.compile(difference, (X, X), dynamic_shapes=({0: batch}, {0: batch}))
