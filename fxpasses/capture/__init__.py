@@ -44,6 +44,8 @@ def capture(
     """Capture a model as a `Program`.
 
     The caller's `torch.autocast` is part of the program, as a region in the code would be.
+    Numbers that the code reads out of buffers which it never changes (``if self.ready:``)
+    are as at the capture; the program asserts that they still are.
     Several threads capture one after the other.
 
     Args:

@@ -3,11 +3,15 @@
 The trace is made above autograd, where composite operators are still whole. A
 derivative that the code takes (`torch.func.grad`, `torch.autograd.grad`) may be
 beyond that; then it is made below, where a derivative is operators like others.
+
+Code that reads a number out of a buffer (``if self.initialised:``, a padding that
+is kept as a tensor) is traced with the buffer's value, if the code never changes
+it; the graph asserts what was read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -26,18 +30,43 @@ __all__ = ["as_in_export", "by_make_fx", "swapped", "trace"]
 
 
 def by_make_fx(source: Source) -> Captured:
-    """Capture with `make_fx`, above autograd where that leads through."""
+    """Capture with `make_fx`; the values of buffers play no part where that leads through."""
+    try:
+        return _by_make_fx(source, {})
+    except Exception:  # of any kind: what is done with an unknown number fails in many ways
+        state = source.state()
+        known = {name: buffer.detach().clone() for name, buffer in _numbers(source.root)}
+        while known:
+            try:
+                captured = _by_make_fx(source, known)
+            except Exception:  # the first one says what is wrong
+                break
+            roles = [role for role, _ in captured.program.outputs if role.kind == "buffer_mutation"]
+            changed = {id(state[role.target]) for role in roles if role.target}
+            if changed.isdisjoint(id(state[name]) for name in known):
+                return captured
+            known = {name: value for name, value in known.items() if id(state[name]) not in changed}
+        raise
+
+
+def _numbers(root: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The buffers of one element, each by one name."""
+    return ((name, buffer) for name, buffer in root.named_buffers() if buffer.numel() == 1)
+
+
+def _by_make_fx(source: Source, known: dict[str, torch.Tensor]) -> Captured:
+    """Capture above autograd where that leads through. *known*: the buffers whose values the code may read."""
     derivatives = _Derivatives()
     try:
         with without_transforms():
             with inference_tracing(), quiet():
-                traced = trace(source, derivatives)
+                traced = trace(source, derivatives, known)
             return export(traced)
     except Exception:  # of any kind; where the code takes a derivative, the other trace tells what is wrong
         if not derivatives.taken:
             raise
     with inference_tracing(), torch.enable_grad(), quiet():
-        traced = trace(source)
+        traced = trace(source, known=known)
     return export(traced)
 
 
@@ -55,13 +84,37 @@ class _Derivatives(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def trace(source: Source, above_autograd: AbstractContextManager[Any] | None = None) -> Source:
+class _Reads(TorchFunctionMode):
+    """Has the graph assert the numbers that the code reads out of tensors whose values are known."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _READS and getattr(args[0], "constant", None) is not None:
+            same = args[0].isnan() if result != result else args[0] == result
+            torch._assert_async(same.all(), "a buffer has another value than the one that the capture read")
+        return result
+
+
+_READS = frozenset(
+    getattr(torch.Tensor, name)
+    for name in ("item", "__bool__", "__int__", "__float__", "__complex__", "__index__")
+)
+
+
+def trace(
+    source: Source,
+    above_autograd: AbstractContextManager[Any] | None = None,
+    known: Mapping[str, torch.Tensor] | None = None,
+) -> Source:
     """*source* with a root that replays the operators that it called.
 
     Everything runs on fake tensors: neither the model nor the arguments change.
     What the trace took for granted about sizes is checked in the replay, and so
     comes out as a guard of the export. The operators are those above autograd, with
-    *above_autograd* entered around the user's code, or else those below.
+    *above_autograd* entered around the user's code, or else those below. The code may
+    read the values of the buffers in *known*, by name.
     """
     from torch._export.non_strict_utils import make_fake_inputs
     from torch.fx.experimental.proxy_tensor import make_fx
@@ -99,6 +152,12 @@ def trace(source: Source, above_autograd: AbstractContextManager[Any] | None = N
         stack.enter_context(as_in_export(source.root))
         stack.enter_context(functions_in_graphs())
         fakes = [mode.from_tensor(state[name], static_shapes=True) for name in names]
+        for name, fake in zip(names, fakes, strict=True):
+            if known and name in known:
+                fake.constant = known[name]
+                mode.fake_tensor_converter.add_constant_storage_mapping(fake)
+        if known:
+            stack.enter_context(_Reads())
         graph_module = make_fx(
             flat,
             pre_dispatch=above_autograd is not None,

@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch.fx.node import map_aggregate
 
 from fxpasses.program import Program
-from fxpasses.schema import is_canonical_target, is_pure
+from fxpasses.schema import checks_tensor, is_canonical_target, is_pure
 
 __all__ = ["FoldConstants", "fold_constants", "foldable"]
 
@@ -27,7 +27,8 @@ class FoldConstants:
     results of creation operators, and what is computed from these. Parameters
     are not: they stay visible to passes and to whoever loads other weights. A
     lone creation operator of the canonical set (`full`, `arange`) stays as it is,
-    and a result whose elements are all equal becomes a `full`.
+    and a result whose elements are all equal becomes a `full`. An assertion of what
+    is found to be true is dropped.
 
     Args:
         max_bytes: larger results, and larger values on the way, are not computed.
@@ -56,6 +57,9 @@ class FoldConstants:
         g = program.edit()
         for root in roots:
             node = g.node_map[root]
+            if values[root].numel() == 1 and values[root]:
+                for check in filter(checks_tensor, list(node.users)):  # holds for good
+                    g.erase(check)
             with g.at(node):
                 g.replace(node, _constant(g, values[root], views=self.parameters))
         return g.finish()

@@ -8,7 +8,7 @@ import torch
 
 from tests.models.case import Builder, Inputs, Transformers, image, spectrogram, tokens, wave
 
-__all__ = ["AUDIO", "MULTIMODAL", "REFUSED_MULTIMODAL"]
+__all__ = ["AUDIO", "CODECS", "MULTIMODAL", "REFUSED_MULTIMODAL"]
 
 _WAVE: dict[str, Any] = {
     "vocab_size": 32,
@@ -63,6 +63,40 @@ AUDIO: dict[str, Builder] = {
         spectrogram("input_values", 2, 40, 24),
     ),
 }
+
+_CODEC: dict[str, Any] = {
+    "num_filters": 4,
+    "hidden_size": 16,
+    "codebook_size": 32,
+    "upsampling_ratios": [4, 2],
+}
+
+
+def _sound() -> dict[str, Any]:
+    return {"input_values": torch.randn(1, 1, 640)}
+
+
+CODECS: dict[str, Builder] = {
+    "encodec": Transformers("EncodecModel", "EncodecConfig", {**_CODEC, "codebook_dim": 16}, _sound),
+    "mimi": Transformers(
+        "MimiModel",
+        "MimiConfig",
+        {
+            **_CODEC,
+            "codebook_dim": 8,
+            "vector_quantization_hidden_dimension": 8,
+            "num_quantizers": 4,
+            "num_hidden_layers": 1,
+            "intermediate_size": 32,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "upsample_groups": 16,
+        },
+        _sound,
+    ),
+}
+"""Models that keep paddings in buffers, and read them as they run: not every door leads through."""
 
 _TEXT_TOWER: dict[str, Any] = {
     "vocab_size": 120,
