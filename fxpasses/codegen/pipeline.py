@@ -12,6 +12,7 @@ from fxpasses.codegen.columns import run_by_columns
 from fxpasses.codegen.compact_buffers import compact_buffers
 from fxpasses.codegen.dots import run_dots
 from fxpasses.codegen.fused_groups import fuse_groups
+from fxpasses.codegen.honest_shapes import honest_shapes
 from fxpasses.codegen.lanes import run_in_lanes
 from fxpasses.codegen.loop_partition import partition_loops
 from fxpasses.codegen.masked_logic import guard_masked_logic
@@ -52,6 +53,7 @@ def fusion_passes() -> list[Any]:
         order_bindings(),
         transform.FuseTIR(),
         transform.DeadCodeElimination(["main"]),
+        honest_shapes(),
     ]
 
 
@@ -112,6 +114,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
     def passes() -> tuple[Any, Any, Any]:
         kernels = T.tvm.transform.Sequential(
             [
+                honest_shapes(),
                 s_tir.CanonicalizeLoop(),
                 s_tir.LowerInitBlock(),
                 s_tir.PlanAndUpdateBufferAllocationLocation(),

@@ -26,8 +26,10 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name == "TensorType":
         value = importlib.import_module("tvm.relax").TensorType
-    elif name == "Analyzer":
-        value = _analyzer()
+    elif name in ("Analyzer", "detect_linear_equation"):
+        value = _arithmetic(name)
+    elif name == "BufferType":
+        value = importlib.import_module("tvm.tirx.buffer").BufferType
     elif name == "ScheduleError":
         value = importlib.import_module("tvm.s_tir").ScheduleError
     elif name == "block_realize":
@@ -53,10 +55,10 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _analyzer() -> Any:
+def _arithmetic(name: str) -> Any:
     tvm = importlib.import_module("tvm")
     for home in ("arith", "sym"):
         module = getattr(tvm, home, None)
-        if module is not None and hasattr(module, "Analyzer"):
-            return module.Analyzer
-    raise ImportError("this TVM has no arithmetic Analyzer that fxpasses knows")
+        if module is not None and hasattr(module, name):
+            return getattr(module, name)
+    raise ImportError(f"this TVM has no {name} for arithmetic that fxpasses knows")
