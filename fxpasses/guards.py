@@ -325,11 +325,14 @@ def test(condition: Any) -> Callable[[dict[Any, int]], bool]:
 
 
 def _asserting(program: Program, conditions: list[Any]) -> Program:
-    """*program* with an ``_assert_scalar`` for each of *conditions*."""
+    """*program* with an ``_assert_scalar`` for each of *conditions*, as early as their sizes are known."""
     if not conditions:
         return program
     g = program.edit()
-    with g.at(next(node for node in g.graph.nodes if node.op != "placeholder")):
-        for condition in conditions:
-            g.call(aten._assert_scalar.default, g.expression(condition), "")
+    start = next(node for node in g.graph.nodes if node.op != "placeholder")
+    for condition in conditions:
+        with g.at(start):
+            truth = g.expression(condition)
+        with g.at(max(start, truth.next)):
+            g.call(aten._assert_scalar.default, truth, "")
     return g.finish()

@@ -20,6 +20,7 @@ from fxpasses.codegen.masked_vectors import mask_vectors
 from fxpasses.codegen.memory_plan import plan_memory
 from fxpasses.codegen.narrow_tiles import run_narrow_tiles
 from fxpasses.codegen.one_plus_erf import one_plus_erf
+from fxpasses.codegen.opaque_floats import opaque_floats
 from fxpasses.codegen.outer_conditions import conditions_outside
 from fxpasses.codegen.packed_api import make_packed_api
 from fxpasses.codegen.plain_indices import plain_indices
@@ -151,6 +152,7 @@ def tir_pipeline(*, vectors: bool = True) -> str:
                 axes_apart(),
                 safe_divisors(),
                 tirx.CommonSubexprElim(),
+                opaque_floats(),
                 tirx.FP8ComputeLegalize(),
                 tirx.VerifyMemory(),
                 tirx.AnnotateEntryFunc(),

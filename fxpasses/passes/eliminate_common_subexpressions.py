@@ -8,13 +8,17 @@ from torch import fx
 
 from fxpasses.graph_modules import body_of, graph_modules
 from fxpasses.program import Program
-from fxpasses.schema import is_data_dependent, is_pure
+from fxpasses.schema import is_data_dependent, is_pure, unbound_symbols
 
 __all__ = ["call_key", "eliminate_common_subexpressions"]
 
 
 def eliminate_common_subexpressions(program: Program) -> Program:
-    """Merge calls of one pure operator with the same arguments; random and data-dependent calls stay apart."""
+    """Merge calls of one pure operator with the same arguments; random and data-dependent calls stay apart.
+
+    So do calls whose shapes have names of their own for what only a run tells (the length of a slice from
+    one value to another): a check that these are equal would be lost.
+    """
     g = program.edit()
     for module in graph_modules(g.graph_module):
         first: dict[Any, fx.Node] = {}
@@ -36,7 +40,8 @@ def call_key(node: fx.Node) -> Any:
         return ("body", id(body)) if body is not None else None
     if not is_pure(node) or is_data_dependent(node.target):
         return None
-    return (node.target, _hashable(node.args), _hashable(node.kwargs))
+    sizes = frozenset(unbound_symbols(node.meta.get("val")))
+    return (node.target, _hashable(node.args), _hashable(node.kwargs), sizes)
 
 
 def _hashable(value: Any) -> Any:

@@ -32,14 +32,25 @@ def normalize_dims(program: Program) -> Program:
 
     The sizes of `reshape` and `expand` become those of the result, without -1.
     """
-    if all(_normal(node) == (list(node.args), node.kwargs) for node in _calls(program.nodes())):
+    if all(_same(_normal(node), (list(node.args), node.kwargs)) for node in _calls(program.nodes())):
         return program
     g = program.edit()
     for node in _calls(g.nodes()):
         args, kwargs = _normal(node)
-        if args != list(node.args) or kwargs != node.kwargs:
+        if not _same((args, kwargs), (list(node.args), node.kwargs)):
             g.update(node, *args, **kwargs)
     return g.finish()
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether arguments are alike, without a guess at sizes that depend on values."""
+    if isinstance(a, torch.SymInt) or isinstance(b, torch.SymInt):
+        return a is b
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    return bool(a == b)
 
 
 def _calls(nodes: Iterable[fx.Node]) -> Iterator[fx.Node]:

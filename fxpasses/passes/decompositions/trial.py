@@ -13,6 +13,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -130,7 +131,7 @@ def _same(call: Callable[..., Any], traced: fx.GraphModule, vals: Sequence[Any],
     operands = _operands(vals, _numbers(point))
     if operands is None:
         return True
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _filled_memory():
         warnings.simplefilter("ignore")
         try:
             with Watched():
@@ -143,6 +144,20 @@ def _same(call: Callable[..., Any], traced: fx.GraphModule, vals: Sequence[Any],
             return False
     pairs = zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
     return all(_is_near(a, b) for a, b in pairs)
+
+
+@contextmanager
+def _filled_memory() -> Iterator[None]:
+    """What `torch.empty` and its kin give is the same each time, by torch's own switch."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 class _Lowered(fx.Interpreter):
