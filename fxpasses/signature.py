@@ -250,7 +250,8 @@ class Signature:
                     raise InputError(
                         f"argument {value.name!r}: dim {index} is {size}, expected {dim} "
                         f"(expected {value}, got {_describe(leaf)}); a size that varies must be "
-                        "named in dynamic_shapes"
+                        "named in dynamic_shapes, where Dim.AUTO still fixes one that the code takes for "
+                        "a constant (Dim.DYNAMIC says why)"
                     )
             elif dim.isidentifier():
                 self._bind(value, dim, size, symbols, f"dim {index}")

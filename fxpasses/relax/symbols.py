@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 from typing import Any
 
+from sympy import sympify
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from fxpasses.errors import LoweringError
@@ -53,6 +54,11 @@ class SymbolTable:
             for value, condition in reversed(cases):
                 result = tirx.Select(self.prim(condition), self.prim(value), result)
             return result
+        if name in ("CeilToInt", "FloorToInt") and (fraction := _fraction(expr.args[0])) is not None:
+            numerator, denominator = (self.prim(part) for part in fraction)
+            if name == "CeilToInt":
+                numerator = numerator + (denominator - 1)
+            return T.Analyzer().simplify(tirx.floordiv(numerator, denominator))
         if name in _UNARY:
             return _UNARY[name](self.prim(expr.args[0]))
         operands = [self.prim(arg) for arg in expr.args] if name in _OPERATORS else []
@@ -61,6 +67,25 @@ class SymbolTable:
             return T.Analyzer().simplify(reduce(_OPERATORS[name], operands))
         raise LoweringError(f"the size {expr} uses {name}, which has no TIR expression")
 
+
+def _fraction(expr: Any) -> tuple[Any, Any] | None:
+    """Numerator and denominator of an integer divided by a small one, plus small ones.
+
+    Python computes it in float64, which neither reaches nor passes an integer that the fraction
+    does not for any size below 2**32; so it can be rounded as a fraction, as ``(n - 3) / 2 + 1`` is.
+    """
+    terms = expr.args if expr.is_Add else (expr,)
+    quotients = [term for term in terms if type(term).__name__ == "IntTrueDiv"]
+    rest = sum(term for term in terms if type(term).__name__ != "IntTrueDiv")
+    if len(quotients) != 1 or not sympify(rest).is_number or float(rest) % 1 or abs(rest) > _SMALL:
+        return None
+    numerator, denominator = quotients[0].args
+    if not denominator.is_Integer or not 0 < denominator <= _SMALL:
+        return None
+    return numerator + int(rest) * denominator, denominator
+
+
+_SMALL = 1 << 16
 
 _UNARY: dict[str, Any] = {
     "Not": lambda a: T.tirx.Not(a),
