@@ -19,6 +19,7 @@ import torch
 from torch._C._functorch import TransformType, peek_interpreter_stack
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
 
 from fxpasses.capture.exported import export, inference_tracing, quiet
 from fxpasses.capture.replay import assumptions, fetch, input_positions, interpret, replay
@@ -85,21 +86,35 @@ class _Derivatives(TorchFunctionMode):
 
 
 class _Reads(TorchFunctionMode):
-    """Has the graph assert the numbers that the code reads out of tensors whose values are known."""
+    """Has the graph assert the values of the tensors whose values are known, where the code reads them."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in _READS and getattr(args[0], "constant", None) is not None:
-            same = args[0].isnan() if result != result else args[0] == result
-            torch._assert_async(same.all(), "a buffer has another value than the one that the capture read")
+        if func in _READS:
+            known = getattr(args[0], "constant", None)
+            if known is not None:
+                with _disable_current_modes():
+                    number = known.item()
+                same = args[0] == number if number == number else args[0].isnan()
+                torch._assert_async(
+                    same.all(), "a buffer has another value than the one that the capture read"
+                )
         return result
 
 
 _READS = frozenset(
-    getattr(torch.Tensor, name)
-    for name in ("item", "__bool__", "__int__", "__float__", "__complex__", "__index__")
+    (
+        torch.is_nonzero,
+        torch.Tensor.is_nonzero,
+        torch.Tensor.item,
+        torch.Tensor.__bool__,
+        torch.Tensor.__int__,
+        torch.Tensor.__float__,
+        torch.Tensor.__complex__,
+        torch.Tensor.__index__,
+    )
 )
 
 

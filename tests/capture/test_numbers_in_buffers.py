@@ -69,6 +69,34 @@ def test_the_cache_knows_the_value(cache_folder: Path) -> None:
     torch.testing.assert_close(fxp.compile(model, (X,))(X), model(X))
 
 
+READINGS = {
+    "truth": lambda flag: bool(flag),
+    "not zero": torch.is_nonzero,
+    "number": lambda flag: flag.item() == 1,
+    "list": lambda flag: flag.tolist() == [1],
+    "nan": lambda flag: float(flag * torch.nan) != 0,
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_ways_to_read(reading: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("flag", torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2 if READINGS[reading](self.flag) else x + 1
+
+    model = Model()
+    program = fxp.capture(model, (X,))
+    assert torch.equal(program(X), X * 2)
+    model.flag.zero_()
+    if reading != "nan":  # which 0 * nan is, too
+        with pytest.raises(RuntimeError, match="another value"):
+            program(X)
+
+
 def test_nothing_is_left_of_it_in_the_compiled_program() -> None:
     program = fxp.canonicalize(fxp.capture(Flagged(True), (X,)))
     assert_equivalent(program, fxp.capture(Flagged(True), (X,)))
