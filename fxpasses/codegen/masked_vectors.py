@@ -23,7 +23,7 @@ _LEAST_BITS = 32
 
 
 def first_lanes(count: Any, vector: Any) -> Any:
-    """The first *count* steps of *vector*, a loop over its lanes around a single store."""
+    """The first *count* steps of *vector*, a loop over its lanes around a single statement."""
     if may_be_masked(vector):
         return T.tirx.AttrStmt(T.tirx.IntImm("int32", 0), _MASKED, count, vector)
     return T.tirx.IfThenElse(
@@ -32,8 +32,10 @@ def first_lanes(count: Any, vector: Any) -> Any:
 
 
 def may_be_masked(vector: Any) -> bool:
-    """Whether what *vector*, a loop over its lanes around a single store, takes to memory is one masked store."""
+    """Whether what *vector*, a loop over its lanes, takes to memory is one masked store."""
     store = vector.body
+    if not isinstance(store, T.tirx.BufferStore):  # behind a condition, as of a concatenation
+        return False
     if store.buffer.scope() == "local":
         return True
     return store.buffer.dtype.bits >= _LEAST_BITS and _step(store.indices[-1], vector.loop_var) == 1

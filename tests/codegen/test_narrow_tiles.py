@@ -141,3 +141,16 @@ def test_ends_that_are_computed(left, right):
     for rows, columns in itertools.product((3, 11, 12, 13, 40), (17, 18, 33, 127, 140)):
         x, y = draw(rows), draw(columns)
         assert torch.equal(compiled(x, y), product(x, y))
+
+
+def test_operands_that_are_joined_of_parts():
+    """The lanes of such an operand stand behind a condition."""
+
+    def product(x):
+        joined = torch.cat([x[1:], x, x[2:]])
+        return joined @ joined.mT
+
+    compiled = compiled_of(product, torch.randn(11, 8), dynamic_shapes=({0: Dim("n", min=2)},))
+    for rows in (2, 3, 5, 11, 30):
+        x = torch.randn(rows, 8)
+        torch.testing.assert_close(compiled(x), product(x), rtol=1e-5, atol=1e-5)

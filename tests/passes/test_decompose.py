@@ -554,3 +554,46 @@ def test_cross_products_pick_nothing_out_by_indices(function, shapes, dtype):
     after = decompose(program)
     assert aten.index_select.default not in [node.target for node in after.nodes()]
     torch.testing.assert_close(fxp.compile(after)(*args), function(*args))
+
+
+ENDS = [
+    (4.3, torch.tensor(0)),
+    (4.3, torch.tensor(-1)),
+    (torch.tensor(3.7), 20.9),
+    (torch.tensor(250), torch.tensor(1.9)),
+]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 50])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.float32])
+@pytest.mark.parametrize("ends", ENDS, ids=str)
+def test_integers_between_two_tensors(ends, dtype, steps):
+    tensors = [end for end in ends if isinstance(end, torch.Tensor)]
+
+    def numbers(*given):
+        left = iter(given)
+        start, end = (next(left) if isinstance(end, torch.Tensor) else end for end in ends)
+        return torch.linspace(start, end, steps, dtype=dtype)
+
+    program = decompose(fxp.capture(numbers, tuple(tensors)))
+    assert not program.graph.find_nodes(op="call_function", target=aten.linspace.Tensor_Tensor)
+    torch.testing.assert_close(program(*tensors), numbers(*tensors))
+
+
+def test_ends_that_do_not_fit_are_refused():
+    program = decompose(
+        fxp.capture(lambda end: torch.linspace(0, end, 5, dtype=torch.uint8), (torch.tensor(9.0),))
+    )
+    assert program(torch.tensor(9.0)).tolist() == [0, 2, 4, 6, 9]
+    for end in (256.0, -1.0):
+        with pytest.raises(RuntimeError, match="value cannot be converted without overflow"):
+            program(torch.tensor(end))
+
+
+def test_sizes_that_have_no_remainder_are_left_out_of_a_trial():
+    def halves(x):
+        return torch.cat(torch.diff(x, dim=0).tensor_split(2)[::-1])
+
+    program = decompose(fxp.capture(halves, (torch.randn(12, 8),), dynamic_shapes=({0: Dim.AUTO},)))
+    x = torch.randn(8, 8)
+    assert torch.equal(program(x), halves(x))

@@ -47,3 +47,16 @@ def test_sizes_that_are_rounded_many_times():
     for size in (8, 9, 57, 199):
         x = torch.randn(2, size)
         assert torch.equal(compiled(x), stages(x))
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+def test_even_sizes_times_a_fraction(mode):
+    """TVM takes 1.5 times an even number for even, and left out the last element of odd rows."""
+
+    def larger(x: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(torch.cat([x, x * 2], 2), scale_factor=1.5, mode=mode) + 1
+
+    compiled = fxp.compile(larger, (torch.randn(1, 4, 12),), dynamic_shapes=({2: Dim("n", min=1)},))
+    for size in (1, 2, 3, 5, 7, 9, 11, 3, 33):
+        x = torch.randn(1, 4, size)
+        torch.testing.assert_close(compiled(x), larger(x))

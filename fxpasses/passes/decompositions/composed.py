@@ -162,20 +162,38 @@ def _logspace(
     start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, **options: Any
 ) -> torch.Tensor:
     """Torch's own, where the ends are numbers of the dtype: it raises an error for others."""
-    if (
-        steps > 1
-        and dtype is not None
-        and not dtype.is_floating_point
-        and not dtype.is_complex
-        and dtype != torch.bool
-    ):
-        range_ = torch.iinfo(dtype)
-        least = range_.min or -range_.max  # which wraps around
+    if steps > 1 and _is_integer(dtype):
         for bound in (start, end):
             if isinstance(bound, torch.Tensor):
-                fits = (bound >= least) & (bound <= range_.max)
-                torch._assert_async(fits, "value cannot be converted without overflow")
+                _of_dtype(bound, dtype)
     return torch._refs.logspace(start, end, steps, base, dtype=dtype, **options)
+
+
+def _linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, **options: Any) -> torch.Tensor:
+    """Torch's own, with ends that are numbers of an integer dtype: it leaves fractions, and what is out of range."""
+    if _is_integer(dtype):
+        start = _of_dtype(start, dtype)
+        end = _of_dtype(end, dtype) if steps > 1 else end
+    return torch._refs.linspace(start, end, steps, dtype=dtype, **options)
+
+
+def _is_integer(dtype: torch.dtype | None) -> bool:
+    return dtype is not None and not dtype.is_floating_point and not dtype.is_complex and dtype != torch.bool
+
+
+def _of_dtype(bound: Any, dtype: torch.dtype) -> Any:
+    """*bound*, a number or a tensor of one, as a number of the integer *dtype*, which it must fit."""
+    range_ = torch.iinfo(dtype)
+    is_float = bound.is_floating_point() if isinstance(bound, torch.Tensor) else isinstance(bound, float)
+    least = range_.min if is_float else range_.min or -range_.max  # integers wrap around
+    if isinstance(bound, torch.Tensor):
+        fits = (bound >= least) & (bound <= range_.max)
+        torch._assert_async(fits, "value cannot be converted without overflow")
+        return bound.to(dtype)
+    if not least <= bound <= range_.max:
+        raise RuntimeError(f"value cannot be converted to {dtype} without overflow")
+    number = int(bound)
+    return number if number >= range_.min else number + range_.max + 1
 
 
 def _linear(input: torch.Tensor, output_size: Any, align_corners: bool, *scales: Any) -> torch.Tensor:
@@ -232,6 +250,7 @@ KERNELS: dict[str, dict[str, Kernel]] = {
     "aten::fake_quantize_per_channel_affine_cachemask": {"default": _fake_quantize_by_channel},
     "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": {"default": _fake_quantize_if},
     "aten::ldexp": {"Tensor": _ldexp},
+    "aten::linspace": dict.fromkeys(("Tensor_Scalar", "Scalar_Tensor", "Tensor_Tensor"), _linspace),
     "aten::logspace": dict.fromkeys(("Tensor_Scalar", "Scalar_Tensor", "Tensor_Tensor"), _logspace),
     "aten::binary_cross_entropy": {"default": binary_cross_entropy},
     "aten::multi_margin_loss": {"default": multi_margin_loss},
