@@ -56,6 +56,20 @@ ROADS: frozenset[OpOverload] = frozenset(
 )
 """Operators that PyTorch's roads give other elements for."""
 
+ALONE: frozenset[OpOverload] = frozenset(
+    {
+        aten.fmod.Tensor,
+        aten.fmod.Scalar,
+        aten.remainder.Tensor,
+        aten.remainder.Scalar,
+        aten.remainder.Scalar_Tensor,
+    }
+)
+"""Operators that PyTorch gives other values for in the vectors of some processors than for a single element.
+
+With AVX-512 ``fmod(1, 1e-40)``, a quotient beyond the range of the dtype, is NaN in a vector.
+"""
+
 EITHER_ZERO: frozenset[OpOverload] = frozenset(
     {
         aten.maximum.default,
@@ -107,6 +121,8 @@ def excuses(call: Call, want: Tensors, got: Tensors) -> Iterator[tuple[str, Tens
 
 def _roads(call: Call) -> dict[str, Callable[[], Any]]:
     op, args, kwargs = call
+    if op in ALONE:
+        return {"PyTorch gives this for single elements": lambda: _by_element(op, args, kwargs)}
     if op not in ROADS:
         return {}
 
@@ -138,6 +154,17 @@ def _roads(call: Call) -> dict[str, Callable[[], Any]]:
     if op is aten.mode.default:
         roads["PyTorch gives this for another order of the elements"] = turned
     return roads
+
+
+def _by_element(op: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    """The result of a pointwise *op* that is called for each element by itself."""
+    tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+    whole = torch.broadcast_tensors(*tensors)
+    results = []
+    for elements in zip(*(tensor.flatten() for tensor in whole), strict=True):
+        left = iter(elements)
+        results.append(op(*(next(left) if isinstance(arg, torch.Tensor) else arg for arg in args), **kwargs))
+    return torch.stack(results).reshape(whole[0].shape)
 
 
 class _Decomposed(TorchDispatchMode):

@@ -127,6 +127,16 @@ def test_at_edges_another_road_of_pytorch_is_right():
     assert kind(*call, torch.tensor(7.0), edge="NaN") == "wrong"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_a_single_element_gives_is_right(dtype):
+    """In vectors some processors give NaN; others give this throughout."""
+    x, y = torch.ones(20, dtype=dtype), torch.full((20,), torch.finfo(dtype).tiny / 64, dtype=dtype)
+    single = aten.fmod.Tensor(x[0], y[0])
+    call = aten.fmod.Tensor, (x, y)
+    assert kind(*call, single.expand(20), edge="extremes") in ("exact", "undefined")
+    assert kind(*call, single.expand(20) + 1, edge="extremes") == "wrong"
+
+
 def test_a_road_of_an_operator_that_was_not_looked_at_is_wrong(monkeypatch):
     x, target = torch.zeros(2, 3), torch.tensor([0, 1])
     x[0, 2] = nan
