@@ -104,13 +104,18 @@ class Editor:
         finally:
             self._anchor = previous
 
+    @property
+    def anchor(self) -> fx.Node:
+        """What new nodes are inserted before: in a decomposition the call that is spelled out."""
+        return self._anchor if self._anchor is not None else self.graph.output_node()
+
     def call(self, op: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A new call of *op* in full schema form, with its ``meta["val"]``.
 
         A symbolic size among the arguments (``val.shape[0]``) becomes the node
         that computes it.
         """
-        anchor = self._anchor if self._anchor is not None else self.graph.output_node()
+        anchor = self.anchor
         if isinstance(op, OpOverload):
             args, kwargs = bind(op, args, kwargs)
         args, kwargs = map_aggregate((args, kwargs), self._materialise)  # type: ignore[assignment]

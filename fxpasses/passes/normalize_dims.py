@@ -10,6 +10,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from fxpasses.errors import IndexRangeError
+from fxpasses.passes.decompositions.values import told_sizes
 from fxpasses.passes.normalize_kwargs import on_full_form
 from fxpasses.program import Program
 
@@ -112,7 +113,7 @@ def _wrapped(dim: Any, places: int) -> Any:
 
 
 def _sizes(node: fx.Node, args: list[Any]) -> None:
-    args[1] = [_static(size) for size in node.meta["val"].shape]
+    args[1] = [_static(size) for size in told_sizes(args[1], node.meta["val"])]
 
 
 def _select(node: fx.Node, args: list[Any]) -> None:

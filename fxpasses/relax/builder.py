@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,7 +41,7 @@ class Emission:
         islands: takes the groups of these; None where none are allowed.
         checks: the run-time checks; None where none are wanted.
         ranges: bounds of the symbols.
-        asserted: the assertions that each call is held to before ``main`` is entered.
+        asserted: the assertions that each call is held to before ``main`` is entered, and what they say.
         refused: the calls that a row refused while this module was emitted, and why.
         choices: the function of each `torch.cond`.
         origins: the node that each variable (of a function, by name) was emitted for.
@@ -51,7 +51,7 @@ class Emission:
     islands: Islands | None
     checks: Checks | None
     ranges: Mapping[Any, Any]
-    asserted: Container[fx.Node] = ()
+    asserted: Mapping[fx.Node, Any] = field(default_factory=dict)
     block: Any = field(default_factory=lambda: T.relax.BlockBuilder())
     refused: dict[fx.Node, str] = field(default_factory=dict)
     choices: dict[fx.Node, Choice] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Builder:
     def __init__(self, emission: Emission) -> None:
         self.emission = emission
         self.block = emission.block
-        self.symbols = SymbolTable()
+        self.symbols = SymbolTable(emission.asserted.values())
         self.analyzer = T.Analyzer()
         self.env: dict[fx.Node, Any] = {}
         self.codes: list[Any] = []

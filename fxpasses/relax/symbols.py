@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import reduce
 from typing import Any
 
-from sympy import sympify
+import sympy
 from torch.utils._sympy.symbol import SymT, symbol_is_type
 
 from fxpasses.errors import LoweringError
@@ -15,10 +16,18 @@ __all__ = ["SymbolTable"]
 
 
 class SymbolTable:
-    """One TIR variable for each symbol of a program."""
+    """One TIR variable for each symbol of a program.
 
-    def __init__(self) -> None:
+    Args:
+        held: conditions that every call is held to. A size that is a number by one of them is
+            that number: TVM broadcasts a size of 1 only where it sees it.
+    """
+
+    def __init__(self, held: Iterable[Any] = ()) -> None:
         self._vars: dict[Any, Any] = {}
+        for condition in held:
+            if isinstance(condition, sympy.Eq) and condition.rhs.is_Integer:
+                self.enter(condition.lhs, condition.rhs)
 
     def enter(self, expr: Any, symbol: Any) -> None:
         """Let *symbol* stand for *expr*, which the sizes that are known do not give."""
@@ -77,7 +86,7 @@ def _fraction(expr: Any) -> tuple[Any, Any] | None:
     terms = expr.args if expr.is_Add else (expr,)
     quotients = [term for term in terms if type(term).__name__ == "IntTrueDiv"]
     rest = sum(term for term in terms if type(term).__name__ != "IntTrueDiv")
-    if len(quotients) != 1 or not sympify(rest).is_number or float(rest) % 1 or abs(rest) > _SMALL:
+    if len(quotients) != 1 or not sympy.sympify(rest).is_number or float(rest) % 1 or abs(rest) > _SMALL:
         return None
     numerator, denominator = quotients[0].args
     if not denominator.is_Integer or not 0 < denominator <= _SMALL:

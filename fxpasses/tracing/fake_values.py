@@ -111,9 +111,10 @@ def same_size(a: Any, b: Any, given: Collection[Any] = ()) -> bool:
     if not all(isinstance(x, sympy.Expr) or type(x) is int for x in (a, b)):
         return False
     zeros = {part for equation in given if isinstance(equation, sympy.Eq) for part in _zeros(equation)}
-    difference = _without_exact_divisions(_without_ends(sympy.sympify(a - b), given), zeros)
-    difference = sympy.expand(difference)
-    return bool(difference == 0) or difference in zeros
+    written = sympy.sympify(a - b)
+    simpler = _without_exact_divisions(_without_ends(written, given), zeros)
+    differences = map(sympy.expand, (written, simpler))
+    return any(difference == 0 or difference in zeros for difference in differences)
 
 
 def broadcast_sizes(*shapes: Sequence[Any]) -> list[Any]:

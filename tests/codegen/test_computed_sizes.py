@@ -72,3 +72,29 @@ def test_a_size_of_a_number_that_is_read_from_a_tensor_is_refused():
         LoweringError, match=r"a size depends on zuf\d+, a floating-point number that is read"
     ):
         fxp.compile(function, (torch.randn(4, 3), torch.tensor(0.3)))
+
+
+def mask_of_heads(mask: torch.Tensor, heads: int, batch: int) -> torch.Tensor:
+    """As networks for diffusion spread a mask: torch knows the -1 for 1 by a guard, whatever its expression."""
+    return mask[:, None].repeat_interleave(heads, 0).view(batch, heads, -1, mask.shape[-1])
+
+
+SPREAD = {
+    "attention": lambda q, k, m: torch.nn.functional.scaled_dot_product_attention(q, k, k, m),
+    "sum": lambda q, k, m: m + q[..., :1],
+    "softmax": lambda q, k, m: (q @ k.mT + m).softmax(-1) @ k,
+}
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_a_size_that_is_one_by_a_guard_is_spread(name):
+    def attended(q, k, mask):
+        return SPREAD[name](q, k, mask_of_heads(mask, 2, q.shape[0]))
+
+    any_size = torch.export.Dim.AUTO
+    sizes = {0: any_size}, {0: any_size, 2: any_size}, {0: any_size, 1: any_size}
+    example = torch.randn(2, 2, 32, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 5)
+    compiled = fxp.compile(attended, example, dynamic_shapes=sizes)
+    for batch, length in ((2, 5), (3, 7), (2, 2)):
+        args = torch.randn(batch, 2, 32, 8), torch.randn(batch, 2, length, 8), torch.randn(batch, length)
+        torch.testing.assert_close(compiled(*args), attended(*args), rtol=1e-5, atol=1e-5)

@@ -13,7 +13,7 @@ from fxpasses.errors import source_line
 from fxpasses.rewrite import Editor
 from fxpasses.tracing.fake_values import same_size
 
-__all__ = ["cast", "expand", "first", "full", "here", "reshape", "shape"]
+__all__ = ["cast", "expand", "first", "full", "here", "reshape", "shape", "told_sizes"]
 
 aten = torch.ops.aten
 
@@ -21,6 +21,14 @@ aten = torch.ops.aten
 def shape(node: fx.Node) -> list[Any]:
     """The sizes of a value, ints and SymInts."""
     return list(node.meta["val"].shape)
+
+
+def told_sizes(sizes: Sequence[Any], val: torch.Tensor) -> list[Any]:
+    """The numbers among *sizes*, and in the place of the others those of *val*, of which torch may know more."""
+    return [
+        size if isinstance(size, int) and size >= 0 else known
+        for size, known in zip(sizes, val.shape, strict=True)
+    ]
 
 
 def reshape(g: Editor, node: fx.Node, sizes: Sequence[Any]) -> fx.Node:
@@ -59,5 +67,4 @@ def first(g: Editor, node: fx.Node) -> fx.Node:
 
 def here(g: Editor) -> str:
     """The source line of the call that is spelled out."""
-    node = g._anchor
-    return (source_line(node) if node is not None else None) or "no source line"
+    return source_line(g.anchor) or "no source line"

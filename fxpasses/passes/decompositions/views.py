@@ -12,7 +12,7 @@ from torch import fx
 from torch._ops import OpOverload
 
 from fxpasses.passes.decompositions.table import decomposition
-from fxpasses.passes.decompositions.values import expand, reshape, shape
+from fxpasses.passes.decompositions.values import expand, reshape, shape, told_sizes
 from fxpasses.rewrite import Editor
 
 __all__ = ["copied_view"]
@@ -31,7 +31,7 @@ def copied_view(op: OpOverload) -> OpOverload | None:
 
 @decomposition(aten.view.default, aten.view_copy.default, aten._unsafe_view.default)
 def view(g: Editor, self: fx.Node, size: Any) -> fx.Node:
-    return g.call(aten.reshape.default, self, size)
+    return g.call(aten.reshape.default, self, told_sizes(size, g.anchor.meta["val"]))
 
 
 @decomposition(aten._reshape_alias.default)
