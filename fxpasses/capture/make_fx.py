@@ -36,7 +36,8 @@ def by_make_fx(source: Source) -> Captured:
         return _by_make_fx(source, {})
     except Exception:  # of any kind: what is done with an unknown number fails in many ways
         state = source.state()
-        known = {name: buffer.detach().clone() for name, buffer in _numbers(source.root)}
+        numbers = [(name, buffer) for name, buffer in source.root.named_buffers() if buffer.numel() == 1]
+        known = {name: buffer.detach().clone() for name, buffer in numbers}
         while known:
             try:
                 captured = _by_make_fx(source, known)
@@ -48,11 +49,6 @@ def by_make_fx(source: Source) -> Captured:
                 return captured
             known = {name: value for name, value in known.items() if id(state[name]) not in changed}
         raise
-
-
-def _numbers(root: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """The buffers of one element, each by one name."""
-    return ((name, buffer) for name, buffer in root.named_buffers() if buffer.numel() == 1)
 
 
 def _by_make_fx(source: Source, known: dict[str, torch.Tensor]) -> Captured:
